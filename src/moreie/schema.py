@@ -1,0 +1,227 @@
+"""The words of the project as frozen data classes: Post, Mention, Relation, Article, Passage, Evidence, Extraction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from moreie.errors import MoreieError
+
+SCHEMA_VERSION = 1
+NO_RELATION = "None"
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a post; `start` and `end` are character offsets into the post's text."""
+
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """A typed span. `first` and `last` are word indices (both inclusive); `start` and `end` character offsets.
+
+    `type` is None where a data set gives the span but not its type (MNRE's heads and tails).
+    `confidence` is 1.0 for gold mentions.
+    """
+
+    type: str | None
+    first: int
+    last: int
+    start: int
+    end: int
+    confidence: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A typed, directed pair; `head` and `tail` index the mentions of the same post or extraction."""
+
+    head: int
+    tail: int
+    type: str
+    confidence: float = 1.0
+
+
+@dataclass(frozen=True)
+class Post:
+    """One post: text, its words, and what may come with it.
+
+    `image` is a file on disk; `image_id` the data set's name of the picture, kept even when the file is not to be had.
+    `mentions` / `relations` are gold annotation, None when the post is not annotated for that task.
+    """
+
+    id: str
+    text: str
+    words: tuple[Word, ...]
+    image: Path | None = None
+    image_id: str | None = None
+    caption: str | None = None
+    mentions: tuple[Mention, ...] | None = None
+    relations: tuple[Relation, ...] | None = None
+
+    def mention(self, type: str | None, first: int, last: int, confidence: float = 1.0) -> Mention:
+        """The mention over words `first..last` (inclusive), its character offsets taken from the words."""
+        if not 0 <= first <= last < len(self.words):
+            raise MoreieError(f"post {self.id}: word span {first}..{last} lies outside its {len(self.words)} words")
+        return Mention(type, first, last, self.words[first].start, self.words[last].end, confidence)
+
+    def surface(self, mention: Mention) -> str:
+        """The text under a mention, exactly as the user wrote it."""
+        return self.text[mention.start : mention.end]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A hyperlink inside a paragraph: character offsets of its anchor, and the title it leads to (redirect resolved)."""
+
+    start: int
+    end: int
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paragraph:
+    """Plain text of one paragraph. `introduction`: it stands before the first section heading."""
+
+    text: str
+    introduction: bool
+    section: str = ""
+    links: tuple[Link, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ArticleImage:
+    """A picture of an article: file name as the source names it, caption, and the local path once it is found."""
+
+    file: str
+    caption: str = ""
+    path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Article:
+    """A knowledge source document."""
+
+    id: str
+    title: str
+    paragraphs: tuple[Paragraph, ...]
+    url: str | None = None
+    redirects: tuple[str, ...] = ()
+    images: tuple[ArticleImage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What is retrieved: a paragraph with its title.
+
+    `sentence` is the sentence that matched (text retrieval) or None; `image` the article picture that matched
+    (image retrieval; a path relative to the corpus folder, or the source's file name) or None.
+    """
+
+    id: str
+    article_id: str
+    title: str
+    text: str
+    introduction: bool
+    sentence: str | None = None
+    links: tuple[Link, ...] = ()
+    url: str | None = None
+    image: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A passage with the retriever that found it, its 1-based rank and that retriever's score."""
+
+    passage: Passage
+    retriever: str
+    rank: int
+    score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        p = self.passage
+        return {
+            "retriever": self.retriever,
+            "rank": self.rank,
+            "score": self.score,
+            "title": p.title,
+            "sentence": p.sentence,
+            "text": p.text,
+            "image": p.image,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class GateWeights:
+    """The weight of each expert in the answer, by task; each non-empty dict sums to 1."""
+
+    entities: dict[str, float] = field(default_factory=dict)
+    relations: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The result for one post: what was found, how surely, on what evidence, and what to be wary of."""
+
+    id: str
+    text: str
+    mentions: tuple[Mention, ...]
+    relations: tuple[Relation, ...]
+    evidence: tuple[Evidence, ...]
+    gate: GateWeights
+    warnings: tuple[str, ...]
+    model: str
+    corpus: str | None
+    image: Path | None = None
+
+    @cached_property
+    def entities(self) -> list[tuple[str, str | None]]:
+        """Surface and type of each mention, in order."""
+        return [(self.text[m.start : m.end], m.type) for m in self.mentions]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stable JSON form (`docs/extraction-json.md`)."""
+        return {
+            "schema": SCHEMA_VERSION,
+            "id": self.id,
+            "text": self.text,
+            "image": str(self.image) if self.image else None,
+            "mentions": [
+                {
+                    "text": self.text[m.start : m.end],
+                    "type": m.type,
+                    "start": m.start,
+                    "end": m.end,
+                    "confidence": m.confidence,
+                }
+                for m in self.mentions
+            ],
+            "relations": [
+                {"head": r.head, "tail": r.tail, "type": r.type, "confidence": r.confidence} for r in self.relations
+            ],
+            "evidence": [e.to_dict() for e in self.evidence],
+            "gate": {"entities": self.gate.entities, "relations": self.gate.relations},
+            "warnings": list(self.warnings),
+            "model": self.model,
+            "corpus": self.corpus,
+        }
+
+    def __str__(self) -> str:
+        lines = [self.text]
+        for m in self.mentions:
+            lines.append(f"  {m.type:5} {self.text[m.start : m.end]!r} [{m.start}:{m.end}] {m.confidence:.2f}")
+        for r in self.relations:
+            head, tail = self.mentions[r.head], self.mentions[r.tail]
+            lines.append(
+                f"  {self.text[head.start : head.end]!r} -{r.type}-> {self.text[tail.start : tail.end]!r} "
+                f"{r.confidence:.2f}"
+            )
+        lines += [f"  {e.retriever} {e.rank}. {e.passage.title} ({e.score:.2f})" for e in self.evidence]
+        lines += [f"  ! {w}" for w in self.warnings]
+        return "\n".join(lines)

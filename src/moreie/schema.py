@@ -78,7 +78,7 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A hyperlink inside a paragraph: character offsets of its anchor, and the title it leads to (redirect resolved)."""
+    """A hyperlink inside a paragraph: character offsets of its anchor, and the title it leads to."""
 
     start: int
     end: int

@@ -1,0 +1,256 @@
+"""Text encoders: a transformer and its tokenizer, with the project's marker tokens and optional adapters."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from moreie.encoders import packing
+from moreie.errors import EncoderError
+
+SEPARATOR = "[X]"
+HEAD_START, HEAD_END, TAIL_START, TAIL_END = "[E1]", "[/E1]", "[E2]", "[/E2]"
+MARKERS = (SEPARATOR, HEAD_START, HEAD_END, TAIL_START, TAIL_END)
+ADAPTER_FILE = "adapter.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    """A low-rank adapter (LoRA) on every linear layer of a frozen encoder."""
+
+    rank: int
+    alpha: int
+    dropout: float = 0.0
+
+
+class TextEncoder(nn.Module):
+    """A transformer whose last hidden states [B, S, H] the task models read.
+
+    The same weights can carry several named adapters; the frozen trunk is then held once, however many experts
+    share it. Markers missing from the vocabulary are added with embeddings drawn around the mean of the others,
+    the same ones every time.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str):
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name
+        backend = tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = True  # "[E1]" in a post is text, not our marker
+        self._add_markers()
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path) -> TextEncoder:
+        """Load from a hub id, a local folder in Hugging Face form, or a packed folder (`encoders.packing`).
+
+        Raises:
+            EncoderError: nothing loadable there, or the tokenizer has no fast (offset-aware) form.
+        """
+        name = str(name_or_path)
+        packed = Path(name) / packing.FILE
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True)
+            if packed.is_file():
+                model = AutoModel.from_config(AutoConfig.from_pretrained(name))
+                model.load_state_dict(packing.load_packed(Path(name)))
+            else:
+                model = AutoModel.from_pretrained(name, dtype=torch.float32)
+        except (OSError, ValueError, RuntimeError) as problem:
+            raise EncoderError(
+                f"no text encoder at {name!r}: {str(problem).splitlines()[0]} Give a folder in Hugging Face form, "
+                "or a hub id on a machine that reaches the hub."
+            ) from problem
+        if not tokenizer.is_fast:
+            raise EncoderError(f"{name}: its tokenizer has no fast form, which word alignment needs")
+        return cls(model.eval(), tokenizer, name)
+
+    def _add_markers(self) -> None:
+        new = [m for m in MARKERS if m not in self.tokenizer.get_vocab()]
+        if new:
+            self.tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        if len(self.tokenizer) > rows:
+            self.model.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
+            weight = self.model.get_input_embeddings().weight
+            with torch.no_grad():
+                known = weight[:rows].float()
+                noise = torch.randn(len(weight) - rows, weight.shape[1], generator=torch.Generator().manual_seed(0))
+                weight[rows:] = known.mean(0) + noise * known.std(0)
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return int(self.model.config.hidden_size)
+
+    @property
+    def max_length(self) -> int:
+        """Sub-tokens the encoder can read at once, special tokens included."""
+        positions = getattr(self.model.config, "max_position_embeddings", 0) or 512
+        pad = getattr(self.model.config, "pad_token_id", None) or 0
+        # RoBERTa-like models start counting positions behind the padding index.
+        usable = positions - pad - 1 if self.model.config.model_type in ("roberta", "xlm-roberta") else positions
+        return int(min(usable, 512))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of architecture, vocabulary and weights: two encoders with the same one give the same states."""
+        digest = hashlib.sha256()
+        shape = {k: v for k, v in self.model.config.to_dict().items() if not k.startswith(("_", "transformers_"))}
+        digest.update(json.dumps(shape, sort_keys=True, default=str).encode())
+        digest.update(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode())
+        for name, tensor in sorted(self.trunk_state().items()):
+            digest.update(name.encode())
+            # Half precision: the hash survives a save and load in float32, bfloat16 noise aside.
+            digest.update(tensor.detach().cpu().half().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def trunk_state(self) -> dict[str, Tensor]:
+        """The encoder's own weights, without adapters, under their published names."""
+        return {
+            name.replace(".base_layer.", "."): tensor
+            for name, tensor in self.model.state_dict().items()
+            if "lora_" not in name
+        }
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """States [B, S, H] of sub-token ids [B, S]; `attention_mask` [B, S] is 1 on real tokens."""
+        return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+    def subtokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Sub-token ids of whole texts, no special tokens, one tokenizer call."""
+        encodings = self.tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [e.ids for e in encodings]
+
+    def word_subtokens(self, posts: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+        """Sub-token ids of each word of each post, one tokenizer call; a word unknown to the tokenizer is [UNK]."""
+        unknown = self.tokenizer.unk_token_id
+        # Words go in one flat list: as "pre-tokenised input" some tokenizers merge or lose odd words.
+        prefix = " " if self._marks_word_starts else ""
+        flat = self.subtokens([prefix + word for post in posts for word in post])
+        pieces = iter(flat)
+        return [[next(pieces) or [unknown] for _ in post] for post in posts]
+
+    @cached_property
+    def _marks_word_starts(self) -> bool:
+        """Byte-level vocabularies (RoBERTa, GPT) tell 'word' from ' word'; WordPiece and SentencePiece do not."""
+        return any(token.startswith("Ġ") for token in self.tokenizer.get_vocab())
+
+    def framed(self, ids: Sequence[int]) -> list[int]:
+        """Sub-token ids between the encoder's first and last special tokens."""
+        first = self.tokenizer.cls_token_id if self.tokenizer.cls_token_id is not None else self.tokenizer.bos_token_id
+        last = self.tokenizer.sep_token_id if self.tokenizer.sep_token_id is not None else self.tokenizer.eos_token_id
+        return [*([first] if first is not None else []), *ids, *([last] if last is not None else [])]
+
+    # --- adapters -----------------------------------------------------------------------------------------------
+
+    def add_adapter(self, name: str, config: AdapterConfig) -> None:
+        """Freeze the trunk and put a fresh adapter on every linear layer; it becomes the active one."""
+        from peft import LoraConfig
+
+        self.model.requires_grad_(False)
+        linear = sorted(
+            {n.removesuffix(".base_layer") for n, m in self.model.named_modules() if type(m) is nn.Linear}
+            - {n for n, _ in self.model.named_modules() if "lora_" in n}
+        )
+        targets = [n for n in linear if "lora_" not in n]
+        self.model.add_adapter(
+            LoraConfig(
+                r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets, bias="none"
+            ),
+            adapter_name=name,
+        )
+
+    def use_adapter(self, name: str | None) -> None:
+        """Make one adapter active, or none (the bare trunk)."""
+        if not getattr(self.model, "_hf_peft_config_loaded", False):
+            return
+        if name is None:
+            self.model.disable_adapters()
+        else:
+            self.model.enable_adapters()
+            self.model.set_adapter(name)
+
+    def adapter_state(self, name: str) -> dict[str, Tensor]:
+        """The weights of one adapter, without its name in the keys."""
+        marker = f".{name}."
+        return {
+            key.replace(marker, "."): value
+            for key, value in self.model.state_dict().items()
+            if "lora_" in key and marker in key
+        }
+
+    def load_adapter_state(self, name: str, state: Mapping[str, Tensor]) -> None:
+        """Fill an adapter added by `add_adapter`. Raises `EncoderError` when the weights do not fit the trunk."""
+        own = {
+            key.replace(f".{name}.", "."): key
+            for key in self.model.state_dict()
+            if "lora_" in key and f".{name}." in key
+        }
+        if set(own) != set(state):
+            odd = sorted(set(own) ^ set(state))
+            raise EncoderError(f"adapter {name!r} was made for another encoder ({len(odd)} tensors differ, {odd[0]})")
+        self.model.load_state_dict({own[key]: value.float() for key, value in state.items()}, strict=False)
+
+    def save_adapter(self, name: str, folder: Path) -> None:
+        """Write one adapter in half precision."""
+        state = {k: v.detach().cpu().half().contiguous() for k, v in self.adapter_state(name).items()}
+        save_file(state, folder / ADAPTER_FILE, metadata={"format": "pt"})
+
+    def load_adapter(self, name: str, folder: Path, config: AdapterConfig) -> None:
+        """Add an adapter saved by `save_adapter`."""
+        self.add_adapter(name, config)
+        self.load_adapter_state(name, load_file(folder / ADAPTER_FILE))
+
+    # --- saving -------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """Write trunk and tokenizer in Hugging Face form (safetensors and JSON)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.config.save_pretrained(folder)
+        state = {k: v.detach().cpu().contiguous() for k, v in self.trunk_state().items()}
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        self.tokenizer.save_pretrained(folder)
+
+    def save_packed(self, folder: Path, *, matrix_bits: int, embedding_bits: int) -> None:
+        """Write trunk and tokenizer in a packed form (`encoders.packing`)."""
+
+        def bits(name: str) -> int:
+            return embedding_bits if "embedding" in name else matrix_bits
+
+        folder.mkdir(parents=True, exist_ok=True)
+        packing.save_packed(self.trunk_state(), folder, bits)
+        self.model.config.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def batch_tensors(rows: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:
+    """Rows of ids padded to one [B, S] tensor, and its attention mask [B, S]."""
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), padding, dtype=torch.long)
+    mask = torch.zeros((len(rows), longest), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.as_tensor(row)
+        mask[i, : len(row)] = 1
+    return ids, mask
+
+
+def describe(encoder: TextEncoder) -> dict[str, Any]:
+    """What a checkpoint or a result row records of an encoder."""
+    return {"name": encoder.name, "fingerprint": encoder.fingerprint}

@@ -1,0 +1,1 @@
+"""Task models: input assembly, CRF, NER and relation experts, gate and mixture."""

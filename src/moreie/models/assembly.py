@@ -1,0 +1,192 @@
+"""Input assembly: the post, the separator `[X]`, then evidence in rank order until the budget is full (paper, §3.2).
+
+A passage that does not fit is left out and the next one is tried; nothing is cut in the middle of a sentence. How
+many passages were left out is part of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from moreie.encoders.text import HEAD_END, HEAD_START, SEPARATOR, TAIL_END, TAIL_START, TextEncoder
+from moreie.errors import MoreieError
+from moreie.knowledge.sentences import split_sentences
+from moreie.schema import Evidence, Mention, Passage, Post
+
+
+class EvidenceForm(str, Enum):
+    """What of a passage an expert reads."""
+
+    sentence = "sentence"
+    """Title and the sentence that matched (the first sentence where none did)."""
+    paragraph = "paragraph"
+    """Title and the whole paragraph (the paper's form)."""
+    lead = "lead"
+    """Title and as many leading sentences as fit in `passage_limit` sub-tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An expert's view of the evidence.
+
+    `retriever` is the kind of evidence the expert reads, None for the baseline expert that reads none. `budget`
+    counts all sub-tokens of the input. `passage_limit` bounds one passage, None for no bound but the budget.
+    """
+
+    retriever: str | None
+    form: EvidenceForm = EvidenceForm.paragraph
+    k: int = 10
+    budget: int = 512
+    passage_limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """One encoder input. `anchors`: position of each word's first sub-token (NER), or of the two markers (RE).
+
+    `used` and `dropped` count evidence passages that are in the input, and that found no room.
+    """
+
+    input_ids: tuple[int, ...]
+    anchors: tuple[int, ...]
+    used: int
+    dropped: int
+
+
+def evidence_text(passage: Passage, form: EvidenceForm) -> list[str]:
+    """The pieces of a passage that may be kept, first to last: the first is needed, each further one optional."""
+    if form is EvidenceForm.paragraph:
+        return [f"{passage.title}: {passage.text}"]
+    if form is EvidenceForm.sentence and passage.sentence:
+        return [f"{passage.title}: {passage.sentence}"]
+    sentences = [passage.text[start:end].strip() for start, end in split_sentences(passage.text)] or [passage.text]
+    if form is EvidenceForm.sentence:
+        return [f"{passage.title}: {sentences[0]}"]
+    return [f"{passage.title}: {sentences[0]}", *sentences[1:]]
+
+
+class PassageTokens:
+    """Sub-tokens of evidence passages, tokenized once each over the life of the object."""
+
+    def __init__(self, encoder: TextEncoder, view: View):
+        self.encoder, self.view = encoder, view
+        self._ids: dict[tuple[str, str | None], list[int]] = {}
+
+    @staticmethod
+    def _key(passage: Passage) -> tuple[str, str | None]:
+        return passage.id, passage.sentence
+
+    def add(self, evidence: Sequence[Sequence[Evidence]]) -> None:
+        """Tokenize, in one call, every passage not seen before."""
+        new = {
+            self._key(e.passage): e.passage
+            for row in evidence
+            for e in row[: self.view.k]
+            if self._key(e.passage) not in self._ids
+        }
+        pieces = [evidence_text(passage, self.view.form) for passage in new.values()]
+        ids = iter(self.encoder.subtokens([piece for row in pieces for piece in row]))
+        for key, row in zip(new, pieces, strict=True):
+            self._ids[key] = self._within_limit([next(ids) for _ in row])
+
+    def _within_limit(self, pieces: list[list[int]]) -> list[int]:
+        kept = list(pieces[0])
+        for piece in pieces[1:]:
+            if self.view.passage_limit is not None and len(kept) + len(piece) > self.view.passage_limit:
+                break
+            kept += piece
+        return kept
+
+    def __getitem__(self, passage: Passage) -> list[int]:
+        return self._ids[self._key(passage)]
+
+
+def assemble_posts(
+    encoder: TextEncoder,
+    posts: Sequence[Post],
+    evidence: Sequence[Sequence[Evidence]],
+    view: View,
+    passages: PassageTokens | None = None,
+) -> list[Assembled]:
+    """NER inputs: anchors are the first sub-token of each of the post's words.
+
+    Raises:
+        MoreieError: a post alone exceeds the budget (cut it first: `models.windows`).
+    """
+    words = encoder.word_subtokens([[w.text for w in post.words] for post in posts])
+    found = _evidence_tokens(encoder, evidence, view, passages)
+    results = []
+    for post, pieces, own in zip(posts, words, found, strict=True):
+        ids: list[int] = []
+        anchors = []
+        for piece in pieces:
+            anchors.append(len(ids))
+            ids += piece
+        results.append(_join(encoder, post.id, ids, anchors, own, view.budget))
+    return results
+
+
+def assemble_pairs(
+    encoder: TextEncoder,
+    pairs: Sequence[tuple[Post, Mention, Mention]],
+    evidence: Sequence[Sequence[Evidence]],
+    view: View,
+    passages: PassageTokens | None = None,
+) -> list[Assembled]:
+    """RE inputs: `[E1] head [/E1]` and `[E2] tail [/E2]` inside the post; anchors are the two opening markers."""
+    words = encoder.word_subtokens([[w.text for w in post.words] for post, _, _ in pairs])
+    found = _evidence_tokens(encoder, evidence, view, passages)
+    head_start, head_end, tail_start, tail_end = encoder.tokenizer.convert_tokens_to_ids(
+        [HEAD_START, HEAD_END, TAIL_START, TAIL_END]
+    )
+    results = []
+    for (post, head, tail), pieces, own in zip(pairs, words, found, strict=True):
+        ids: list[int] = []
+        anchors = [0, 0]
+        for position, piece in enumerate(pieces):
+            if position == head.first:
+                anchors[0] = len(ids)
+                ids.append(head_start)
+            if position == tail.first:
+                anchors[1] = len(ids)
+                ids.append(tail_start)
+            ids += piece
+            if position == tail.last:
+                ids.append(tail_end)
+            if position == head.last:
+                ids.append(head_end)
+        results.append(_join(encoder, post.id, ids, anchors, own, view.budget))
+    return results
+
+
+def _evidence_tokens(
+    encoder: TextEncoder, evidence: Sequence[Sequence[Evidence]], view: View, passages: PassageTokens | None
+) -> list[list[list[int]]]:
+    if view.retriever is None:
+        return [[] for _ in evidence]
+    if passages is None:
+        passages = PassageTokens(encoder, view)
+    passages.add(evidence)
+    return [[passages[e.passage] for e in row[: view.k]] for row in evidence]
+
+
+def _join(
+    encoder: TextEncoder, post_id: str, ids: list[int], anchors: list[int], passages: list[list[int]], budget: int
+) -> Assembled:
+    frame = encoder.framed([])
+    lead = encoder.framed([-1]).index(-1)
+    room = min(budget, encoder.max_length) - len(frame)
+    if len(ids) > room:
+        raise MoreieError(f"post {post_id}: {len(ids)} sub-tokens, more than the {room} that fit the encoder")
+    separator = encoder.tokenizer.convert_tokens_to_ids(SEPARATOR)
+    used = dropped = 0
+    for passage in passages:
+        if len(ids) + 1 + len(passage) <= room:
+            # One separator before each passage keeps neighbouring passages apart.
+            ids = [*ids, separator, *passage]
+            used += 1
+        else:
+            dropped += 1
+    return Assembled(tuple(encoder.framed(ids)), tuple(a + lead for a in anchors), used, dropped)

@@ -1,0 +1,131 @@
+"""Linear-chain conditional random field, exact and vectorised over the batch.
+
+Notation: B posts, T words (padded), L tags. `lengths` [B] counts the real words of each post (every one >= 1);
+whatever stands in `emissions` behind them is ignored. Every function is differentiable and works in the dtype of
+its inputs; the module keeps float32. Scores of impossible tags or transitions are `IMPOSSIBLE`, not -inf, so that
+gradients stay finite.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+IMPOSSIBLE = -1e4
+
+
+def log_score(
+    emissions: Tensor, tags: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor
+) -> Tensor:
+    """Unnormalised log-score [B] of the tag paths `tags` [B, T] under `emissions` [B, T, L]."""
+    steps = torch.arange(tags.shape[1], device=tags.device)
+    real = steps[None, :] < lengths[:, None]
+    tags = torch.where(real, tags, 0)
+    emitted = emissions.gather(2, tags[..., None])[..., 0]
+    moved = transitions[tags[:, :-1], tags[:, 1:]]
+    last = tags.gather(1, (lengths - 1)[:, None])[:, 0]
+    return (emitted * real).sum(1) + (moved * real[:, 1:]).sum(1) + start[tags[:, 0]] + end[last]
+
+
+def forward_scores(emissions: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor) -> Tensor:
+    """Forward log-messages [B, T, L]; behind a post's last word its last message is repeated."""
+    alpha = start + emissions[:, 0]
+    messages = [alpha]
+    for t in range(1, emissions.shape[1]):
+        step = torch.logsumexp(alpha[:, :, None] + transitions, dim=1) + emissions[:, t]
+        alpha = torch.where((t < lengths)[:, None], step, alpha)
+        messages.append(alpha)
+    return torch.stack(messages, dim=1)
+
+
+def backward_scores(emissions: Tensor, lengths: Tensor, transitions: Tensor, end: Tensor) -> Tensor:
+    """Backward log-messages [B, T, L]; from a post's last word on they equal `end`."""
+    beta = end.expand(emissions.shape[0], -1)
+    messages = [beta]
+    for t in range(emissions.shape[1] - 2, -1, -1):
+        step = torch.logsumexp(transitions + (emissions[:, t + 1] + beta)[:, None, :], dim=2)
+        beta = torch.where((t + 1 < lengths)[:, None], step, beta)
+        messages.append(beta)
+    return torch.stack(messages[::-1], dim=1)
+
+
+def log_partition(emissions: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """log Z [B]: log-sum-exp of the scores of all tag paths."""
+    return torch.logsumexp(forward_scores(emissions, lengths, transitions, start)[:, -1] + end, dim=1)
+
+
+def log_marginals(emissions: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """log p(y_t | x) [B, T, L] by forward-backward (the p_m of the mixture); undefined behind a post's last word."""
+    alpha = forward_scores(emissions, lengths, transitions, start)
+    beta = backward_scores(emissions, lengths, transitions, end)
+    log_z = torch.logsumexp(alpha[:, -1] + end, dim=1)
+    return alpha + beta - log_z[:, None, None]
+
+
+@torch.no_grad()
+def viterbi(
+    emissions: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Best tag path [B, T] (0 behind a post's last word) and its score [B]."""
+    score = start + emissions[:, 0]
+    pointers = []
+    identity = torch.arange(emissions.shape[2], device=emissions.device)
+    for t in range(1, emissions.shape[1]):
+        best, origin = (score[:, :, None] + transitions).max(dim=1)
+        real = (t < lengths)[:, None]
+        score = torch.where(real, best + emissions[:, t], score)
+        pointers.append(torch.where(real, origin, identity))
+    final, tag = (score + end).max(dim=1)
+    path = [tag]
+    for origin in reversed(pointers):
+        tag = origin.gather(1, tag[:, None])[:, 0]
+        path.append(tag)
+    tags = torch.stack(path[::-1], dim=1)
+    steps = torch.arange(tags.shape[1], device=tags.device)
+    return torch.where(steps[None, :] < lengths[:, None], tags, 0), final
+
+
+class LinearChainCRF(nn.Module):
+    """Transition scores of a linear-chain CRF over a fixed set of legal transitions.
+
+    Illegal starts, ends and transitions (BIOES) have no probability in training and decoding alike, so the
+    partition function sums legal paths alone.
+
+    Args:
+        start_allowed: [L] bool. transitions_allowed: [L, L] bool (from, to). end_allowed: [L] bool.
+    """
+
+    start_allowed: Tensor
+    transitions_allowed: Tensor
+    end_allowed: Tensor
+
+    def __init__(self, start_allowed: Tensor, transitions_allowed: Tensor, end_allowed: Tensor):
+        super().__init__()
+        size = start_allowed.shape[0]
+        self.start = nn.Parameter(torch.zeros(size))
+        self.transitions = nn.Parameter(torch.zeros(size, size))
+        self.end = nn.Parameter(torch.zeros(size))
+        self.register_buffer("start_allowed", start_allowed, persistent=False)
+        self.register_buffer("transitions_allowed", transitions_allowed, persistent=False)
+        self.register_buffer("end_allowed", end_allowed, persistent=False)
+
+    def scores(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(transitions [L, L], start [L], end [L]) with `IMPOSSIBLE` where a move is not legal."""
+        return (
+            self.transitions.masked_fill(~self.transitions_allowed, IMPOSSIBLE),
+            self.start.masked_fill(~self.start_allowed, IMPOSSIBLE),
+            self.end.masked_fill(~self.end_allowed, IMPOSSIBLE),
+        )
+
+    def log_likelihood(self, emissions: Tensor, tags: Tensor, lengths: Tensor) -> Tensor:
+        """log p(tags | x) [B]; `tags` must be legal paths."""
+        scores = self.scores()
+        return log_score(emissions, tags, lengths, *scores) - log_partition(emissions, lengths, *scores)
+
+    def log_marginals(self, emissions: Tensor, lengths: Tensor) -> Tensor:
+        """log p(y_t | x) [B, T, L]."""
+        return log_marginals(emissions, lengths, *self.scores())
+
+    def decode(self, emissions: Tensor, lengths: Tensor) -> Tensor:
+        """Viterbi path [B, T]."""
+        return viterbi(emissions, lengths, *self.scores())[0]

@@ -1,0 +1,192 @@
+"""An expert: one view of the evidence and one task model. Saved as safetensors and JSON."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from moreie.encoders.precision import autocast
+from moreie.encoders.text import AdapterConfig, TextEncoder, batch_tensors
+from moreie.errors import CheckpointError
+from moreie.models.assembly import Assembled, View
+from moreie.schema import Evidence, Post
+
+CONFIG_FILE, HEAD_FILE, ENCODER_FOLDER = "expert.json", "head.safetensors", "encoder"
+
+
+class ExpertSpec(BaseModel):
+    """What an expert is, as kept in `expert.json`.
+
+    `encoder` is a hub id or a path relative to the expert's folder. With an `adapter` the encoder is a frozen trunk
+    that other experts may share; without one it is this expert's own, fine-tuned and saved in its folder.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: Literal["ner", "re"]
+    name: str
+    labels: tuple[str, ...]
+    view: View
+    encoder: str
+    encoder_fingerprint: str | None = None
+    adapter: AdapterConfig | None = None
+    format: Literal[1] = 1
+
+
+class EncoderPool:
+    """Encoders already loaded, so that experts over the same trunk hold it once."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self._loaded: dict[str, TextEncoder] = {}
+
+    def get(self, name_or_path: str | Path) -> TextEncoder:
+        key = os.path.realpath(name_or_path) if Path(name_or_path).is_dir() else str(name_or_path)
+        if key not in self._loaded:
+            self._loaded[key] = TextEncoder.from_pretrained(name_or_path).to(self.device)
+        return self._loaded[key]
+
+
+class Expert(nn.Module, ABC):
+    """Base of the two kinds of experts: encoder states at anchor positions, and a head over them."""
+
+    def __init__(self, spec: ExpertSpec, encoder: TextEncoder):
+        super().__init__()
+        self.spec = spec
+        self.encoder = encoder
+        self.adapter_name = f"{spec.task}-{spec.name}".replace(".", "_")
+
+    def states(self, input_ids: Tensor, attention_mask: Tensor, anchors: Tensor) -> Tensor:
+        """Encoder states [B, A, H] in float32 at the anchor positions [B, A] of sub-token ids [B, S]."""
+        if self.spec.adapter:
+            self.encoder.use_adapter(self.adapter_name)
+        hidden = self.encoder(input_ids, attention_mask).float()
+        return hidden.gather(1, anchors[..., None].expand(-1, -1, hidden.shape[2]))
+
+    @abstractmethod
+    def assemble(self, cases: Sequence[Any], evidence: Sequence[Sequence[Evidence]]) -> list[Assembled]:
+        """Encoder inputs of the task's cases (posts, or post-head-tail triples) with one row of evidence each."""
+
+    @abstractmethod
+    def post_of(self, case: Any) -> Post:
+        """The post that a case is about."""
+
+    @abstractmethod
+    def head_state(self) -> dict[str, Tensor]:
+        """The weights that are the expert's own beside its encoder or adapter."""
+
+    @abstractmethod
+    def log_probabilities(self, inputs: Sequence[Assembled], *, tokens_per_batch: int = 4096) -> list[Tensor]:
+        """One log-distribution per input, computed in batches of similar length, on the processor in float32."""
+
+    def collate(self, inputs: Sequence[Assembled]) -> dict[str, Tensor]:
+        """input_ids, attention_mask [B, S], anchors [B, A] and lengths [B] (anchors that are real) on the device."""
+        ids, mask = batch_tensors([x.input_ids for x in inputs], self.encoder.tokenizer.pad_token_id or 0)
+        anchors, _ = batch_tensors([x.anchors for x in inputs], 0)
+        lengths = torch.tensor([len(x.anchors) for x in inputs])
+        batch = {"input_ids": ids, "attention_mask": mask, "anchors": anchors, "lengths": lengths}
+        device = self.encoder.device
+        return {k: v.to(device) for k, v in batch.items()}
+
+    @torch.no_grad()
+    def state_batches(
+        self, inputs: Sequence[Assembled], tokens_per_batch: int
+    ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """(indices, states [B, A, H], lengths [B]) over all inputs, shortest first, `tokens_per_batch` a batch."""
+        self.eval()
+        for indices in length_batches([len(x.input_ids) for x in inputs], tokens_per_batch):
+            batch = self.collate([inputs[i] for i in indices])
+            with autocast(self.encoder.device):
+                states = self.states(batch["input_ids"], batch["attention_mask"], batch["anchors"])
+            yield indices, states, batch["lengths"]
+
+    def save(self, folder: Path) -> None:
+        """Write config, head, and the adapter or the encoder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        config = self.spec
+        if config.adapter:
+            self.encoder.save_adapter(self.adapter_name, folder)
+            source = Path(config.encoder)
+            encoder = os.path.relpath(source.resolve(), folder.resolve()) if source.is_dir() else config.encoder
+        else:
+            self.encoder.save(folder / ENCODER_FOLDER)
+            encoder = ENCODER_FOLDER
+        config = config.model_copy(update={"encoder": encoder, "encoder_fingerprint": self.encoder.fingerprint})
+        head = {k: v.detach().cpu().float().contiguous() for k, v in self.head_state().items()}
+        save_file(head, folder / HEAD_FILE, metadata={"format": "pt"})
+        # Written last: a folder with a config is complete.
+        (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n")
+
+
+def length_batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
+    """Indices grouped by similar length; longest row × rows stays within `tokens_per_batch` (at least one row)."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and lengths[index] * (len(batch) + 1) > tokens_per_batch:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def read_config(folder: Path) -> ExpertSpec:
+    """The config of a saved expert, its encoder path made absolute.
+
+    Raises:
+        CheckpointError: absent, or not a config this version reads.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        config = ExpertSpec.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: no {CONFIG_FILE}, so no expert was saved here completely") from None
+    except ValidationError as problem:
+        raise CheckpointError(f"{path}: {_first(problem)}") from problem
+    local = (folder / config.encoder).resolve()
+    return config.model_copy(update={"encoder": str(local)}) if local.is_dir() else config
+
+
+E_ = TypeVar("E_", bound=Expert)
+
+
+def load_expert(kind: type[E_], folder: Path, pool: EncoderPool) -> E_:
+    """Load what `Expert.save` wrote.
+
+    Raises:
+        CheckpointError: the folder is incomplete, or its encoder is not the one the expert was trained on.
+    """
+    config = read_config(folder)
+    encoder = pool.get(config.encoder)
+    if config.encoder_fingerprint and encoder.fingerprint != config.encoder_fingerprint:
+        raise CheckpointError(
+            f"{folder}: trained on encoder {config.encoder_fingerprint}, but {config.encoder} is "
+            f"{encoder.fingerprint}; put the original encoder back or train the expert again"
+        )
+    expert = kind(config, encoder)
+    try:
+        head = load_file(folder / HEAD_FILE)
+        if config.adapter:
+            encoder.load_adapter(expert.adapter_name, folder, config.adapter)
+        missing = expert.load_state_dict(head, strict=False).unexpected_keys or sorted(
+            set(expert.head_state()) - set(head)
+        )
+    except (FileNotFoundError, SafetensorError, RuntimeError) as problem:
+        raise CheckpointError(f"{folder}: incomplete or damaged expert ({problem})") from problem
+    if missing:
+        raise CheckpointError(f"{folder / HEAD_FILE}: does not fit the model ({missing[0]})")
+    return expert.to(encoder.device).eval()
+
+
+def _first(problem: ValidationError) -> str:
+    error: Any = problem.errors()[0]
+    return f"{'.'.join(map(str, error['loc']))}: {error['msg']}"

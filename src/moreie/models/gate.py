@@ -1,0 +1,128 @@
+"""The gate: how much each expert counts for one post (paper, §3.4), sequence-level and soft.
+
+g(x) = softmax(W f(x) + b) over the experts that have something to say, where f(x) is, standardised, any of: the
+post's representation, the image embedding, and per expert the mean entropy of its distributions. An expert whose
+evidence is missing gets weight 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from moreie.errors import CheckpointError, MoreieError
+
+GateInput = Literal["post", "image", "entropy"]
+SPEC_FILE, WEIGHTS_FILE = "gate.json", "gate.safetensors"
+
+
+class GateSpec(BaseModel):
+    """What a gate reads: `inputs` with their sizes, and the experts it weighs, in order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    experts: tuple[str, ...]
+    inputs: tuple[GateInput, ...]
+    sizes: tuple[int, ...]
+
+
+class Gate(nn.Module):
+    """Linear gate over standardised features; M experts, F features in all."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, spec: GateSpec):
+        super().__init__()
+        if len(spec.inputs) != len(spec.sizes) or not spec.experts:
+            raise MoreieError("a gate needs at least one expert, and one size per input")
+        self.spec = spec
+        features = sum(spec.sizes)
+        self.linear = nn.Linear(features, len(spec.experts))
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+
+    def forward(self, features: Tensor, available: Tensor) -> Tensor:
+        """Log-weights [N, M] for features [N, F] and availability [N, M] (bool, at least one true a row)."""
+        scores = self.linear((features - self.mean) / self.scale)
+        return torch.log_softmax(scores.masked_fill(~available, -torch.inf), dim=1)
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / WEIGHTS_FILE)
+        (folder / SPEC_FILE).write_text(self.spec.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Gate:
+        """Raises `CheckpointError` when the folder holds no complete gate."""
+        try:
+            gate = cls(GateSpec.model_validate_json((folder / SPEC_FILE).read_bytes()))
+            gate.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        except (FileNotFoundError, ValidationError, SafetensorError, RuntimeError) as problem:
+            raise CheckpointError(f"{folder}: no complete gate ({str(problem).splitlines()[0]})") from problem
+        return gate.eval()
+
+
+def fit_gate(
+    spec: GateSpec,
+    features: Tensor,
+    available: Tensor,
+    negative_log_likelihood: Callable[[Tensor, Sequence[int]], Tensor],
+    penalty: float,
+    rows: Sequence[int] | None = None,
+) -> Gate:
+    """Fit by L-BFGS on all rows (or on `rows`): a convex-size problem, solved in seconds, deterministic.
+
+    `negative_log_likelihood(log_weights [N, M], rows)` returns the mean loss of the mixture on those rows;
+    `penalty` is the weight of the squared norm of W.
+    """
+    rows = list(range(len(features))) if rows is None else list(rows)
+    gate = Gate(spec)
+    own = features[rows]
+    gate.mean, gate.scale = own.mean(0), own.std(0, unbiased=False).clamp_min(1e-6)
+    # The features are many and alike in scale: dividing by their number keeps `penalty` comparable between gates.
+    gate.scale = gate.scale * features.shape[1] ** 0.5
+    optimiser = torch.optim.LBFGS(gate.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> float:
+        optimiser.zero_grad()
+        loss = negative_log_likelihood(gate(own, available[rows]), rows)
+        loss = loss + penalty * gate.linear.weight.square().sum() / len(rows)
+        loss.backward()
+        return float(loss.detach())
+
+    optimiser.step(closure)
+    return gate.eval().requires_grad_(False)
+
+
+def cross_validated_log_weights(
+    spec: GateSpec,
+    features: Tensor,
+    available: Tensor,
+    negative_log_likelihood: Callable[[Tensor, Sequence[int]], Tensor],
+    penalty: float,
+    groups: Sequence[str],
+    folds: int,
+) -> Tensor:
+    """Log-weights [N, M], each row from a gate fitted without that row's fold; rows of one group share a fold."""
+    names = sorted(set(groups))
+    order = np.random.default_rng(0).permutation(len(names))
+    fold_of = {names[i]: position % folds for position, i in enumerate(order)}
+    fold = np.array([fold_of[g] for g in groups])
+    result = torch.zeros(len(features), len(spec.experts))
+    for k in range(folds):
+        inside, outside = np.flatnonzero(fold != k).tolist(), np.flatnonzero(fold == k).tolist()
+        gate = fit_gate(spec, features, available, negative_log_likelihood, penalty, inside)
+        with torch.no_grad():
+            result[outside] = gate(features[outside], available[outside])
+    return result

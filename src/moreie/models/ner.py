@@ -1,0 +1,85 @@
+"""The NER expert: encoder → linear emissions → linear-chain CRF over BIOES tags (paper, §3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from moreie.encoders.text import TextEncoder
+from moreie.models.assembly import Assembled, assemble_posts
+from moreie.models.crf import LinearChainCRF
+from moreie.models.expert import Expert, ExpertSpec
+from moreie.models.tagset import TagSet
+from moreie.schema import Evidence, Post
+
+
+class NerExpert(Expert):
+    """`spec.labels` are the entity types; the evidence behind the post carries no labels."""
+
+    def __init__(self, spec: ExpertSpec, encoder: TextEncoder, dropout: float = 0.1):
+        super().__init__(spec, encoder)
+        self.tagset = TagSet(spec.labels)
+        self.dropout = nn.Dropout(dropout)
+        self.emission = nn.Linear(encoder.hidden_size, len(self.tagset))
+        self.crf = LinearChainCRF(self.tagset.start_allowed, self.tagset.transitions_allowed, self.tagset.end_allowed)
+
+    def head_state(self) -> dict[str, Tensor]:
+        return {k: v for k, v in self.state_dict().items() if not k.startswith("encoder.")}
+
+    def assemble(self, cases: Sequence[Post], evidence: Sequence[Sequence[Evidence]]) -> list[Assembled]:
+        """Inputs of posts with their evidence."""
+        return assemble_posts(self.encoder, cases, evidence, self.spec.view)
+
+    def post_of(self, case: Post) -> Post:
+        return case
+
+    def emissions(self, input_ids: Tensor, attention_mask: Tensor, anchors: Tensor) -> Tensor:
+        """Emission scores [B, T, L] at the first sub-token of each word, float32."""
+        states = self.states(input_ids, attention_mask, anchors)
+        with torch.autocast(states.device.type, enabled=False):
+            return self.emission(self.dropout(states))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        anchors: Tensor,
+        lengths: Tensor,
+        labels: Tensor | None = None,
+        teacher: Tensor | None = None,
+        teacher_weight: float = 0.0,
+    ) -> dict[str, Tensor]:
+        """Emissions and, with `labels` [B, T] (tag indices, -100 for posts without gold) a loss.
+
+        `teacher` [B, T, L] holds another model's marginals; the loss is then
+        (1 - w) · NLL + w · cross-entropy(teacher marginals, own CRF marginals), each a mean over words.
+        """
+        emissions = self.emissions(input_ids, attention_mask, anchors)
+        result = {"emissions": emissions}
+        if labels is None:
+            return result
+        with torch.autocast(emissions.device.type, enabled=False):
+            gold = labels[:, 0] >= 0
+            loss = emissions.new_zeros(())
+            if gold.any():
+                likelihood = self.crf.log_likelihood(emissions[gold], labels[gold].clamp_min(0), lengths[gold])
+                loss = -likelihood.sum() / lengths[gold].sum()
+            if teacher is not None:
+                real = torch.arange(labels.shape[1], device=labels.device)[None, :] < lengths[:, None]
+                own = self.crf.log_marginals(emissions, lengths).clamp_min(-30)
+                distance = -(teacher * own).sum(2)[real].mean()
+                loss = (1 - teacher_weight) * loss + teacher_weight * distance
+        result["loss"] = loss
+        return result
+
+    def log_probabilities(self, inputs: Sequence[Assembled], *, tokens_per_batch: int = 4096) -> list[Tensor]:
+        """CRF log-marginals [T, L] of each input, by forward-backward."""
+        results: list[Tensor] = [torch.empty(0)] * len(inputs)
+        for indices, states, lengths in self.state_batches(inputs, tokens_per_batch):
+            with torch.no_grad():
+                marginals = self.crf.log_marginals(self.emission(states), lengths).cpu()
+            for row, index in enumerate(indices):
+                results[index] = marginals[row, : lengths[row]]
+        return results

@@ -1,0 +1,89 @@
+"""The relation expert: entity markers → concatenated marker states → softmax over relations (paper, §3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from moreie.encoders.text import TextEncoder
+from moreie.models.assembly import Assembled, assemble_pairs
+from moreie.models.expert import Expert, ExpertSpec
+from moreie.schema import NO_RELATION, Evidence, Mention, Post
+
+
+class RelationExpert(Expert):
+    """`spec.labels` are the relations, `None` among them."""
+
+    def __init__(self, spec: ExpertSpec, encoder: TextEncoder, dropout: float = 0.1):
+        super().__init__(spec, encoder)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(2 * encoder.hidden_size, len(spec.labels))
+
+    def head_state(self) -> dict[str, Tensor]:
+        return {k: v for k, v in self.state_dict().items() if not k.startswith("encoder.")}
+
+    def assemble(
+        self, cases: Sequence[tuple[Post, Mention, Mention]], evidence: Sequence[Sequence[Evidence]]
+    ) -> list[Assembled]:
+        """Inputs of (post, head, tail) with their evidence."""
+        return assemble_pairs(self.encoder, cases, evidence, self.spec.view)
+
+    def post_of(self, case: tuple[Post, Mention, Mention]) -> Post:
+        return case[0]
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        anchors: Tensor,
+        lengths: Tensor,
+        labels: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Logits [B, C] and, with `labels` [B], the mean cross-entropy. `anchors` [B, 2]: the opening markers."""
+        states = self.states(input_ids, attention_mask, anchors)
+        with torch.autocast(states.device.type, enabled=False):
+            logits = self.classifier(self.dropout(states.flatten(1)))
+        result = {"logits": logits}
+        if labels is not None:
+            result["loss"] = nn.functional.cross_entropy(logits, labels)
+        return result
+
+    def log_probabilities(self, inputs: Sequence[Assembled], *, tokens_per_batch: int = 4096) -> list[Tensor]:
+        """Log-distribution [C] over the relations for each input."""
+        results: list[Tensor] = [torch.empty(0)] * len(inputs)
+        for indices, states, _ in self.state_batches(inputs, tokens_per_batch):
+            with torch.no_grad():
+                distribution = torch.log_softmax(self.classifier(states.flatten(1)), dim=1).cpu()
+            for row, index in enumerate(indices):
+                results[index] = distribution[row]
+        return results
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The entity types a relation joins; None where its name does not say (any type goes)."""
+
+    head: str | None
+    tail: str | None
+
+    def admits(self, head: str | None, tail: str | None) -> bool:
+        """May the relation hold between mentions of these types?"""
+        return (self.head is None or head is None or self.head.upper() == head.upper()) and (
+            self.tail is None or tail is None or self.tail.upper() == tail.upper()
+        )
+
+
+def signature(relation: str) -> Signature:
+    """The signature in an MNRE-style name `/per/org/member_of`; an open one for any other name."""
+    parts = relation.strip("/").split("/")
+    if relation == NO_RELATION or not relation.startswith("/") or len(parts) != 3:
+        return Signature(None, None)
+    return Signature(parts[0], parts[1])
+
+
+def admissible(labels: Sequence[str], head: str | None, tail: str | None) -> Tensor:
+    """[C] bool: which relations may hold between two mention types (`None` always may)."""
+    return torch.tensor([signature(label).admits(head, tail) for label in labels])

@@ -1,0 +1,91 @@
+"""BIOES tags over a set of entity types, and which of their sequences are legal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from moreie.errors import MoreieError
+from moreie.schema import Mention
+
+OUTSIDE = 0
+
+
+@dataclass(frozen=True)
+class TagSet:
+    """Tags `O, B-x, I-x, E-x, S-x, …` in the order of `types`; L = 1 + 4 · len(types)."""
+
+    types: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.types or len(set(self.types)) != len(self.types):
+            raise MoreieError(f"entity types must be distinct and at least one; got {list(self.types)}")
+
+    @cached_property
+    def tags(self) -> tuple[str, ...]:
+        return ("O", *(f"{part}-{type}" for type in self.types for part in "BIES"))
+
+    def __len__(self) -> int:
+        return len(self.tags)
+
+    def encode(self, mentions: Iterable[Mention], words: int) -> list[int]:
+        """Tag index of each of `words` words. Raises `MoreieError` on an unknown type or overlapping mentions."""
+        path = [OUTSIDE] * words
+        for mention in mentions:
+            if mention.type not in self.types:
+                raise MoreieError(f"entity type {mention.type!r} is unknown; the model knows {', '.join(self.types)}")
+            if any(path[mention.first : mention.last + 1]):
+                raise MoreieError(f"mentions overlap at word {mention.first}: a flat tag sequence cannot hold both")
+            base = 1 + 4 * self.types.index(mention.type)
+            if mention.first == mention.last:
+                path[mention.first] = base + 3
+            else:
+                path[mention.first] = base
+                path[mention.first + 1 : mention.last] = [base + 1] * (mention.last - mention.first - 1)
+                path[mention.last] = base + 2
+        return path
+
+    def spans(self, path: Sequence[int]) -> list[tuple[str, int, int]]:
+        """(type, first word, last word) of each complete mention in a path; stray I or E tags are left out."""
+        found: list[tuple[str, int, int]] = []
+        opened: tuple[int, int] | None = None
+        for position, tag in enumerate(path):
+            type, part = divmod(tag - 1, 4)
+            if tag == OUTSIDE:
+                opened = None
+            elif part == 3:
+                found.append((self.types[type], position, position))
+                opened = None
+            elif part == 0:
+                opened = (type, position)
+            elif opened is None or opened[0] != type:
+                opened = None
+            elif part == 2:
+                found.append((self.types[type], opened[1], position))
+                opened = None
+        return found
+
+    @cached_property
+    def start_allowed(self) -> Tensor:
+        """[L] bool: may a sequence begin with the tag?"""
+        return torch.tensor([tag[0] in "OBS" for tag in self.tags])
+
+    @cached_property
+    def end_allowed(self) -> Tensor:
+        """[L] bool: may a sequence end with the tag?"""
+        return torch.tensor([tag[0] in "OES" for tag in self.tags])
+
+    @cached_property
+    def transitions_allowed(self) -> Tensor:
+        """[L, L] bool: may the second tag follow the first?"""
+
+        def legal(a: str, b: str) -> bool:
+            if a[0] in "BI":
+                return b[0] in "IE" and a[2:] == b[2:]
+            return b[0] in "OBS"
+
+        return torch.tensor([[legal(a, b) for b in self.tags] for a in self.tags])

@@ -1,0 +1,1 @@
+"""Recipes and training of experts and gates, on the `transformers` trainer."""

@@ -1,0 +1,182 @@
+"""Recipes: everything a training run needs, in one YAML file, checked before the first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from moreie.encoders.text import AdapterConfig
+from moreie.errors import RecipeError
+from moreie.models.assembly import View
+
+
+class Section(BaseModel):
+    """Part of a recipe; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SplitFiles(Section):
+    """Files of one split. `evidence` maps a view's retriever to the evidence file made by `moreie retrieve`."""
+
+    posts: Path
+    captions: Path | None = None
+    caption_field: str = "caption"
+    images: Path | None = None
+    evidence: dict[str, Path] = Field(default_factory=dict)
+
+
+class DataFiles(Section):
+    train: SplitFiles
+    validation: SplitFiles
+    test: SplitFiles | None = None
+    labels: Path | None = None
+    """MNRE's `rel2id.json`; without it the labels are those of the training split."""
+
+
+class Teacher(Section):
+    """A trained NER expert whose marginals the student learns to match, on the training posts and `extra_posts`."""
+
+    expert: Path
+    weight: float = Field(0.5, gt=0, le=1)
+    extra_posts: tuple[Path, ...] = ()
+
+
+class ExpertRecipe(Section):
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    view: View = View(retriever=None)
+
+
+class Optimisation(Section):
+    """Optimisation settings; learning rates decay linearly after `warmup` (a share of all steps).
+
+    `precision`: auto is bfloat16 where the machine runs it natively.
+    """
+
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(1e-5, gt=0)
+    head_learning_rate: float = Field(1e-3, gt=0)
+    crf_learning_rate: float = Field(1e-2, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    evidence_dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of training posts shown without their evidence, so that an expert stays right when none is found."""
+    patience: int = Field(3, ge=1)
+    """Epochs without a better validation F1 after which training stops."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+
+
+class GateRecipe(Section):
+    """How the gate is trained: on expert outputs for posts that no expert was trained on.
+
+    `held_out`: share of the training posts kept away from the experts for the gate. 0 trains it on the validation
+    split; its scores there are then cross-validated over `folds`.
+    """
+
+    held_out: float = Field(0.0, ge=0, lt=1)
+    penalty: float = Field(1.0, gt=0)
+    folds: int = Field(5, ge=2)
+    inputs: tuple[Literal["post", "image", "entropy"], ...] = ("post", "entropy")
+
+
+def _seeds(value: Any) -> Any:
+    return [value] if isinstance(value, int) else value
+
+
+class Recipe(Section):
+    """A whole run: data, encoder, experts, optimisation, gate."""
+
+    task: Literal["ner", "re"]
+    output: Path
+    encoder: str
+    adapter: AdapterConfig | None = None
+    data: DataFiles
+    experts: tuple[ExpertRecipe, ...] = Field(min_length=1)
+    training: Optimisation = Optimisation()
+    gate: GateRecipe = GateRecipe()
+    mixture: tuple[str, ...] = ()
+    """Experts in the mixture; all of them when empty."""
+    teacher: Teacher | None = None
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = (1,)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        names = [expert.name for expert in self.experts]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two experts share a name: {names}")
+        if unknown := set(self.mixture) - set(names):
+            raise ValueError(f"mixture names {sorted(unknown)}, but the experts are {names}")
+        if self.teacher and self.task != "ner":
+            raise ValueError("a teacher is for NER only")
+        splits = {"train": self.data.train, "validation": self.data.validation, "test": self.data.test}
+        for expert in self.experts:
+            for split, files in splits.items():
+                if files and expert.view.retriever and expert.view.retriever not in files.evidence:
+                    raise ValueError(
+                        f"expert {expert.name} reads {expert.view.retriever!r} evidence, "
+                        f"but data.{split}.evidence has no such file"
+                    )
+        return self
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the experts in the mixture."""
+        return self.mixture or tuple(expert.name for expert in self.experts)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe; relative paths in it start at the recipe's folder.
+
+    Raises:
+        RecipeError: unreadable YAML, an unknown key, a value out of range, a file that is not there.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise RecipeError(f"{path}: not readable as YAML ({problem})") from problem
+    try:
+        recipe = Recipe.model_validate(_resolved(content, Path(path).resolve().parent))
+    except ValidationError as problem:
+        details = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {_explain(e)}" for e in problem.errors())
+        raise RecipeError(f"{path}:\n{details}") from problem
+    for split in (recipe.data.train, recipe.data.validation, recipe.data.test):
+        for file in [split.posts, *split.evidence.values()] if split else []:
+            if not file.exists():
+                raise RecipeError(f"{path}: {file} is not there")
+    return recipe
+
+
+def _explain(error: Any) -> str:
+    return "unknown key; is it misspelt?" if error["type"] == "extra_forbidden" else str(error["msg"])
+
+
+PATH_KEYS = frozenset({"posts", "captions", "images", "labels", "output", "expert", "encoder"})
+
+
+def _resolved(node: Any, folder: Path, key: str = "") -> Any:
+    """The recipe with its relative paths made absolute; an encoder stays a hub id unless such a folder exists."""
+    if isinstance(node, dict):
+        return {
+            k: {name: _path(value, folder) for name, value in v.items()}
+            if k == "evidence" and isinstance(v, dict)
+            else [_path(value, folder) for value in v]
+            if k == "extra_posts" and isinstance(v, list)
+            else _resolved(v, folder, k)
+            for k, v in node.items()
+        }
+    if isinstance(node, list):
+        return [_resolved(item, folder) for item in node]
+    if key == "encoder" and isinstance(node, str) and not (folder / node).is_dir():
+        return node
+    return _path(node, folder) if key in PATH_KEYS else node
+
+
+def _path(value: Any, folder: Path) -> Any:
+    return str(folder / value) if isinstance(value, str) else value

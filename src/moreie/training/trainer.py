@@ -1,0 +1,181 @@
+"""One expert trained on the `transformers` trainer: mixed precision, resume, early stopping, length-grouped batches."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from moreie.encoders.precision import bf16_is_fast, default_device
+from moreie.models.ner import NerExpert
+from moreie.models.relation import RelationExpert
+from moreie.schema import NO_RELATION
+from moreie.training.features import Collator, Example, Examples
+from moreie.training.recipe import Optimisation
+
+log = logging.getLogger(__name__)
+CHECKPOINTS = "checkpoints"
+
+
+def train_expert(
+    expert: NerExpert | RelationExpert,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    settings: Optimisation,
+    *,
+    output: Path,
+    seed: int,
+    teacher_weight: float = 0.0,
+) -> float:
+    """Train in place, keep the weights of the best epoch by validation F1, save to `output`, return that F1 (0–100).
+
+    A run that was cut off resumes from its last finished epoch when called again with the same `output`.
+    """
+    set_seed(seed)
+    checkpoints = output / CHECKPOINTS
+    precision = settings.precision
+    if precision == "auto":
+        precision = "bf16" if bf16_is_fast(default_device()) else "fp32"
+    steps = math.ceil(len(train) / settings.batch_size) * settings.epochs
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=4 * settings.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=int(settings.warmup * steps),
+        lr_scheduler_type="linear",
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        train_sampling_strategy="group_by_length",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="f1",
+        greater_is_better=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        logging_steps=50,
+        report_to="none",
+        use_cpu=not torch.cuda.is_available(),
+        seed=seed,
+        data_seed=seed,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    trainer = ExpertTrainer(
+        model=expert,
+        args=arguments,
+        train_dataset=Examples(train),
+        eval_dataset=Examples(validation),
+        data_collator=Collator(expert),
+        processing_class=expert.encoder.tokenizer,
+        compute_metrics=_ner_f1(expert) if isinstance(expert, NerExpert) else _relation_f1(expert),
+        callbacks=[EarlyStoppingCallback(settings.patience)],
+        settings=settings,
+        teacher_weight=teacher_weight,
+    )
+    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    if last:
+        log.warning("resuming from %s", last)
+    trainer.train(resume_from_checkpoint=last)
+    best = trainer.state.best_metric
+    expert.save(output)
+    shutil.rmtree(checkpoints)
+    return float(best)
+
+
+class ExpertTrainer(Trainer):
+    """Trainer with one learning rate each for encoder, head and CRF, and tag paths or classes as predictions."""
+
+    def __init__(self, *args: Any, settings: Optimisation, teacher_weight: float, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.settings = settings
+        self.teacher_weight = teacher_weight
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            self.optimizer = torch.optim.AdamW(
+                parameter_groups(model or self.model, self.settings),
+                fused=True,
+            )
+        return self.optimizer
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+        extra = {"teacher_weight": self.teacher_weight} if "teacher" in inputs else {}
+        outputs = model(**inputs, **extra)
+        return (outputs["loss"], outputs) if kwargs.get("return_outputs") else outputs["loss"]
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Tensor], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            outputs = model(**inputs)
+        if prediction_loss_only:
+            return outputs["loss"], None, None
+        expert = self.model
+        if isinstance(expert, NerExpert):
+            predicted = expert.crf.decode(outputs["emissions"], inputs["lengths"])
+        else:
+            predicted = outputs["logits"].argmax(1)
+        return outputs["loss"], predicted, inputs["labels"]
+
+
+def parameter_groups(model: nn.Module, settings: Optimisation) -> list[dict[str, Any]]:
+    """AdamW groups: encoder, head and CRF learning rates; no decay on biases, norms and the CRF."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.startswith("encoder."):
+            rate = settings.learning_rate
+        elif name.startswith("crf."):
+            rate = settings.crf_learning_rate
+        else:
+            rate = settings.head_learning_rate
+        decay = settings.weight_decay if parameter.ndim > 1 and not name.startswith("crf.") else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
+
+
+def _ner_f1(expert: NerExpert) -> Any:
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        right = guessed = gold = 0
+        for path, labels in zip(np.asarray(prediction.predictions), np.asarray(prediction.label_ids), strict=True):
+            length = int((labels >= 0).sum())
+            a = set(expert.tagset.spans(path[:length].tolist()))
+            b = set(expert.tagset.spans(labels[:length].tolist()))
+            right, guessed, gold = right + len(a & b), guessed + len(a), gold + len(b)
+        return _prf(right, guessed, gold)
+
+    return compute
+
+
+def _relation_f1(expert: RelationExpert) -> Any:
+    none = expert.spec.labels.index(NO_RELATION) if NO_RELATION in expert.spec.labels else -1
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        guess, gold = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+        return _prf(
+            int(((guess == gold) & (gold != none)).sum()), int((guess != none).sum()), int((gold != none).sum())
+        )
+
+    return compute
+
+
+def _prf(right: int, guessed: int, gold: int) -> dict[str, float]:
+    precision = 100 * right / guessed if guessed else 0.0
+    recall = 100 * right / gold if gold else 0.0
+    f1 = 2 * precision * recall / (precision + recall) if right else 0.0
+    return {"precision": precision, "recall": recall, "f1": f1}

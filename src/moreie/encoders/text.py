@@ -131,7 +131,8 @@ class TextEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """States [B, S, H] of sub-token ids [B, S]; `attention_mask` [B, S] is 1 on real tokens."""
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        states: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return states
 
     def subtokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Sub-token ids of whole texts, no special tokens, one tokenizer call."""
@@ -151,6 +152,10 @@ class TextEncoder(nn.Module):
     def _marks_word_starts(self) -> bool:
         """Byte-level vocabularies (RoBERTa, GPT) tell 'word' from ' word'; WordPiece and SentencePiece do not."""
         return any(token.startswith("Ġ") for token in self.tokenizer.get_vocab())
+
+    def marker_ids(self, *markers: str) -> list[int]:
+        """Vocabulary indices of markers."""
+        return [int(i) for i in self.tokenizer.convert_tokens_to_ids(list(markers))]
 
     def framed(self, ids: Sequence[int]) -> list[int]:
         """Sub-token ids between the encoder's first and last special tokens."""

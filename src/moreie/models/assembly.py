@@ -138,9 +138,7 @@ def assemble_pairs(
     """RE inputs: `[E1] head [/E1]` and `[E2] tail [/E2]` inside the post; anchors are the two opening markers."""
     words = encoder.word_subtokens([[w.text for w in post.words] for post, _, _ in pairs])
     found = _evidence_tokens(encoder, evidence, view, passages)
-    head_start, head_end, tail_start, tail_end = encoder.tokenizer.convert_tokens_to_ids(
-        [HEAD_START, HEAD_END, TAIL_START, TAIL_END]
-    )
+    head_start, head_end, tail_start, tail_end = encoder.marker_ids(HEAD_START, HEAD_END, TAIL_START, TAIL_END)
     results = []
     for (post, head, tail), pieces, own in zip(pairs, words, found, strict=True):
         ids: list[int] = []
@@ -180,7 +178,7 @@ def _join(
     room = min(budget, encoder.max_length) - len(frame)
     if len(ids) > room:
         raise MoreieError(f"post {post_id}: {len(ids)} sub-tokens, more than the {room} that fit the encoder")
-    separator = encoder.tokenizer.convert_tokens_to_ids(SEPARATOR)
+    (separator,) = encoder.marker_ids(SEPARATOR)
     used = dropped = 0
     for passage in passages:
         if len(ids) + 1 + len(passage) <= room:

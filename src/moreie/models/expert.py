@@ -69,7 +69,7 @@ class Expert(nn.Module, ABC):
         """Encoder states [B, A, H] in float32 at the anchor positions [B, A] of sub-token ids [B, S]."""
         if self.spec.adapter:
             self.encoder.use_adapter(self.adapter_name)
-        hidden = self.encoder(input_ids, attention_mask).float()
+        hidden: Tensor = self.encoder(input_ids, attention_mask).float()
         return hidden.gather(1, anchors[..., None].expand(-1, -1, hidden.shape[2]))
 
     @abstractmethod

@@ -98,10 +98,10 @@ def fit_gate(
         optimiser.zero_grad()
         loss = negative_log_likelihood(gate(own, available[rows]), rows)
         loss = loss + penalty * gate.linear.weight.square().sum() / len(rows)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
-    optimiser.step(closure)
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
     return gate.eval().requires_grad_(False)
 
 

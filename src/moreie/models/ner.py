@@ -39,7 +39,8 @@ class NerExpert(Expert):
         """Emission scores [B, T, L] at the first sub-token of each word, float32."""
         states = self.states(input_ids, attention_mask, anchors)
         with torch.autocast(states.device.type, enabled=False):
-            return self.emission(self.dropout(states))
+            emissions: Tensor = self.emission(self.dropout(states))
+            return emissions
 
     def forward(
         self,

@@ -41,7 +41,7 @@ class Teacher(Section):
     """A trained NER expert whose marginals the student learns to match, on the training posts and `extra_posts`."""
 
     expert: Path
-    weight: float = Field(0.5, gt=0, le=1)
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
     extra_posts: tuple[Path, ...] = ()
 
 
@@ -56,17 +56,17 @@ class Optimisation(Section):
     `precision`: auto is bfloat16 where the machine runs it natively.
     """
 
-    epochs: int = Field(10, ge=1)
-    batch_size: int = Field(16, ge=1)
-    learning_rate: float = Field(1e-5, gt=0)
-    head_learning_rate: float = Field(1e-3, gt=0)
-    crf_learning_rate: float = Field(1e-2, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    warmup: float = Field(0.1, ge=0, lt=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
-    evidence_dropout: float = Field(0.1, ge=0, lt=1)
+    epochs: Annotated[int, Field(ge=1)] = 10
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    head_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    crf_learning_rate: Annotated[float, Field(gt=0)] = 1e-2
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    evidence_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of training posts shown without their evidence, so that an expert stays right when none is found."""
-    patience: int = Field(3, ge=1)
+    patience: Annotated[int, Field(ge=1)] = 3
     """Epochs without a better validation F1 after which training stops."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
 
@@ -78,9 +78,9 @@ class GateRecipe(Section):
     split; its scores there are then cross-validated over `folds`.
     """
 
-    held_out: float = Field(0.0, ge=0, lt=1)
-    penalty: float = Field(1.0, gt=0)
-    folds: int = Field(5, ge=2)
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    penalty: Annotated[float, Field(gt=0)] = 1.0
+    folds: Annotated[int, Field(ge=2)] = 5
     inputs: tuple[Literal["post", "image", "entropy"], ...] = ("post", "entropy")
 
 
@@ -97,8 +97,8 @@ class Recipe(Section):
     adapter: AdapterConfig | None = None
     data: DataFiles
     experts: tuple[ExpertRecipe, ...] = Field(min_length=1)
-    training: Optimisation = Optimisation()
-    gate: GateRecipe = GateRecipe()
+    training: Optimisation = Field(default_factory=Optimisation)
+    gate: GateRecipe = Field(default_factory=GateRecipe)
     mixture: tuple[str, ...] = ()
     """Experts in the mixture; all of them when empty."""
     teacher: Teacher | None = None

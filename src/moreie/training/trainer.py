@@ -85,11 +85,11 @@ def train_expert(
         settings=settings,
         teacher_weight=teacher_weight,
     )
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
     if last:
         log.warning("resuming from %s", last)
     trainer.train(resume_from_checkpoint=last)
-    best = trainer.state.best_metric
+    best = trainer.state.best_metric or 0.0
     expert.save(output)
     shutil.rmtree(checkpoints)
     return float(best)
@@ -103,12 +103,9 @@ class ExpertTrainer(Trainer):
         self.settings = settings
         self.teacher_weight = teacher_weight
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            self.optimizer = torch.optim.AdamW(
-                parameter_groups(model or self.model, self.settings),
-                fused=True,
-            )
+            self.optimizer = torch.optim.AdamW(parameter_groups(model or self.model, self.settings), fused=True)
         return self.optimizer
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,1 @@
+"""The knowledge corpus: sources → articles → passages, where they are kept, how they are built and searched."""

@@ -1,0 +1,1 @@
+"""Readers of knowledge sources: article files, MediaWiki dumps, image manifests."""

@@ -1,0 +1,174 @@
+"""Articles from JSONL files, plain, `.gz` or `.zst`, streamed."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from moreie.errors import DataFormatError, SourceError
+from moreie.schema import Article, ArticleImage, Link, Paragraph
+
+OnBad = Callable[[DataFormatError], None]
+Progress = Callable[[int], None]
+
+
+class _LinkRow(BaseModel):
+    start: int = Field(ge=0)
+    end: int
+    target: str
+
+
+class _ParagraphRow(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    text: str
+    introduction: bool | None = None
+    section: str = ""
+    links: list[_LinkRow] = []
+
+
+class _ImageRow(BaseModel):
+    file: str
+    caption: str = ""
+
+
+class _ArticleRow(BaseModel):
+    """One line. Plain strings among `paragraphs` are body text, the first one the introduction."""
+
+    model_config = ConfigDict(extra="forbid")
+    id: str = Field(min_length=1)
+    title: str = Field(min_length=1)
+    paragraphs: list[str | _ParagraphRow] = Field(min_length=1)
+    url: str | None = None
+    redirects: list[str] = []
+    images: list[_ImageRow] = []
+
+    def article(self) -> Article:
+        return Article(
+            self.id,
+            self.title,
+            tuple(_paragraph(row, i == 0) for i, row in enumerate(self.paragraphs)),
+            self.url,
+            tuple(self.redirects),
+            tuple(ArticleImage(image.file, image.caption) for image in self.images),
+        )
+
+
+def _paragraph(row: str | _ParagraphRow, first: bool) -> Paragraph:
+    if isinstance(row, str):
+        return Paragraph(row, first)
+    for link in row.links:
+        if not link.start < link.end <= len(row.text):
+            raise ValueError(f"link to {link.target!r} spans {link.start}..{link.end} outside its paragraph")
+    links = tuple(Link(link.start, link.end, link.target) for link in row.links)
+    return Paragraph(row.text, first if row.introduction is None else row.introduction, row.section, links)
+
+
+def read_articles(path: Path, on_bad: OnBad | None = None, progress: Progress | None = None) -> Iterator[Article]:
+    """Stream articles of a JSONL file (format: `docs/knowledge.md`).
+
+    `on_bad` gets each malformed line instead of raising; `progress` the number of file bytes read since last told.
+
+    Raises:
+        SourceError: the file is absent, or its compression is damaged or cut off.
+        DataFormatError: a malformed line, with file and line number.
+    """
+    number = 0
+    try:
+        with open_text(path, progress) as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    yield _ArticleRow.model_validate_json(line).article()
+                except ValidationError as problem:
+                    error = problem.errors()[0]
+                    place = ".".join(str(part) for part in error["loc"] if isinstance(part, int | str))
+                    bad = DataFormatError(f"{place or 'line'}: {error['msg']}", path, number)
+                    _report(bad, on_bad)
+                except ValueError as problem:
+                    _report(DataFormatError(str(problem), path, number), on_bad)
+    except (EOFError, OSError, UnicodeDecodeError) as problem:
+        raise SourceError(f"{path}: unreadable behind line {number} ({problem}); the file may be cut off") from problem
+
+
+def _report(bad: DataFormatError, on_bad: OnBad | None) -> None:
+    if on_bad is None:
+        raise bad from None
+    on_bad(bad)
+
+
+class _Counting(io.RawIOBase):
+    """A byte stream that tells how much of the file has been read."""
+
+    def __init__(self, stream: IO[bytes], progress: Progress | None):
+        self.stream, self.progress = stream, progress
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        count: int = self.stream.readinto(buffer)  # type: ignore[attr-defined]
+        if self.progress:
+            self.progress(count)
+        return count
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
+
+
+@contextmanager
+def open_text(path: Path, progress: Progress | None = None) -> Iterator[io.TextIOBase]:
+    """UTF-8 lines of a plain, gzip, bzip2 or Zstandard file; `progress` hears the compressed bytes read."""
+    import bz2
+
+    import zstandard
+
+    try:
+        raw = io.BufferedReader(_Counting(open(path, "rb", buffering=0), progress), 1 << 20)
+    except (FileNotFoundError, IsADirectoryError) as problem:
+        raise SourceError(f"{path}: no such file") from problem
+    with raw:
+        stream: IO[bytes]
+        if path.suffix == ".gz":
+            stream = gzip.GzipFile(fileobj=raw)
+        elif path.suffix == ".bz2":
+            stream = bz2.BZ2File(raw)
+        elif path.suffix == ".zst":
+            stream = _Zstandard(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True), path)
+        else:
+            stream = raw
+        with io.TextIOWrapper(stream, encoding="utf-8") as text:
+            yield text
+
+
+class _Zstandard(io.BufferedIOBase):
+    """A Zstandard stream that notices when its file is cut off, which the library's own reader passes over."""
+
+    def __init__(self, reader: IO[bytes], path: Path):
+        self.reader, self.path = reader, path
+        self.tail = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read1(self, size: int = -1) -> bytes:
+        import zstandard
+
+        try:
+            data = self.reader.read(size if size > 0 else 1 << 20)
+        except zstandard.ZstdError as problem:
+            raise OSError(str(problem)) from problem
+        self.tail = data[-1:] or self.tail
+        if not data and self.tail not in (b"\n", b"}", b""):
+            raise EOFError("compressed data ends in the middle of a line")
+        return data
+
+    def read(self, size: int | None = -1) -> bytes:
+        return self.read1(size or -1)

@@ -1,0 +1,1 @@
+"""Where a corpus lives; the only code that knows an engine."""

@@ -11,7 +11,7 @@ def bf16_is_fast(device: torch.device | str) -> bool:
     """True where bfloat16 products run natively: AMX or AVX512-BF16 processors, Ampere and later GPUs."""
     device = torch.device(device)
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False

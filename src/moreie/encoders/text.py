@@ -62,9 +62,9 @@ class TextEncoder(nn.Module):
         name = str(name_or_path)
         packed = Path(name) / packing.FILE
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True)
+            tokenizer: Any = AutoTokenizer.from_pretrained(name, use_fast=True)
             if packed.is_file():
-                model = AutoModel.from_config(AutoConfig.from_pretrained(name))
+                model = AutoModel.from_config(AutoConfig.from_pretrained(name))  # type: ignore[no-untyped-call]
                 model.load_state_dict(packing.load_packed(Path(name)))
             else:
                 model = AutoModel.from_pretrained(name, dtype=torch.float32)
@@ -78,17 +78,20 @@ class TextEncoder(nn.Module):
         return cls(model.eval(), tokenizer, name)
 
     def _add_markers(self) -> None:
-        new = [m for m in MARKERS if m not in self.tokenizer.get_vocab()]
-        if new:
+        if any(marker not in self.tokenizer.get_vocab() for marker in MARKERS):
             self.tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
-        rows = self.model.get_input_embeddings().weight.shape[0]
-        if len(self.tokenizer) > rows:
-            self.model.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
-            weight = self.model.get_input_embeddings().weight
+        rows, new = self._embedding().shape[0], len(self.tokenizer)
+        if new > rows:
+            self.model.resize_token_embeddings(new, mean_resizing=False)
+            weight = self._embedding()
             with torch.no_grad():
                 known = weight[:rows].float()
-                noise = torch.randn(len(weight) - rows, weight.shape[1], generator=torch.Generator().manual_seed(0))
+                noise = torch.randn(new - rows, weight.shape[1], generator=torch.Generator().manual_seed(0))
                 weight[rows:] = known.mean(0) + noise * known.std(0)
+
+    def _embedding(self) -> Tensor:
+        weight: Any = self.model.get_input_embeddings().weight
+        return weight  # type: ignore[no-any-return]
 
     @property
     def hidden_size(self) -> int:
@@ -155,7 +158,8 @@ class TextEncoder(nn.Module):
 
     def marker_ids(self, *markers: str) -> list[int]:
         """Vocabulary indices of markers."""
-        return [int(i) for i in self.tokenizer.convert_tokens_to_ids(list(markers))]
+        indices: Any = self.tokenizer.convert_tokens_to_ids(list(markers))
+        return [int(i) for i in indices]
 
     def framed(self, ids: Sequence[int]) -> list[int]:
         """Sub-token ids between the encoder's first and last special tokens."""

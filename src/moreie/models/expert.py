@@ -119,6 +119,7 @@ class Expert(nn.Module, ABC):
             encoder = os.path.relpath(source.resolve(), folder.resolve()) if source.is_dir() else config.encoder
         else:
             self.encoder.save(folder / ENCODER_FOLDER)
+            self.encoder.__dict__.pop("fingerprint", None)  # fine-tuning has changed the weights it was made of
             encoder = ENCODER_FOLDER
         config = config.model_copy(update={"encoder": encoder, "encoder_fingerprint": self.encoder.fingerprint})
         head = {k: v.detach().cpu().float().contiguous() for k, v in self.head_state().items()}

@@ -79,7 +79,6 @@ class GateRecipe(Section):
     """
 
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    penalty: Annotated[float, Field(gt=0)] = 1.0
     folds: Annotated[int, Field(ge=2)] = 5
     inputs: tuple[Literal["post", "image", "entropy"], ...] = ("post", "entropy")
 

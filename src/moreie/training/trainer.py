@@ -105,7 +105,7 @@ class ExpertTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            self.optimizer = torch.optim.AdamW(parameter_groups(model or self.model, self.settings), fused=True)
+            self.optimizer = torch.optim.AdamW(parameter_groups(self.model, self.settings), fused=True)  # type: ignore[arg-type]
         return self.optimizer
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:

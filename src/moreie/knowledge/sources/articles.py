@@ -106,14 +106,14 @@ def _report(bad: DataFormatError, on_bad: OnBad | None) -> None:
 class _Counting(io.RawIOBase):
     """A byte stream that tells how much of the file has been read."""
 
-    def __init__(self, stream: IO[bytes], progress: Progress | None):
+    def __init__(self, stream: io.RawIOBase, progress: Progress | None):
         self.stream, self.progress = stream, progress
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: object) -> int:
-        count: int = self.stream.readinto(buffer)  # type: ignore[attr-defined]
+        count: int = self.stream.readinto(buffer) or 0  # type: ignore[arg-type]
         if self.progress:
             self.progress(count)
         return count
@@ -130,12 +130,10 @@ def open_text(path: Path, progress: Progress | None = None) -> Iterator[io.TextI
 
     import zstandard
 
-    try:
-        raw = io.BufferedReader(_Counting(open(path, "rb", buffering=0), progress), 1 << 20)
-    except (FileNotFoundError, IsADirectoryError) as problem:
-        raise SourceError(f"{path}: no such file") from problem
-    with raw:
-        stream: IO[bytes]
+    if not path.is_file():
+        raise SourceError(f"{path}: no such file")
+    with path.open("rb", buffering=0) as file, io.BufferedReader(_Counting(file, progress), 1 << 20) as raw:
+        stream: IO[bytes] | io.BufferedIOBase
         if path.suffix == ".gz":
             stream = gzip.GzipFile(fileobj=raw)
         elif path.suffix == ".bz2":
@@ -144,7 +142,7 @@ def open_text(path: Path, progress: Progress | None = None) -> Iterator[io.TextI
             stream = _Zstandard(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True), path)
         else:
             stream = raw
-        with io.TextIOWrapper(stream, encoding="utf-8") as text:
+        with io.TextIOWrapper(stream, encoding="utf-8") as text:  # type: ignore[type-var]
             yield text
 
 

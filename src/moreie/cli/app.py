@@ -1,0 +1,43 @@
+"""The typer application."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from moreie.cli import corpus, data, experiment, extract, retrieve, serve
+
+app = typer.Typer(
+    name="moreie",
+    help="Named entities and relations in posts that carry a picture, found with retrieved evidence.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(corpus.app, name="corpus")
+app.add_typer(data.app, name="data")
+app.command("retrieve", epilog=retrieve.EXAMPLES)(retrieve.retrieve)
+app.command("train", epilog=experiment.TRAIN_EXAMPLES)(experiment.train)
+app.command("evaluate", epilog=experiment.EVALUATE_EXAMPLES)(experiment.evaluate)
+app.command("extract", epilog=extract.EXAMPLES)(extract.extract)
+app.command("demo", epilog=extract.DEMO_EXAMPLES)(extract.demo)
+app.command("serve", epilog=serve.EXAMPLES)(serve.serve)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from moreie import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,132 @@
+"""`moreie retrieve`: what the retrievers find, for one post or for a data set."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moreie.cli.console import clear_errors, console, progress_bar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from moreie.knowledge.corpus import KnowledgeCorpus
+    from moreie.retrieval.retrieved import Retrieved, Retriever
+    from moreie.schema import Post
+
+EXAMPLES = """[bold]Examples[/]
+
+moreie retrieve --text "Kawhi Leonard wins the fan vote" -k 5
+
+moreie retrieve --image photo.jpg --corpus art --json
+
+moreie retrieve --input train.txt --corpus wiki --save evidence/train-text.jsonl.zst
+
+moreie retrieve --input train.txt --captions captions.jsonl --corpus wiki --save evidence/train-image.jsonl.zst
+"""
+
+
+def retrieve(
+    text: Annotated[str | None, typer.Option(help="A post's text.")] = None,
+    image: Annotated[Path | None, typer.Option(help="A post's picture.")] = None,
+    input: Annotated[
+        Path | None, typer.Option(help="A file of posts (JSONL, CoNLL, MNRE); its evidence goes to --save.")
+    ] = None,
+    captions: Annotated[
+        Path | None, typer.Option(help="Captions of the posts' pictures: they are searched in place of the pictures.")
+    ] = None,
+    caption_field: Annotated[str, typer.Option(help="Field of the caption file.")] = "caption",
+    save: Annotated[Path | None, typer.Option(help="Evidence file to write (.jsonl.zst).")] = None,
+    corpus: Annotated[str | None, typer.Option(help="Corpus folder or URI [default: the demo corpus].")] = None,
+    image_encoder: Annotated[
+        str | None, typer.Option(help="Hub id or folder [default: DINOv2-small, shipped].")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="Passages per retriever.")] = 10,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Find evidence for a post, or for every post of a file."""
+    with clear_errors():
+        from moreie.datasets import post_from_text
+        from moreie.errors import MoreieError
+        from moreie.knowledge.corpus import KnowledgeCorpus
+        from moreie.retrieval.text import TextRetriever
+        from moreie.shipped import DEMO_CORPUS, IMAGE_ENCODER
+
+        opened = KnowledgeCorpus.open(corpus or DEMO_CORPUS)
+        if input is not None:
+            if save is None:
+                raise MoreieError("--input needs --save: the evidence of a file goes into a file")
+            _retrieve_file(opened, input, captions, caption_field, save, k)
+            return
+        if text is None and image is None:
+            raise MoreieError("give --text, --image, or both (or a file of posts with --input)")
+        post = post_from_text(text or "", id="post", image=image)
+        found: list[tuple[str, Retrieved]] = []
+        if text is not None:
+            found.append(("text", TextRetriever(opened, k).retrieve([post])[0]))
+        if image is not None:
+            from moreie.encoders.images import ImageEncoder
+            from moreie.retrieval.image import ImageRetriever
+
+            encoder = ImageEncoder.from_pretrained(image_encoder or IMAGE_ENCODER)
+            found.append(("image", ImageRetriever(opened, encoder, k).retrieve([post])[0]))
+        if json:
+            evidence = [e.to_dict() for _, r in found for e in r.evidence]
+            warnings = [w for _, r in found for w in r.warnings]
+            typer.echo(json_module.dumps({"evidence": evidence, "warnings": warnings}, ensure_ascii=False, indent=2))
+        else:
+            _print(found)
+
+
+def _print(found: Sequence[tuple[str, Retrieved]]) -> None:
+    from rich.table import Table
+
+    out = console()
+    for name, retrieved in found:
+        table = Table(title=f"{name} retriever", title_justify="left", show_lines=True)
+        for heading in ("rank", "score", "title", "matched", "passage"):
+            table.add_column(heading, justify="right" if heading in ("rank", "score") else "left")
+        for e in retrieved.evidence:
+            matched = e.passage.sentence or e.passage.image or ""
+            table.add_row(str(e.rank), f"{e.score:.3f}", e.passage.title, matched, e.passage.text)
+        out.print(table)
+        for warning in retrieved.warnings:
+            console(stderr=True).print(f"note: {warning}", markup=False)
+
+
+def _retrieve_file(
+    corpus: KnowledgeCorpus,
+    input: Path,
+    captions: Path | None,
+    caption_field: str,
+    save: Path,
+    k: int,
+    batch: int = 256,
+) -> None:
+    from moreie.datasets import read_captions, read_posts
+    from moreie.retrieval.cache import EvidenceHeader, save_evidence
+    from moreie.retrieval.text import CaptionRetriever, TextRetriever
+
+    posts = read_posts(input, captions=read_captions(captions, caption_field) if captions else None)
+    retriever: Retriever = CaptionRetriever(corpus, k) if captions else TextRetriever(corpus, k)
+    rows: list[Retrieved] = []
+    batch = 256
+    with progress_bar() as bar:
+        task = bar.add_task(f"{input.name} → {save.name}", total=len(posts))
+        for start in range(0, len(posts), batch):
+            part: Sequence[Post] = posts[start : start + batch]
+            rows += retriever.retrieve(part)
+            bar.advance(task, len(part))
+    header = EvidenceHeader(
+        retriever=retriever.name,
+        query=f"caption:{caption_field}" if captions else "post",
+        k=k,
+        corpus=corpus.version,
+        posts=len(posts),
+    )
+    save_evidence(save, header, posts, [row.evidence for row in rows])
+    without = sum(not row.evidence for row in rows)
+    console(stderr=True).print(f"{save}: {len(posts):,} posts, {without:,} without evidence", markup=False)

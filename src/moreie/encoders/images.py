@@ -1,0 +1,136 @@
+"""Image encoders: photographs in, unit vectors out; and pictures opened with care."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from transformers import AutoConfig, AutoImageProcessor, AutoModel
+
+from moreie.encoders import packing
+from moreie.encoders.precision import autocast, default_device
+from moreie.errors import EncoderError, ImageError
+
+# 64 million pixels: above any photograph of a post, far below what a small compressed file can unfold to.
+PIXEL_LIMIT = 64_000_000
+
+
+def load_image(path: Path) -> Image.Image:
+    """Open a picture fully, upright, as RGB.
+
+    Raises:
+        ImageError: missing, empty, no picture, cut off, or larger than `PIXEL_LIMIT`.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError:
+        raise ImageError(f"{path}: no such picture") from None
+    if size == 0:
+        raise ImageError(f"{path}: the file is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                if picture.width * picture.height > PIXEL_LIMIT:
+                    raise ImageError(
+                        f"{path}: {picture.width} × {picture.height} pixels, more than the {PIXEL_LIMIT:,} allowed"
+                    )
+                picture.load()
+                return ImageOps.exif_transpose(picture).convert("RGB")
+    except UnidentifiedImageError:
+        raise ImageError(f"{path}: not a picture") from None
+    except Image.DecompressionBombError as problem:
+        raise ImageError(f"{path}: too many pixels ({problem})") from problem
+    except (OSError, SyntaxError, ValueError, EOFError) as problem:
+        raise ImageError(f"{path}: cut off or damaged ({problem})") from problem
+
+
+class ImageEncoder:
+    """A vision transformer whose features are compared by cosine similarity.
+
+    DINOv2 and other plain image encoders give their class token's state; CLIP-like ones their image tower's
+    projected features.
+    """
+
+    def __init__(self, model: Any, processor: Any, name: str, device: torch.device | str | None = None):
+        self.device = torch.device(device) if device else default_device()
+        self.model = model.eval().to(self.device)
+        self.processor, self.name = processor, name
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, *, device: torch.device | str | None = None) -> ImageEncoder:
+        """Load from a hub id, a local folder in Hugging Face form, or a packed folder.
+
+        Raises:
+            EncoderError: nothing loadable there.
+        """
+        name = str(name_or_path)
+        try:
+            processor = AutoImageProcessor.from_pretrained(name)  # type: ignore[no-untyped-call]
+            if (Path(name) / packing.FILE).is_file():
+                model = AutoModel.from_config(AutoConfig.from_pretrained(name))  # type: ignore[no-untyped-call]
+                model.load_state_dict(packing.load_packed(Path(name)))
+            else:
+                model = AutoModel.from_pretrained(name, dtype=torch.float32)
+        except (OSError, ValueError, RuntimeError, ImportError) as problem:
+            raise EncoderError(
+                f"no image encoder at {name!r}: {str(problem).splitlines()[0]} Give a folder in Hugging Face form, "
+                "or a hub id on a machine that reaches the hub."
+            ) from problem
+        return cls(model, processor, name, device)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of weights and preprocessing: vectors of two encoders may be compared only when it is the same."""
+        digest = hashlib.sha256()
+        settings = {k: v for k, v in self.processor.to_dict().items() if not k.startswith(("_", "image_processor"))}
+        digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+        for key, tensor in sorted(self.model.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(tensor.detach().cpu().half().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def dimension(self) -> int:
+        """D."""
+        config = self.model.config
+        return int(getattr(config, "projection_dim", None) or config.hidden_size)
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[Image.Image | Path], *, batch_size: int = 32) -> NDArray[np.float32]:
+        """Unit vectors [N, D] of pictures or picture files; files are opened batch by batch.
+
+        Raises:
+            ImageError: a file is no readable picture.
+        """
+        vectors = np.zeros((len(images), self.dimension), dtype=np.float32)
+        for start in range(0, len(images), batch_size):
+            batch = [load_image(i) if isinstance(i, Path) else i for i in images[start : start + batch_size]]
+            pixels = self.processor(images=batch, return_tensors="pt")["pixel_values"].to(self.device)
+            with autocast(self.device):
+                features = self._features(pixels).float()
+            vectors[start : start + len(batch)] = torch.nn.functional.normalize(features, dim=1).cpu().numpy()
+        return vectors
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        if hasattr(self.model, "get_image_features"):
+            found = self.model.get_image_features(pixel_values=pixels)
+            return found if isinstance(found, Tensor) else found.pooler_output  # type: ignore[no-any-return]
+        return self.model(pixel_values=pixels).last_hidden_state[:, 0]  # type: ignore[no-any-return]
+
+    def save_packed(self, folder: Path) -> None:
+        """Write the encoder with its matrices in 8 bits (`encoders.packing`)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        packing.save_packed(self.model.state_dict(), folder, lambda name: 8)
+        self.model.config.save_pretrained(folder)
+        self.processor.save_pretrained(folder)

@@ -1,0 +1,1 @@
+"""Metrics, significance, calibration, result files and plots."""

@@ -1,0 +1,117 @@
+"""A knowledge corpus open for reading: sentences searched, paragraphs given back; photographs searched, articles
+given back (paper, §3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moreie.errors import KnowledgeCorpusError
+from moreie.knowledge.manifest import Manifest, read_manifest
+from moreie.schema import Passage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from moreie.knowledge.stores.rows import StoreReader
+
+# A paragraph often matches with several sentences: so many more sentences than paragraphs are asked for at first.
+OVERSAMPLING = 3
+
+
+class KnowledgeCorpus:
+    """One state of a corpus, read-only. `KnowledgeCorpus.open` picks the engine.
+
+    Example:
+        >>> corpus = KnowledgeCorpus.open("my-corpus")              # doctest: +SKIP
+        >>> corpus.search_sentences(["Kawhi Leonard"], k=3)         # doctest: +SKIP
+    """
+
+    def __init__(self, location: str, manifest: Manifest, store: StoreReader):
+        self.location, self.manifest, self._store = location, manifest, store
+
+    @classmethod
+    def open(cls, location: str | Path) -> KnowledgeCorpus:
+        """Open a corpus folder, or `milvus://host:port/name` (a corpus in a Milvus server).
+
+        Raises:
+            KnowledgeCorpusError: nothing there, an unfinished build, or damage.
+        """
+        if str(location).startswith("milvus"):
+            from moreie.knowledge.stores.cluster import ClusterReader, read_cluster_manifest
+
+            manifest = read_cluster_manifest(str(location))
+            return cls(str(location), manifest, ClusterReader(str(location)))
+        from moreie.knowledge.stores.embedded import EmbeddedReader
+
+        manifest = read_manifest(Path(location))
+        return cls(str(location), manifest, EmbeddedReader(Path(location), manifest.tables))
+
+    @property
+    def version(self) -> str:
+        return self.manifest.version
+
+    def search_sentences(
+        self, queries: Sequence[str], k: int, *, introductions_only: bool = False
+    ) -> list[list[tuple[Passage, float]]]:
+        """The k best distinct paragraphs for each query by their best sentence's BM25 score, best first.
+
+        `passage.sentence` is that sentence. Fewer than k where the corpus has no more matches; an empty query
+        finds nothing.
+        """
+        found = [
+            _best_per_passage(hits, k)
+            for hits in self._store.search_sentences(queries, OVERSAMPLING * k, introductions_only=introductions_only)
+        ]
+        short = [i for i, hits in enumerate(found) if 0 < len(hits) < k]
+        if short:
+            again = [queries[i] for i in short]
+            more = self._store.search_sentences(again, 10 * OVERSAMPLING * k, introductions_only=introductions_only)
+            for i, hits in zip(short, more, strict=True):
+                found[i] = _best_per_passage(hits, k)
+        passages = self._store.passages([hit.passage for hits in found for hit in hits])
+        return [[(replace(passages[h.passage], sentence=h.sentence), h.score) for h in hits] for hits in found]
+
+    def search_images(
+        self, vectors: NDArray[np.float32], k: int, *, encoder_fingerprint: str
+    ) -> list[list[tuple[Passage, float]]]:
+        """The introductions of the k articles whose pictures are nearest to each row of `vectors` [Q, D], unit length.
+
+        `passage.image` is the matched picture's file name; the score is the cosine similarity.
+
+        Raises:
+            KnowledgeCorpusError: the corpus keeps no images, or embeddings of another encoder.
+        """
+        record = self.manifest.image_encoder
+        if record is None:
+            raise KnowledgeCorpusError(f"{self.location}: holds no images; build it with an image manifest")
+        if record.fingerprint != encoder_fingerprint:
+            raise KnowledgeCorpusError(
+                f"{self.location}: its images were embedded by {record.name} ({record.fingerprint}), not by the "
+                f"encoder at hand ({encoder_fingerprint}); use that encoder, or build the corpus again"
+            )
+        hits = [_best_per_passage(row, k) for row in self._store.search_images(vectors, OVERSAMPLING * k)]
+        passages = self._store.passages([hit.passage for row in hits for hit in row])
+        return [[(replace(passages[h.passage], image=h.file), h.score) for h in row] for row in hits]
+
+    def thumbnails(self, files: Sequence[str]) -> dict[str, bytes]:
+        """JPEG thumbnails of article pictures by file name; names unknown to the corpus are left out."""
+        return self._store.thumbnails(files)
+
+
+def _best_per_passage(hits: Sequence[_Hit], k: int) -> list[_Hit]:
+    best: dict[int, _Hit] = {}
+    for hit in hits:
+        best.setdefault(hit.passage, hit)
+    return list(best.values())[:k]
+
+
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    from moreie.knowledge.stores.rows import ImageHit, SentenceHit
+
+    _Hit = TypeVar("_Hit", SentenceHit, ImageHit)

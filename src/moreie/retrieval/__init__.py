@@ -1,0 +1,1 @@
+"""From a post to its evidence: query analysis, text, caption and image retrievers, and the evidence cache."""

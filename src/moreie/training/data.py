@@ -1,0 +1,105 @@
+"""The splits of a recipe: posts with their gold, and evidence per retriever."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from moreie.datasets import read_captions, read_posts, read_relation_labels
+from moreie.encoders.text import TextEncoder
+from moreie.errors import MoreieError
+from moreie.models.windows import cut_windows
+from moreie.retrieval.cache import load_evidence
+from moreie.schema import Evidence, Post
+from moreie.training.recipe import Recipe, SplitFiles
+
+log = logging.getLogger(__name__)
+# Sub-tokens left for a post when its evidence must share the encoder's budget.
+POST_LIMIT = 192
+
+
+@dataclass(frozen=True)
+class Split:
+    """Posts and, for each retriever, one row of evidence a post."""
+
+    posts: tuple[Post, ...]
+    evidence: Mapping[str, Sequence[Sequence[Evidence]]]
+
+    def rows(self, retriever: str | None) -> Sequence[Sequence[Evidence]]:
+        """Evidence of one retriever; empty rows for None (the baseline's view)."""
+        return [()] * len(self.posts) if retriever is None else self.evidence[retriever]
+
+    def where(self, keep: Sequence[bool]) -> Split:
+        """The posts marked in `keep`."""
+        index = [i for i, kept in enumerate(keep) if kept]
+        return Split(
+            tuple(self.posts[i] for i in index), {k: [rows[i] for i in index] for k, rows in self.evidence.items()}
+        )
+
+
+def load_split(files: SplitFiles, labels: Sequence[str] | None = None) -> Split:
+    """Read posts, captions and evidence of a split.
+
+    Raises:
+        DataFormatError: a malformed line, or evidence made for other posts.
+    """
+    captions = read_captions(files.captions, files.caption_field) if files.captions else None
+    posts = read_posts(files.posts, images=files.images, captions=captions, labels=labels)
+    evidence = {retriever: load_evidence(path, posts)[1] for retriever, path in files.evidence.items()}
+    return Split(tuple(posts), evidence)
+
+
+def within_limit(split: Split, encoder: TextEncoder) -> Split:
+    """The split with overlong posts cut into windows; each window keeps its post's evidence."""
+    windows = cut_windows(encoder, split.posts, POST_LIMIT)
+    if len(windows) == len(split.posts):
+        return split
+    lost = sum(w.straddling for w in windows)
+    log.warning("%d windows of %d posts; %d mentions straddle a cut", len(windows), len(split.posts), lost)
+    return Split(
+        tuple(w.post for w in windows),
+        {name: [rows[w.origin] for w in windows] for name, rows in split.evidence.items()},
+    )
+
+
+def recipe_labels(recipe: Recipe, train: Split) -> tuple[str, ...]:
+    """Entity types or relations: from the recipe's label file, else those of the training posts."""
+    if recipe.data.labels:
+        return read_relation_labels(recipe.data.labels)
+    if recipe.task == "ner":
+        found = {m.type for post in train.posts for m in post.mentions or () if m.type}
+    else:
+        found = {r.type for post in train.posts for r in post.relations or ()}
+    if not found:
+        what = "mentions" if recipe.task == "ner" else "relations"
+        raise MoreieError(f"{recipe.data.train.posts}: no post has {what}, so there is nothing to learn")
+    return tuple(sorted(found))
+
+
+def hold_out(split: Split, share: float) -> tuple[Split, Split]:
+    """(rest, held out). Posts of the same text go to the same side, whatever their order or number."""
+    held = [
+        int.from_bytes(hashlib.sha256(post.text.encode()).digest()[:4], "big") < share * 2**32 for post in split.posts
+    ]
+    return split.where([not h for h in held]), split.where(held)
+
+
+def cases(task: str, split: Split) -> tuple[list[Any], dict[str, list[Sequence[Evidence]]], list[Any]]:
+    """(cases, evidence rows per retriever, gold): posts with their mentions, or triples with their relation."""
+    if task == "ner":
+        gold: list[Any] = [
+            [(m.type, m.first, m.last) for m in sorted(post.mentions or (), key=lambda m: m.first)]
+            for post in split.posts
+        ]
+        return list(split.posts), {k: list(v) for k, v in split.evidence.items()}, gold
+    triples, index, gold = [], [], []
+    for i, post in enumerate(split.posts):
+        for relation in post.relations or ():
+            mentions = post.mentions or ()
+            triples.append((replace(post, relations=None), mentions[relation.head], mentions[relation.tail]))
+            index.append(i)
+            gold.append(relation.type)
+    return triples, {k: [rows[i] for i in index] for k, rows in split.evidence.items()}, gold

@@ -24,6 +24,7 @@ class _Block:
     image_id: str
     words: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
+    spoilt: bool = False
 
 
 def read_conll(
@@ -42,6 +43,8 @@ def read_conll(
     """
     posts: list[Post] = []
     for number, block in enumerate(_blocks(path, on_bad), 1):
+        if block.spoilt:
+            continue  # a bad line of it has been told; its other words would be a wrong post
         if not block.words:
             report(DataFormatError(f"post {block.image_id} has no words", path, block.line), on_bad)
             continue
@@ -80,12 +83,14 @@ def _blocks(path: Path, on_bad: OnBad | None) -> Iterator[_Block]:
             block = _Block(number, line[len(IMAGE_LINE) :].strip())
             if not block.image_id:
                 report(DataFormatError("IMGID: without an id", path, number), on_bad)
+                block.spoilt = True
         elif line.strip():
             columns = line.split("\t")
             if block is None:
                 report(DataFormatError("a word before the first IMGID: line", path, number), on_bad)
             elif len(columns) != 2 or not columns[1].strip():
                 report(DataFormatError(f"expected word<TAB>tag, found {line!r}", path, number), on_bad)
+                block.spoilt = True
             else:
                 # A few words of the published files are lone spaces or empty: kept, so that positions stay.
                 block.words.append(columns[0] or " ")

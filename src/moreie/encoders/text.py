@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -179,12 +180,13 @@ class TextEncoder(nn.Module):
             - {n for n, _ in self.model.named_modules() if "lora_" in n}
         )
         targets = [n for n in linear if "lora_" not in n]
-        self.model.add_adapter(
-            LoraConfig(
-                r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets, bias="none"
-            ),
-            adapter_name=name,
+        lora = LoraConfig(
+            r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets, bias="none"
         )
+        with warnings.catch_warnings():
+            # Several adapters on one trunk are what we want; the library asks whether we know.
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            self.model.add_adapter(lora, adapter_name=name)
 
     def use_adapter(self, name: str | None) -> None:
         """Make one adapter active, or none (the bare trunk)."""

@@ -1,0 +1,88 @@
+"""`moreie train` and `moreie evaluate`: carry out a recipe and score what it made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moreie.cli.console import clear_errors, console
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from moreie.evaluation.run import Evaluation
+    from moreie.training.recipe import Recipe
+
+TRAIN_EXAMPLES = """[bold]Examples[/]
+
+moreie train experiments/recipes/twitter2017-minilm.yaml
+
+A run that was stopped goes on when the same command is given again.
+"""
+
+EVALUATE_EXAMPLES = """[bold]Examples[/]
+
+moreie evaluate experiments/recipes/twitter2017-minilm.yaml --split validation
+
+moreie evaluate experiments/recipes/twitter2017-minilm.yaml --split test --results experiments/results
+"""
+
+
+def train(recipe: Annotated[Path, typer.Argument(help="Recipe (YAML).")]) -> None:
+    """Train the experts and the gate of a recipe, for each of its seeds."""
+    with clear_errors():
+        from moreie.training.recipe import load_recipe
+        from moreie.training.run import train_recipe
+
+        loaded = load_recipe(recipe)
+        train_recipe(loaded, lambda line: console(stderr=True).print(line, markup=False, soft_wrap=True))
+
+
+def evaluate(
+    recipe: Annotated[Path, typer.Argument(help="Recipe (YAML) that has been trained.")],
+    split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
+    results: Annotated[Path | None, typer.Option(help="Folder to keep predictions and summary.json in.")] = None,
+) -> None:
+    """Score every expert and the mixture on a split, over all seeds."""
+    with clear_errors():
+        from moreie.evaluation.run import evaluate_seed, mean_gate, save_predictions
+        from moreie.training.recipe import load_recipe
+
+        loaded = load_recipe(recipe)
+        evaluations = [evaluate_seed(loaded, split, seed) for seed in loaded.seeds]
+        _print(loaded, split, evaluations)
+        weights = ", ".join(f"{name} {weight:.2f}" for name, weight in mean_gate(evaluations).items())
+        console().print(f"mean gate weights: {weights}", markup=False)
+        if results is not None:
+            from moreie.evaluation.summary import record
+
+            for evaluation in evaluations:
+                save_predictions(evaluation, results / recipe.stem / f"{split}-seed-{evaluation.seed}.jsonl.zst")
+            record(results, recipe, loaded, split, evaluations)
+
+
+def _print(recipe: Recipe, split: str, evaluations: Sequence[Evaluation]) -> None:
+    import numpy as np
+    from rich.table import Table
+
+    first = evaluations[0]
+    table = Table(title=f"{split}, {len(evaluations)} seed(s), F1", title_justify="left")
+    shown = [t for t, _ in sorted(first.scores("mixture").items(), key=lambda item: -item[1].support)][:6]
+    for heading in ("variant", "P", "R", *shown):
+        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    for variant in first.predictions:
+        scores = [e.scores(variant) for e in evaluations]
+        cells = [f"{np.mean([s['micro'].precision for s in scores]):.2f}"]
+        cells.append(f"{np.mean([s['micro'].recall for s in scores]):.2f}")
+        for type in shown:
+            values = [s[type].f1 for s in scores if type in s]
+            spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 and type == "micro" else ""
+            cells.append(f"{np.mean(values):.2f}{spread}" if values else "–")
+        table.add_row(variant, *cells)
+    console().print(table)
+    if recipe.task == "re":
+        for variant in first.predictions:
+            value = np.mean([e.accuracy(variant) for e in evaluations])
+            console().print(f"accuracy with None, {variant}: {value:.2f}", markup=False)

@@ -1,0 +1,143 @@
+"""A trained recipe scored on a split: every expert alone, the mixture, and what each of them said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import zstandard
+from torch import Tensor
+
+from moreie.errors import RecipeError
+from moreie.evaluation.ner import mention_counts, mention_scores
+from moreie.evaluation.relation import accuracy, relation_counts, relation_scores
+from moreie.evaluation.scores import Counts, Scores
+from moreie.models.gate import Gate
+from moreie.models.mixture import decode_tags, decode_tags_per_position
+from moreie.models.ner import NerExpert
+from moreie.training.data import Split, cases, load_split, within_limit
+from moreie.training.recipe import Recipe
+from moreie.training.run import cross_validated_weights, gate_data, load_members, seed_folder
+
+MIXTURE, MIXTURE_PER_POSITION, MEAN = "mixture", "mixture (arg-max per position)", "mean of experts"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One seed on one split. `predictions[variant][n]` and `gold[n]`: spans of a post, or the relation of a pair.
+
+    `gate` [N, M]: the weights of the experts `names`.
+    """
+
+    task: str
+    seed: int
+    ids: list[str]
+    gold: list[Any]
+    predictions: dict[str, list[Any]]
+    names: tuple[str, ...]
+    gate: Tensor
+
+    def scores(self, variant: str) -> dict[str, Scores]:
+        """Per type and `micro`."""
+        return (mention_scores if self.task == "ner" else relation_scores)(self.gold, self.predictions[variant])
+
+    def counts(self, variant: str) -> Counts:
+        """[N, 3] right, guessed, gold."""
+        return (mention_counts if self.task == "ner" else relation_counts)(self.gold, self.predictions[variant])
+
+    def accuracy(self, variant: str) -> float:
+        """RE only: share of right labels, `None` included."""
+        return accuracy(self.gold, self.predictions[variant])
+
+
+def evaluate_seed(recipe: Recipe, split_name: str, seed: int) -> Evaluation:
+    """Score the experts and the mixture of one seed.
+
+    On the validation split with a gate that was fitted there, each post's gate weights are cross-validated: they
+    come from a gate that has not seen the post.
+    """
+    files = {"validation": recipe.data.validation, "test": recipe.data.test}.get(split_name)
+    if files is None:
+        raise RecipeError(f"the recipe has no {split_name} split")
+    folder = seed_folder(recipe, seed)
+    experts = load_members(recipe, folder)
+    split: Split = within_limit(load_split(files), experts[0].encoder)
+    data = gate_data(recipe, experts, split)
+    outputs = data.outputs
+    task_cases, _, gold = cases(recipe.task, split)
+    if len(experts) == 1:
+        log_weights = torch.zeros(len(task_cases), 1)
+    elif split_name == "validation" and not recipe.gate.held_out:
+        log_weights = cross_validated_weights(recipe, data)
+    else:
+        with torch.no_grad():
+            log_weights = Gate.load(folder)(data.features, outputs.available)
+    mean = torch.log_softmax(torch.zeros_like(log_weights).masked_fill(~outputs.available, -torch.inf), dim=1)
+    distributions: dict[str, list[Tensor]] = {}
+    for m, name in enumerate(outputs.names):
+        alone = torch.full_like(log_weights, -torch.inf)
+        # An expert without evidence for a post leaves it to those that can speak.
+        alone[:, m] = 0
+        fallback = ~outputs.available[:, m]
+        alone[fallback] = mean[fallback]
+        distributions[name] = outputs.mix(alone)
+    distributions[MEAN] = outputs.mix(mean)
+    distributions[MIXTURE] = outputs.mix(log_weights)
+    predictions: dict[str, list[Any]] = {}
+    first = experts[0]
+    for variant, log_p in distributions.items():
+        if isinstance(first, NerExpert):
+            predictions[variant] = [first.tagset.spans(path) for path in decode_tags(first.tagset, log_p)]
+        else:
+            predictions[variant] = [first.spec.labels[int(p.argmax())] for p in log_p]
+    if isinstance(first, NerExpert):
+        paths = decode_tags_per_position(distributions[MIXTURE])
+        predictions[MIXTURE_PER_POSITION] = [first.tagset.spans(path) for path in paths]
+    ids = [first.post_of(case).id for case in task_cases]
+    return Evaluation(recipe.task, seed, ids, gold, predictions, outputs.names, log_weights.exp())
+
+
+def save_predictions(evaluation: Evaluation, path: Path) -> None:
+    """One line a case: id, gold, what each variant said, the gate's weights."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file, zstandard.ZstdCompressor(19).stream_writer(file) as out:
+        for n, id in enumerate(evaluation.ids):
+            row = {
+                "id": id,
+                "gold": evaluation.gold[n],
+                "predicted": {variant: rows[n] for variant, rows in evaluation.predictions.items()},
+                "gate": dict(zip(evaluation.names, [round(w, 4) for w in evaluation.gate[n].tolist()], strict=True)),
+            }
+            out.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+
+
+def load_predictions(path: Path, task: str, seed: int) -> Evaluation:
+    """What `save_predictions` wrote."""
+    from moreie.knowledge.sources.articles import open_text
+
+    with open_text(path) as lines:
+        rows = [json.loads(line) for line in lines]
+
+    def typed(value: Any) -> Any:
+        return [tuple(span) for span in value] if task == "ner" else value
+
+    names = tuple(rows[0]["gate"])
+    return Evaluation(
+        task,
+        seed,
+        [row["id"] for row in rows],
+        [typed(row["gold"]) for row in rows],
+        {variant: [typed(row["predicted"][variant]) for row in rows] for variant in rows[0]["predicted"]},
+        names,
+        torch.tensor([[row["gate"][name] for name in names] for row in rows]),
+    )
+
+
+def mean_gate(evaluations: Sequence[Evaluation]) -> Mapping[str, float]:
+    """Mean gate weight of each expert over cases and seeds."""
+    stacked = torch.cat([e.gate for e in evaluations])
+    return dict(zip(evaluations[0].names, stacked.mean(0).tolist(), strict=True))

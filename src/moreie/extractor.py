@@ -1,0 +1,369 @@
+"""The Extractor: posts in; entities, relations, confidence and the evidence for them out."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from moreie.datasets import post_from_text
+from moreie.encoders.images import ImageEncoder
+from moreie.encoders.precision import default_device
+from moreie.errors import CheckpointError
+from moreie.knowledge.corpus import KnowledgeCorpus
+from moreie.models.expert import EncoderPool
+from moreie.models.mixture import Mixed, Mixture, decode_tags, load_mixture, span_confidence
+from moreie.models.ner import NerExpert
+from moreie.models.relation import RelationExpert, admissible
+from moreie.models.windows import Window, cut_windows
+from moreie.retrieval.image import EmbeddedImages, ImageRetriever
+from moreie.retrieval.retrieved import Retrieved
+from moreie.retrieval.text import TextRetriever
+from moreie.schema import NO_RELATION, Evidence, Extraction, GateWeights, Mention, Post, Relation
+from moreie.shipped import DEMO_CORPUS, MODEL
+from moreie.training.data import POST_LIMIT
+
+EXTRACTOR_FILE = "extractor.json"
+# Pairs of mentions asked about per window, nearest first: a window of prose can hold hundreds.
+PAIR_LIMIT = 64
+
+
+class ExtractorSpec(BaseModel):
+    """`extractor.json`: which mixtures make up the model and how their evidence is retrieved.
+
+    `ner` and `relations` are folders beside it; `image_encoder` a folder relative to it, or a hub id. `image_floor`
+    is the least cosine similarity at which an article picture counts as evidence.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    ner: str
+    relations: str | None = None
+    image_encoder: str | None = None
+    k: int = 10
+    image_floor: float = 0.0
+    format: int = 1
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Evidence of a batch of windows: rows per retriever, warnings per post, and picture vectors per post."""
+
+    rows: dict[str, list[tuple[Evidence, ...]]]
+    evidence: list[tuple[Evidence, ...]]
+    warnings: list[list[str]]
+    images: Tensor | None
+
+
+class Extractor:
+    """Retrieval, an NER mixture and a relation mixture over one knowledge corpus.
+
+    Without a corpus nothing is retrieved; every answer then says so. One batch runs at a time: calls from several
+    threads wait for each other.
+
+    Example:
+        >>> extractor = Extractor.from_pretrained()                                  # doctest: +SKIP
+        >>> print(extractor.extract("Kawhi Leonard wins the fan vote", image="photo.jpg"))  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        ner: Mixture[NerExpert],
+        relations: Mixture[RelationExpert] | None,
+        *,
+        corpus: KnowledgeCorpus | None,
+        image_encoder: ImageEncoder | None,
+        name: str = "custom",
+        k: int = 10,
+        image_floor: float = 0.0,
+    ):
+        self.ner, self.relations, self.corpus, self.name = ner, relations, corpus, name
+        self._text = TextRetriever(corpus, k) if corpus else None
+        self._image = None
+        if corpus and image_encoder and corpus.manifest.image_encoder:
+            if corpus.manifest.image_encoder.fingerprint != image_encoder.fingerprint:
+                corpus.search_images(
+                    np.zeros((0, 1), np.float32), 1, encoder_fingerprint=image_encoder.fingerprint
+                )  # raises, and says which encoder is needed
+            self._image = ImageRetriever(corpus, image_encoder, k, image_floor)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path | None = None, *, corpus: str | Path | KnowledgeCorpus | None = None
+    ) -> Extractor:
+        """Load a model folder and open a corpus; without arguments the model and demo corpus that ship with moreie.
+
+        A model folder holds `extractor.json`, or is a run of `moreie train` for NER (then no relations are found).
+
+        Raises:
+            CheckpointError: the model folder is incomplete.
+            KnowledgeCorpusError: the corpus is not there or damaged.
+        """
+        folder = Path(path) if path is not None else MODEL
+        spec = _read_spec(folder)
+        pool = EncoderPool(default_device())
+        opened = corpus if isinstance(corpus, KnowledgeCorpus) else KnowledgeCorpus.open(corpus or DEMO_CORPUS)
+        encoder = None
+        if spec.image_encoder and opened.manifest.image_encoder:
+            local = folder / spec.image_encoder
+            encoder = ImageEncoder.from_pretrained(local if local.is_dir() else spec.image_encoder)
+        return cls(
+            load_mixture(folder / spec.ner, pool),
+            load_mixture(folder / spec.relations, pool) if spec.relations else None,
+            corpus=opened,
+            image_encoder=encoder,
+            name=spec.name,
+            k=spec.k,
+            image_floor=spec.image_floor,
+        )
+
+    def extract(self, post: Post | str, *, image: str | Path | None = None) -> Extraction:
+        """Extract from one post, given as text (with its picture) or as a `Post`."""
+        if isinstance(post, str):
+            post = post_from_text(post, id="post", image=Path(image) if image is not None else None)
+        elif image is not None:
+            post = replace(post, image=Path(image))
+        return self.extract_batch([post])[0]
+
+    def extract_batch(
+        self,
+        posts: Sequence[Post],
+        *,
+        batch_size: int = 64,
+        on_stage: Callable[[str, float], None] = lambda stage, seconds: None,
+    ) -> list[Extraction]:
+        """Extract from many posts, in their order. `on_stage` hears the seconds each stage of a batch took."""
+        return list(self.stream(posts, batch_size=batch_size, on_stage=on_stage))
+
+    def stream(
+        self,
+        posts: Iterable[Post],
+        *,
+        batch_size: int = 64,
+        on_stage: Callable[[str, float], None] = lambda stage, seconds: None,
+    ) -> Iterator[Extraction]:
+        """Extractions as their batches are done."""
+        iterator = iter(posts)
+        while batch := list(itertools.islice(iterator, batch_size)):
+            with self._lock:
+                results = self._batch(batch, on_stage)
+            yield from results
+
+    # --- one batch ----------------------------------------------------------------------------------------------
+
+    def _batch(self, posts: Sequence[Post], on_stage: Callable[[str, float], None]) -> list[Extraction]:
+        clock = time.perf_counter()
+
+        def lap(stage: str) -> None:
+            nonlocal clock
+            now = time.perf_counter()
+            on_stage(stage, now - clock)
+            clock = now
+
+        windows = [w for w in cut_windows(self.ner.experts[0].encoder, posts, POST_LIMIT) if w.post.words]
+        lap("windows")
+        found = self._retrieve(posts, windows, lap)
+        mixed = self.ner([w.post for w in windows], found.rows, _rows_of(found.images, [w.origin for w in windows]))
+        lap("entity experts")
+        mentions = self._mentions(posts, windows, mixed)
+        lap("decoding")
+        relations, relation_gate, relation_notes = self._relations(posts, windows, mentions, found)
+        lap("relation experts")
+        entity_gate = _mean_weights(self.ner.names, mixed.weights, [w.origin for w in windows], len(posts))
+        for note_index, note in [*self._dropped(self.ner, mixed, windows), *relation_notes]:
+            found.warnings[note_index].append(note)
+        results = []
+        for i, post in enumerate(posts):
+            own = [w for w in windows if w.origin == i]
+            if not own:
+                found.warnings[i].insert(0, "the text is empty: nothing to extract")
+            elif len(own) > 1:
+                found.warnings[i].append(f"long text: read in {len(own)} windows; relations are sought within each")
+            results.append(
+                Extraction(
+                    id=post.id,
+                    text=post.text,
+                    mentions=tuple(mentions[i]),
+                    relations=tuple(relations[i]),
+                    evidence=found.evidence[i],
+                    gate=GateWeights(entity_gate[i], relation_gate[i]),
+                    warnings=tuple(dict.fromkeys(found.warnings[i])),
+                    model=self.name,
+                    corpus=f"{self.corpus.location}@{self.corpus.version}" if self.corpus else None,
+                    image=post.image,
+                )
+            )
+        return results
+
+    def _retrieve(self, posts: Sequence[Post], windows: Sequence[Window], lap: Callable[[str], None]) -> _Found:
+        nothing = Retrieved(())
+        text = self._text.retrieve([w.post for w in windows]) if self._text else [nothing] * len(windows)
+        lap("text retrieval")
+        images, vectors = [nothing] * len(posts), None
+        if self._image:
+            embedded: EmbeddedImages = self._image.embed(posts)
+            lap("image encoder")
+            images = self._image.search(embedded)
+            vectors = torch.from_numpy(embedded.vectors)
+            lap("image retrieval")
+        warnings: list[list[str]] = [[] for _ in posts]
+        evidence: list[list[Evidence]] = [[] for _ in posts]
+        for window, own in zip(windows, text, strict=True):
+            warnings[window.origin] += own.warnings
+            evidence[window.origin] += own.evidence
+        for i, post in enumerate(posts):
+            evidence[i] += images[i].evidence
+            warnings[i] += images[i].warnings
+            if self.corpus is None:
+                warnings[i].append("no knowledge corpus: nothing was retrieved")
+            elif self._image is None and post.image is not None:
+                warnings[i].append("the picture was not used: the corpus holds no images")
+        rows = {"text": [r.evidence for r in text], "image": [images[w.origin].evidence for w in windows]}
+        return _Found(rows, [tuple(e) for e in evidence], warnings, vectors)
+
+    def _mentions(self, posts: Sequence[Post], windows: Sequence[Window], mixed: Mixed) -> list[list[Mention]]:
+        tagset = self.ner.experts[0].tagset
+        mentions: list[list[Mention]] = [[] for _ in posts]
+        paths = decode_tags(tagset, mixed.log_probabilities)
+        for window, path, log_p in zip(windows, paths, mixed.log_probabilities, strict=True):
+            for type, first, last in tagset.spans(path):
+                confidence = span_confidence(log_p, path, first, last)
+                post = posts[window.origin]
+                mentions[window.origin].append(
+                    post.mention(type, first + window.offset, last + window.offset, confidence)
+                )
+        return mentions
+
+    def _relations(
+        self, posts: Sequence[Post], windows: Sequence[Window], mentions: Sequence[Sequence[Mention]], found: _Found
+    ) -> tuple[list[list[Relation]], list[dict[str, float]], list[tuple[int, str]]]:
+        relations: list[list[Relation]] = [[] for _ in posts]
+        if self.relations is None:
+            return relations, [{} for _ in posts], []
+        labels = self.relations.labels
+        triples: list[Any] = []
+        places: list[tuple[int, int, int]] = []
+        window_of: list[int] = []
+        notes: list[tuple[int, str]] = []
+        for w, window in enumerate(windows):
+            pairs = _pairs(window, mentions[window.origin], labels)
+            if len(pairs) > PAIR_LIMIT:
+                notes.append(
+                    (window.origin, f"{len(pairs)} mention pairs: relations sought in the {PAIR_LIMIT} nearest")
+                )
+            for head, tail in pairs[:PAIR_LIMIT]:
+                inside = [
+                    replace(
+                        mentions[window.origin][m],
+                        first=mentions[window.origin][m].first - window.offset,
+                        last=mentions[window.origin][m].last - window.offset,
+                    )
+                    for m in (head, tail)
+                ]
+                triples.append((window.post, *inside))
+                places.append((window.origin, head, tail))
+                window_of.append(w)
+        if not triples:
+            return relations, [{} for _ in posts], notes
+        rows = {name: [column[w] for w in window_of] for name, column in found.rows.items()}
+        origins = [origin for origin, _, _ in places]
+        mixed = self.relations(triples, rows, _rows_of(found.images, origins))
+        best: dict[tuple[int, int, int], Relation] = {}
+        for (origin, head, tail), (_, a, b), log_p in zip(places, triples, mixed.log_probabilities, strict=True):
+            allowed = admissible(labels, a.type, b.type)
+            choice = int(log_p.masked_fill(~allowed, -torch.inf).argmax())
+            if labels[choice] == NO_RELATION:
+                continue
+            relation = Relation(head, tail, labels[choice], float(log_p[choice].exp()))
+            key = (origin, min(head, tail), max(head, tail))
+            if key not in best or relation.confidence > best[key].confidence:
+                best[key] = relation
+        for (origin, _, _), relation in sorted(best.items()):
+            relations[origin].append(relation)
+        gate = _mean_weights(self.relations.names, mixed.weights, origins, len(posts))
+        return relations, gate, notes
+
+    def _dropped(self, mixture: Mixture[Any], mixed: Mixed, windows: Sequence[Window]) -> Iterator[tuple[int, str]]:
+        for m, expert in enumerate(mixture.experts):
+            view = expert.spec.view
+            for n, window in enumerate(windows):
+                if count := mixed.outputs.dropped[m][n]:
+                    yield (
+                        window.origin,
+                        f"evidence dropped: {count} {view.retriever} passages found no room in the {view.budget} "
+                        f"sub-tokens of the {expert.spec.name} expert",
+                    )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model (not the corpus) as a folder that `from_pretrained` loads."""
+        folder = Path(folder)
+        mixtures: list[tuple[str, Mixture[Any]]] = [("ner", self.ner)]
+        if self.relations:
+            mixtures.append(("relations", self.relations))
+        for task, mixture in mixtures:
+            for expert in mixture.experts:
+                expert.save(folder / task / expert.spec.name)
+            mixture.save_spec(folder / task, mixture.names, {})
+        image_encoder = None
+        if self._image:
+            source = Path(self._image.encoder.name)
+            image_encoder = os.path.relpath(source, folder) if source.is_dir() else self._image.encoder.name
+        spec = ExtractorSpec(
+            name=self.name,
+            ner="ner",
+            relations="relations" if self.relations else None,
+            image_encoder=image_encoder,
+            k=self._text.k if self._text else 10,
+            image_floor=self._image.floor if self._image else 0.0,
+        )
+        (folder / EXTRACTOR_FILE).write_text(spec.model_dump_json(indent=2) + "\n")
+
+
+def _read_spec(folder: Path) -> ExtractorSpec:
+    path = folder / EXTRACTOR_FILE
+    if not path.is_file():
+        if (folder / "mixture.json").is_file():
+            return ExtractorSpec(name=folder.name, ner=".")
+        raise CheckpointError(f"{folder}: no {EXTRACTOR_FILE}, so this is no model folder")
+    try:
+        return ExtractorSpec.model_validate_json(path.read_bytes())
+    except ValidationError as problem:
+        error = problem.errors()[0]
+        raise CheckpointError(f"{path}: {'.'.join(map(str, error['loc']))}: {error['msg']}") from problem
+
+
+def _pairs(window: Window, mentions: Sequence[Mention], labels: Sequence[str]) -> list[tuple[int, int]]:
+    """Ordered pairs of a window's mentions that some relation may join, nearest first."""
+    last = window.offset + len(window.post.words) - 1
+    inside = [i for i, m in enumerate(mentions) if m.first >= window.offset and m.last <= last]
+    types = {(mentions[a].type, mentions[b].type) for a in inside for b in inside if a != b}
+    none = [label == NO_RELATION for label in labels]
+    possible = {pair for pair in types if (admissible(labels, *pair) & ~torch.tensor(none)).any()}
+    pairs = [(a, b) for a in inside for b in inside if a != b and (mentions[a].type, mentions[b].type) in possible]
+    return sorted(pairs, key=lambda pair: abs(mentions[pair[0]].first - mentions[pair[1]].first))
+
+
+def _rows_of(images: Tensor | None, rows: Sequence[int]) -> Tensor | None:
+    return None if images is None else images[list(rows)]
+
+
+def _mean_weights(names: Sequence[str], weights: Tensor, origins: Sequence[int], posts: int) -> list[dict[str, float]]:
+    """Each post's mean gate weights over its windows or pairs; empty where it has none."""
+    totals = torch.zeros(posts, len(names))
+    counts = torch.zeros(posts)
+    index = torch.tensor(list(origins), dtype=torch.long)
+    totals.index_add_(0, index, weights)
+    counts.index_add_(0, index, torch.ones(len(index)))
+    return [dict(zip(names, (totals[i] / counts[i]).tolist(), strict=True)) if counts[i] else {} for i in range(posts)]

@@ -1,0 +1,1 @@
+"""Showing an extraction to people: in the terminal, and as a self-contained HTML page."""

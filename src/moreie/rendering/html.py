@@ -1,0 +1,110 @@
+"""Extractions as one self-contained HTML page: pictures inside, everything a user wrote escaped."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from moreie.encoders.images import load_image
+from moreie.errors import ImageError
+from moreie.knowledge.corpus import KnowledgeCorpus
+from moreie.schema import Extraction
+
+PICTURE_PIXELS = 480
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An extraction with a heading and remarks of whoever shows it."""
+
+    extraction: Extraction
+    note: str = ""
+
+
+def page(shown: Sequence[Shown], corpus: KnowledgeCorpus | None, *, title: str, passages: int = 3) -> str:
+    """The page's HTML. Evidence pictures come from the corpus' thumbnails; `passages` per retriever are shown."""
+    files = sorted({e.passage.image for s in shown for e in s.extraction.evidence if e.passage.image})
+    thumbnails = {name: _data_uri(data) for name, data in (corpus.thumbnails(files) if corpus else {}).items()}
+    environment = Environment(
+        loader=PackageLoader("moreie.rendering"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("page.html.j2").render(
+        title=title,
+        shown=[_context(s, thumbnails, passages) for s in shown],
+    )
+
+
+def _context(shown: Shown, thumbnails: Mapping[str, str], passages: int) -> dict[str, object]:
+    extraction = shown.extraction
+    return {
+        "id": extraction.id,
+        "note": shown.note,
+        "picture": _picture(extraction),
+        "text": highlighted(extraction),
+        "relations": [
+            {
+                "head": extraction.text[extraction.mentions[r.head].start : extraction.mentions[r.head].end],
+                "tail": extraction.text[extraction.mentions[r.tail].start : extraction.mentions[r.tail].end],
+                "type": r.type,
+                "confidence": r.confidence,
+            }
+            for r in extraction.relations
+        ],
+        "gate": {"entities": extraction.gate.entities, "relations": extraction.gate.relations},
+        "evidence": [
+            {
+                "retriever": e.retriever,
+                "rank": e.rank,
+                "score": e.score,
+                "title": e.passage.title,
+                "url": e.passage.url if (e.passage.url or "").startswith(("http://", "https://")) else None,
+                "sentence": e.passage.sentence,
+                "text": e.passage.text,
+                "picture": thumbnails.get(e.passage.image or ""),
+            }
+            for e in extraction.evidence
+            if e.rank <= passages
+        ],
+        "warnings": extraction.warnings,
+        "model": extraction.model,
+        "corpus": extraction.corpus,
+    }
+
+
+def highlighted(extraction: Extraction) -> Markup:
+    """The text with `<mark>` around each mention, escaped."""
+    parts: list[Markup] = []
+    position = 0
+    for mention in sorted(extraction.mentions, key=lambda m: m.start):
+        parts.append(escape(extraction.text[position : mention.start]))
+        kind = "".join(c for c in (mention.type or "").lower() if c.isalnum())
+        parts.append(
+            Markup('<mark class="{}">{}<small>{} {:.2f}</small></mark>').format(
+                kind, extraction.text[mention.start : mention.end], mention.type, mention.confidence
+            )
+        )
+        position = mention.end
+    parts.append(escape(extraction.text[position:]))
+    return Markup("").join(parts)
+
+
+def _picture(extraction: Extraction) -> str | None:
+    if extraction.image is None:
+        return None
+    try:
+        picture = load_image(extraction.image)
+    except ImageError:
+        return None  # the extraction's warnings already say so
+    picture.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return _data_uri(buffer.getvalue())
+
+
+def _data_uri(jpeg: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

@@ -1,0 +1,90 @@
+"""An extraction in the terminal: coloured mentions, relations, evidence, gate bars, warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from moreie.schema import Evidence, Extraction
+
+COLOURS = {"PER": "bright_magenta", "LOC": "bright_green", "ORG": "bright_cyan", "MISC": "bright_yellow"}
+OTHER_COLOUR = "bright_blue"
+BAR_WIDTH = 24
+
+
+def render(extraction: Extraction, passages: int = 3) -> RenderableType:
+    """The whole extraction; `passages`: how many passages of each retriever are shown."""
+    parts: list[RenderableType] = [highlighted(extraction)]
+    if extraction.relations:
+        parts.append(Text())
+        parts += [_relation(extraction, i) for i in range(len(extraction.relations))]
+    parts += [Text(), gate_bars("entities", extraction.gate.entities)]
+    if extraction.gate.relations:
+        parts.append(gate_bars("relations", extraction.gate.relations))
+    if extraction.evidence:
+        parts += [Text(), _evidence(extraction.evidence, passages)]
+    parts += [Text.from_markup(f"[yellow]![/] [dim]{escape(warning)}[/]") for warning in extraction.warnings]
+    picture = f" 🖼  {escape(extraction.image.name)}" if extraction.image else ""
+    return Panel(Group(*parts), title=f"[bold]{escape(extraction.id)}[/]{picture}", title_align="left")
+
+
+def highlighted(extraction: Extraction) -> Text:
+    """The post's text with each mention in its type's colour, type and confidence behind it."""
+    text = Text()
+    position = 0
+    for mention in sorted(extraction.mentions, key=lambda m: m.start):
+        text.append(extraction.text[position : mention.start])
+        colour = COLOURS.get(mention.type or "", OTHER_COLOUR)
+        text.append(extraction.text[mention.start : mention.end], style=f"bold {colour}")
+        text.append(f" {mention.type} {mention.confidence:.2f}", style=f"dim {colour}")
+        position = mention.end
+    text.append(extraction.text[position:])
+    return text
+
+
+def _relation(extraction: Extraction, index: int) -> Text:
+    relation = extraction.relations[index]
+    head, tail = extraction.mentions[relation.head], extraction.mentions[relation.tail]
+    text = Text("  ")
+    for mention, end in ((head, f" ──{relation.type}──▶ "), (tail, f"  {relation.confidence:.2f}")):
+        style = f"bold {COLOURS.get(mention.type or '', OTHER_COLOUR)}"
+        text.append(extraction.text[mention.start : mention.end], style=style)
+        text.append(end, style="dim")
+    return text
+
+
+def gate_bars(task: str, weights: Mapping[str, float]) -> Text:
+    """One line: each expert's name, a bar, its weight."""
+    text = Text(f"gate ({task})  ", style="bold")
+    for name, weight in weights.items():
+        filled = round(weight * BAR_WIDTH)
+        text.append(f"{name} ", style="")
+        text.append("█" * filled, style="bright_blue")
+        text.append("░" * (BAR_WIDTH - filled), style="dim")
+        text.append(f" {weight:.2f}   ", style="")
+    return text
+
+
+def _evidence(evidence: Iterable[Evidence], passages: int) -> RenderableType:
+    table = Table(box=None, padding=(0, 1), show_header=False)
+    table.add_column(justify="left", style="bold")
+    table.add_column(justify="right", style="dim")
+    table.add_column()
+    for e in evidence:
+        if e.rank > passages:
+            continue
+        shown = e.passage.sentence or e.passage.text
+        shown = shown if len(shown) <= 160 else shown[:159] + "…"
+        picture = f" [dim](picture {escape(e.passage.image)})[/]" if e.passage.image else ""
+        table.add_row(
+            f"{e.retriever} {e.rank}",
+            f"{e.score:.2f}",
+            f"[bold]{escape(e.passage.title)}[/]{picture} {escape(shown)}",
+        )
+    return Padding(table, (0, 0, 0, 0))

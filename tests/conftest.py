@@ -1,0 +1,59 @@
+"""Fixtures shared by all rooms: a tiny real encoder, a small real corpus, example posts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Small genuine excerpts (see tests/data/README.md)."""
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer BERT with random weights and a WordPiece vocabulary learnt from the example posts."""
+    import torch
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    tokenizer = BertWordPieceTokenizer(lowercase=True)
+    texts = [json.loads(line)["text"] for line in (DATA / "posts.jsonl").read_text().splitlines()]
+    tokenizer.train_from_iterator(texts * 5, vocab_size=400, min_frequency=1, show_progress=False)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer._tokenizer,
+        unk_token="[UNK]",
+        sep_token="[SEP]",
+        cls_token="[CLS]",
+        pad_token="[PAD]",
+        mask_token="[MASK]",
+    )
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(fast),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=256,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus folder built for real from genuine articles."""
+    from moreie.knowledge.build import Sources, build_corpus
+
+    destination = tmp_path_factory.mktemp("corpus") / "small"
+    build_corpus(destination, Sources(articles=(DATA / "articles.jsonl",)))
+    return destination

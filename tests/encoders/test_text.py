@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from moreie.encoders.text import MARKERS, AdapterConfig, TextEncoder, batch_tensors
+from moreie.errors import EncoderError
+
+
+def states(encoder: TextEncoder, ids: list[int]) -> torch.Tensor:
+    with torch.no_grad():
+        return encoder(*batch_tensors([ids], 0))
+
+
+def test_markers_are_the_same_every_time_and_survive_saving(tiny_encoder_folder: Path, tmp_path: Path) -> None:
+    a, b = (TextEncoder.from_pretrained(tiny_encoder_folder) for _ in range(2))
+    assert a.fingerprint == b.fingerprint
+    a.save(tmp_path / "plain")
+    again = TextEncoder.from_pretrained(tmp_path / "plain")
+    assert again.fingerprint == a.fingerprint
+    ids = [*a.marker_ids(*MARKERS), 5, 6]
+    assert torch.allclose(states(a, ids), states(again, ids), atol=1e-6)
+    a.save_packed(tmp_path / "packed", matrix_bits=8, embedding_bits=8)
+    packed = TextEncoder.from_pretrained(tmp_path / "packed")
+    similarity = torch.cosine_similarity(states(a, ids)[0], states(packed, ids)[0], dim=1)
+    assert similarity.min() > 0.999
+
+
+def test_adapters_change_the_states_only_while_active(tiny_encoder_folder: Path) -> None:
+    encoder = TextEncoder.from_pretrained(tiny_encoder_folder)
+    plain = states(encoder, [5, 6, 7])
+    for name in ("one", "two"):
+        encoder.add_adapter(name, AdapterConfig(4, 8))
+    for key, value in encoder.model.state_dict().items():
+        if "lora_B.two" in key:
+            value.normal_(0, 1, generator=torch.Generator().manual_seed(1))
+    encoder.use_adapter("one")
+    assert torch.equal(states(encoder, [5, 6, 7]), plain), "a fresh adapter is the identity"
+    encoder.use_adapter("two")
+    assert not torch.allclose(states(encoder, [5, 6, 7]), plain)
+    encoder.use_adapter(None)
+    assert torch.equal(states(encoder, [5, 6, 7]), plain)
+    assert set(encoder.trunk_state()) == set(TextEncoder.from_pretrained(tiny_encoder_folder).trunk_state())
+    with pytest.raises(EncoderError, match="made for another encoder"):
+        encoder.load_adapter_state("one", {"x": torch.zeros(1)})
+
+
+def test_every_word_has_a_subtoken(tiny_encoder_folder: Path) -> None:
+    encoder = TextEncoder.from_pretrained(tiny_encoder_folder)
+    (pieces,) = encoder.word_subtokens([["\ufe0f", " ", "Trump", "日", "😂"]])
+    assert all(pieces)
+    assert pieces[0] == [encoder.tokenizer.unk_token_id]
+
+
+def test_an_absent_encoder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match="no text encoder at"):
+        TextEncoder.from_pretrained(tmp_path)

@@ -1,0 +1,205 @@
+"""Gate, mixture, decoding, and experts saved and loaded."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from moreie.datasets import read_jsonl
+from moreie.encoders.text import AdapterConfig, TextEncoder
+from moreie.errors import CheckpointError, MoreieError
+from moreie.models.assembly import EvidenceForm, View
+from moreie.models.expert import EncoderPool, Expert, ExpertSpec, length_batches, load_expert
+from moreie.models.gate import Gate, GateSpec, cross_validated_log_weights, fit_gate
+from moreie.models.mixture import Mixture, decode_tags, decode_tags_per_position, load_mixture, span_confidence
+from moreie.models.ner import NerExpert
+from moreie.models.relation import RelationExpert, Signature, admissible, signature
+from moreie.models.tagset import TagSet
+from moreie.schema import Evidence, Passage, Post
+
+TYPES = ("LOC", "PER")
+FOUND = (Evidence(Passage("1", "a", "Nashville", "Nashville is a city.", True), "text", 1, 1.0),)
+
+
+def expert(encoder: TextEncoder, name: str, retriever: str | None, *, adapter: bool = True) -> NerExpert:
+    config = AdapterConfig(4, 8) if adapter else None
+    view = View(retriever, EvidenceForm.paragraph, budget=120)
+    spec = ExpertSpec(task="ner", name=name, labels=TYPES, view=view, encoder=encoder.name, adapter=config)
+    made = NerExpert(spec, encoder)
+    if config:
+        encoder.add_adapter(made.adapter_name, config)
+        torch.manual_seed(hash(name) % 1000)
+        for key, value in encoder.model.state_dict().items():
+            if "lora_B" in key and made.adapter_name in key:
+                value.normal_(0, 0.2)
+    return made.eval()
+
+
+@pytest.fixture
+def posts(data: Path) -> list[Post]:
+    return read_jsonl(data / "posts.jsonl")[:6]
+
+
+@pytest.fixture
+def encoder(tiny_encoder_folder: Path) -> TextEncoder:
+    return TextEncoder.from_pretrained(tiny_encoder_folder)
+
+
+def gate_for(names: tuple[str, ...]) -> Gate:
+    gate = Gate(GateSpec(experts=names, inputs=("entropy",), sizes=(len(names),)))
+    torch.nn.init.normal_(gate.linear.weight)
+    return gate
+
+
+def test_mixture_is_the_weighted_sum_of_the_experts_marginals(encoder: TextEncoder, posts: list[Post]) -> None:
+    experts = [expert(encoder, "baseline", None), expert(encoder, "text", "text"), expert(encoder, "image", "image")]
+    mixture = Mixture(experts, gate_for(("baseline", "text", "image")))
+    evidence = {"text": [FOUND, (), FOUND, (), FOUND, FOUND], "image": [(), (), FOUND, FOUND, (), ()]}
+    mixed = mixture(posts, evidence)
+    assert torch.allclose(mixed.weights.sum(1), torch.ones(6), atol=1e-6)
+    assert (mixed.weights[:, 1] == 0).tolist() == [False, True, False, True, False, False]
+    assert (mixed.weights[:, 2] == 0).tolist() == [True, True, False, False, True, True]
+    for n in range(6):
+        columns = [column[n] for column in mixed.outputs.log_probabilities]
+        expected = sum(w * p.exp() for w, p in zip(mixed.weights[n], columns, strict=True) if p is not None)
+        assert torch.allclose(mixed.log_probabilities[n].exp(), expected, atol=1e-5)
+        assert torch.allclose(expected.sum(1), torch.ones(len(posts[n].words)), atol=1e-4)
+
+
+def test_experts_without_any_evidence_still_answer(encoder: TextEncoder, posts: list[Post]) -> None:
+    experts = [expert(encoder, "text", "text"), expert(encoder, "image", "image")]
+    mixed = Mixture(experts, gate_for(("text", "image")))(posts, {})
+    assert (mixed.weights > 0).all()
+
+
+def test_one_expert_is_a_mixture_and_none_is_not(encoder: TextEncoder, posts: list[Post]) -> None:
+    only = expert(encoder, "text", "text")
+    mixed = Mixture([only], None)(posts, {"text": [FOUND] * 6})
+    assert (mixed.weights == 1).all()
+    with pytest.raises(MoreieError, match="at least one"):
+        Mixture([], None)
+    with pytest.raises(MoreieError, match="the experts are"):
+        Mixture([only, expert(encoder, "image", "image")], None)
+
+
+def test_batches_change_nothing(encoder: TextEncoder, posts: list[Post]) -> None:
+    one = expert(encoder, "text", "text")
+    inputs = one.assemble(posts, [FOUND] * 6)
+    small = one.log_probabilities(inputs, tokens_per_batch=1)
+    large = one.log_probabilities(inputs, tokens_per_batch=100_000)
+    for a, b in zip(small, large, strict=True):
+        assert (a.exp() - b.exp()).abs().max() < 0.03, "bfloat16 noise only"
+    assert sorted(itertools.chain(*length_batches([5, 1, 9, 9], 10))) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("adapter", [True, False])
+def test_saved_experts_load_the_same(
+    tmp_path: Path, tiny_encoder_folder: Path, posts: list[Post], adapter: bool
+) -> None:
+    before = expert(TextEncoder.from_pretrained(tiny_encoder_folder), "text", "text", adapter=adapter)
+    inputs = before.assemble(posts, [FOUND] * 6)
+    expected = before.log_probabilities(inputs)
+    before.save(tmp_path / "text")
+    files = {p.name for p in (tmp_path / "text").rglob("*") if p.is_file()}
+    assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in files), files
+    after = load_expert(NerExpert, tmp_path / "text", EncoderPool())
+    assert after.assemble(posts, [FOUND] * 6) == inputs
+    for a, b in zip(after.log_probabilities(inputs), expected, strict=True):
+        assert (a.exp() - b.exp()).abs().max() < 0.02, "adapters are kept in half precision"
+
+
+def test_two_experts_share_one_trunk_in_memory(tmp_path: Path, encoder: TextEncoder) -> None:
+    for name in ("text", "image"):
+        expert(encoder, name, name).save(tmp_path / name)
+    pool = EncoderPool()
+    a, b = (load_expert(NerExpert, tmp_path / name, pool) for name in ("text", "image"))
+    assert a.encoder is b.encoder
+
+
+def test_damaged_checkpoints_are_named(tmp_path: Path, encoder: TextEncoder) -> None:
+    with pytest.raises(CheckpointError, match=r"no expert\.json"):
+        load_expert(NerExpert, tmp_path, EncoderPool())
+    folder = tmp_path / "text"
+    expert(encoder, "text", "text").save(folder)
+    spec = json.loads((folder / "expert.json").read_text())
+    (folder / "expert.json").write_text(json.dumps(spec | {"encoder_fingerprint": "0000"}))
+    with pytest.raises(CheckpointError, match="trained on encoder 0000"):
+        load_expert(NerExpert, folder, EncoderPool())
+    (folder / "expert.json").write_text(json.dumps(spec | {"flavour": "x"}))
+    with pytest.raises(CheckpointError, match="flavour"):
+        load_expert(NerExpert, folder, EncoderPool())
+    (folder / "expert.json").write_text(json.dumps(spec))
+    (folder / "head.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="incomplete or damaged"):
+        load_expert(NerExpert, folder, EncoderPool())
+    with pytest.raises(CheckpointError, match=r"no mixture\.json"):
+        load_mixture(tmp_path, EncoderPool())
+
+
+def test_saved_mixture_loads_the_same(tmp_path: Path, encoder: TextEncoder, posts: list[Post]) -> None:
+    experts: list[Expert] = [expert(encoder, "text", "text"), expert(encoder, "image", "image")]
+    mixture = Mixture(experts, gate_for(("text", "image")))
+    for one in experts:
+        one.save(tmp_path / one.spec.name)
+    mixture.save_spec(tmp_path, mixture.names, {"f1": 1.0})
+    evidence = {"text": [FOUND] * 6, "image": [FOUND] * 6}
+    again = load_mixture(tmp_path, EncoderPool())(posts, evidence)
+    assert torch.allclose(again.weights, mixture(posts, evidence).weights, atol=0.02)
+
+
+def test_constrained_decoding_finds_the_best_legal_path() -> None:
+    tagset = TagSet(TYPES)
+    p = torch.rand(3, len(tagset), generator=torch.Generator().manual_seed(5))
+    log_p = (p / p.sum(1, keepdim=True)).log()
+    (path,) = decode_tags(tagset, [log_p])
+    legal = [
+        c
+        for c in itertools.product(range(len(tagset)), repeat=3)
+        if tagset.start_allowed[c[0]]
+        and tagset.end_allowed[c[2]]
+        and all(tagset.transitions_allowed[a, b] for a, b in itertools.pairwise(c))
+    ]
+    assert tuple(path) == max(legal, key=lambda c: sum(float(log_p[t, y]) for t, y in enumerate(c)))
+    assert decode_tags_per_position([log_p]) == [log_p.argmax(1).tolist()]
+    confidence = span_confidence(log_p, path, 0, 2)
+    assert confidence == pytest.approx(float(torch.stack([log_p[t, y] for t, y in enumerate(path)]).mean().exp()))
+    assert decode_tags(tagset, []) == []
+
+
+def test_the_gate_learns_whom_to_trust_and_cross_validation_holds_out_groups() -> None:
+    g = torch.Generator().manual_seed(0)
+    features = torch.randn(200, 2, generator=g)
+    right = (features[:, 0] > 0).long()
+    log_gold = torch.full((200, 2), -3.0)
+    log_gold[torch.arange(200), right] = -0.1
+
+    def loss(log_weights: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        return -torch.logsumexp(log_weights + log_gold[rows], 1).mean()
+
+    spec = GateSpec(experts=("a", "b"), inputs=("entropy",), sizes=(2,))
+    available = torch.ones(200, 2, dtype=torch.bool)
+    gate = fit_gate(spec, features, available, loss, penalty=0.1)
+    weights = gate(features, available).exp()
+    assert (weights.argmax(1) == right).float().mean() > 0.95
+    groups = [f"text {i // 2}" for i in range(200)]
+    held = cross_validated_log_weights(spec, features, available, loss, 0.1, groups, folds=4)
+    assert (held.argmax(1) == right).float().mean() > 0.93
+    assert torch.allclose(held.exp().sum(1), torch.ones(200), atol=1e-5)
+
+
+def test_relation_signatures(encoder: TextEncoder, posts: list[Post]) -> None:
+    labels = ("None", "/per/loc/place_of_birth", "/per/org/member_of", "likes")
+    assert signature("/per/loc/place_of_birth") == Signature("per", "loc")
+    assert admissible(labels, "PER", "LOC").tolist() == [True, True, False, True]
+    assert admissible(labels, "LOC", "PER").tolist() == [True, False, False, True]
+    assert admissible(labels, None, None).all()
+    spec = ExpertSpec(task="re", name="baseline", labels=labels, view=View(None), encoder=encoder.name)
+    relation = RelationExpert(spec, encoder)
+    post = posts[3]
+    inputs = relation.assemble([(post, post.mentions[0], post.mentions[1])], [()])
+    (log_p,) = relation.log_probabilities(inputs)
+    assert log_p.exp().sum() == pytest.approx(1, abs=1e-4)

@@ -224,11 +224,6 @@ class TextEncoder(nn.Module):
         state = {k: v.detach().cpu().half().contiguous() for k, v in self.adapter_state(name).items()}
         save_file(state, folder / ADAPTER_FILE, metadata={"format": "pt"})
 
-    def load_adapter(self, name: str, folder: Path, config: AdapterConfig) -> None:
-        """Add an adapter saved by `save_adapter`."""
-        self.add_adapter(name, config)
-        self.load_adapter_state(name, load_file(folder / ADAPTER_FILE))
-
     # --- saving -------------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:

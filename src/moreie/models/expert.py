@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from moreie.encoders.precision import autocast
-from moreie.encoders.text import AdapterConfig, TextEncoder, batch_tensors
+from moreie.encoders.text import ADAPTER_FILE, AdapterConfig, TextEncoder, batch_tensors
 from moreie.errors import CheckpointError
 from moreie.models.assembly import Assembled, View
 from moreie.schema import Evidence, Post
@@ -174,10 +174,22 @@ def load_expert(kind: type[E_], folder: Path, pool: EncoderPool) -> E_:
             f"{encoder.fingerprint}; put the original encoder back or train the expert again"
         )
     expert = kind(config, encoder)
+    if config.adapter:
+        encoder.add_adapter(expert.adapter_name, config.adapter)
+    load_weights(expert, folder)
+    return expert.to(encoder.device).eval()
+
+
+def load_weights(expert: Expert, folder: Path) -> None:
+    """Fill an expert's head and adapter (which must be there already) from a folder that `Expert.save` wrote.
+
+    Raises:
+        CheckpointError: the folder is incomplete, or its weights do not fit.
+    """
     try:
         head = load_file(folder / HEAD_FILE)
-        if config.adapter:
-            encoder.load_adapter(expert.adapter_name, folder, config.adapter)
+        if expert.spec.adapter:
+            expert.encoder.load_adapter_state(expert.adapter_name, load_file(folder / ADAPTER_FILE))
         missing = expert.load_state_dict(head, strict=False).unexpected_keys or sorted(
             set(expert.head_state()) - set(head)
         )
@@ -185,7 +197,6 @@ def load_expert(kind: type[E_], folder: Path, pool: EncoderPool) -> E_:
         raise CheckpointError(f"{folder}: incomplete or damaged expert ({problem})") from problem
     if missing:
         raise CheckpointError(f"{folder / HEAD_FILE}: does not fit the model ({missing[0]})")
-    return expert.to(encoder.device).eval()
 
 
 def _first(problem: ValidationError) -> str:

@@ -45,11 +45,6 @@ class Teacher(Section):
     extra_posts: tuple[Path, ...] = ()
 
 
-class ExpertRecipe(Section):
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
-    view: View = View(retriever=None)
-
-
 class Optimisation(Section):
     """Optimisation settings; learning rates decay linearly after `warmup` (a share of all steps).
 
@@ -69,6 +64,19 @@ class Optimisation(Section):
     patience: Annotated[int, Field(ge=1)] = 3
     """Epochs without a better validation F1 after which training stops."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+
+
+class ExpertRecipe(Section):
+    """One expert.
+
+    `start_from` names an expert further up whose weights this one starts with (its epochs come on top of that one's).
+    `training` replaces the recipe's own settings for this expert.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    view: View = View(retriever=None)
+    start_from: str | None = None
+    training: Optimisation | None = None
 
 
 class GateRecipe(Section):
@@ -112,6 +120,9 @@ class Recipe(Section):
             raise ValueError(f"mixture names {sorted(unknown)}, but the experts are {names}")
         if self.teacher and self.task != "ner":
             raise ValueError("a teacher is for NER only")
+        for index, expert in enumerate(self.experts):
+            if expert.start_from and expert.start_from not in names[:index]:
+                raise ValueError(f"expert {expert.name} starts from {expert.start_from!r}, not an expert above it")
         splits = {"train": self.data.train, "validation": self.data.validation, "test": self.data.test}
         for expert in self.experts:
             for split, files in splits.items():

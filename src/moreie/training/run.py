@@ -16,7 +16,15 @@ from moreie.datasets import read_posts
 from moreie.encoders.precision import default_device
 from moreie.encoders.text import TextEncoder
 from moreie.errors import MoreieError, RecipeError
-from moreie.models.expert import CONFIG_FILE, EncoderPool, Expert, ExpertSpec, load_expert
+from moreie.models.expert import (
+    CONFIG_FILE,
+    ENCODER_FOLDER,
+    EncoderPool,
+    Expert,
+    ExpertSpec,
+    load_expert,
+    load_weights,
+)
 from moreie.models.gate import GateSpec, cross_validated_log_weights, fit_gate
 from moreie.models.mixture import ExpertOutputs, Mixture, gate_features, run_experts
 from moreie.models.ner import NerExpert
@@ -66,7 +74,10 @@ def _train_one(
     target: Path,
 ) -> float:
     torch.manual_seed(seed)
-    encoder = TextEncoder.from_pretrained(recipe.encoder).to(default_device())
+    settings = expert_recipe.training or recipe.training
+    start = target.parent / expert_recipe.start_from if expert_recipe.start_from else None
+    own_encoder = start / ENCODER_FOLDER if start and not recipe.adapter else recipe.encoder
+    encoder = TextEncoder.from_pretrained(own_encoder).to(default_device())
     spec = ExpertSpec(
         task=recipe.task,
         name=expert_recipe.name,
@@ -77,15 +88,17 @@ def _train_one(
     )
     expert: NerExpert | RelationExpert
     if recipe.task == "ner":
-        expert = NerExpert(spec, encoder, recipe.training.dropout)
+        expert = NerExpert(spec, encoder, settings.dropout)
     else:
-        expert = RelationExpert(spec, encoder, recipe.training.dropout)
+        expert = RelationExpert(spec, encoder, settings.dropout)
     if recipe.adapter:
         encoder.add_adapter(expert.adapter_name, recipe.adapter)
+    if start:
+        load_weights(expert, start)
     expert.to(default_device())
     train, validation = within_limit(train, encoder), within_limit(validation, encoder)
     retriever = expert_recipe.view.retriever
-    rows = without_some_evidence(train.rows(retriever), recipe.training.evidence_dropout, seed)
+    rows = without_some_evidence(train.rows(retriever), settings.evidence_dropout, seed)
     if isinstance(expert, RelationExpert):
         examples = relation_examples(expert, train.posts, rows)
         held = relation_examples(expert, validation.posts, validation.rows(retriever))
@@ -96,7 +109,7 @@ def _train_one(
         expert,
         examples,
         held,
-        recipe.training,
+        settings,
         output=target,
         seed=seed,
         teacher_weight=recipe.teacher.weight if recipe.teacher else 0.0,

@@ -89,7 +89,7 @@ class Extractor:
         image_floor: float = 0.0,
     ):
         self.ner, self.relations, self.corpus, self.name = ner, relations, corpus, name
-        self._text = TextRetriever(corpus, k) if corpus else None
+        self.text_retriever = TextRetriever(corpus, k) if corpus else None
         self._image = None
         if corpus and image_encoder and corpus.manifest.image_encoder:
             if corpus.manifest.image_encoder.fingerprint != image_encoder.fingerprint:
@@ -209,7 +209,9 @@ class Extractor:
 
     def _retrieve(self, posts: Sequence[Post], windows: Sequence[Window], lap: Callable[[str], None]) -> _Found:
         nothing = Retrieved(())
-        text = self._text.retrieve([w.post for w in windows]) if self._text else [nothing] * len(windows)
+        text = (
+            self.text_retriever.retrieve([w.post for w in windows]) if self.text_retriever else [nothing] * len(windows)
+        )
         lap("text retrieval")
         images, vectors = [nothing] * len(posts), None
         if self._image:
@@ -325,7 +327,7 @@ class Extractor:
             ner="ner",
             relations="relations" if self.relations else None,
             image_encoder=image_encoder,
-            k=self._text.k if self._text else 10,
+            k=self.text_retriever.k if self.text_retriever else 10,
             image_floor=self._image.floor if self._image else 0.0,
         )
         (folder / EXTRACTOR_FILE).write_text(spec.model_dump_json(indent=2) + "\n")

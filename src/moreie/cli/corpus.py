@@ -18,12 +18,16 @@ moreie corpus build wiki --articles articles.jsonl.zst
 moreie corpus build wiki --dump enwiki-pages-articles.xml.bz2 --skip-bad
 
 moreie corpus build art --articles art.jsonl --images manifest.jsonl --image-root pictures/
+
+moreie corpus build milvus://localhost:19530/wiki --articles articles.jsonl.zst
 """
 
 
 @app.command(epilog=BUILD_EXAMPLES)
 def build(
-    destination: Annotated[Path, typer.Argument(help="Folder to make; it appears when the build is complete.")],
+    destination: Annotated[
+        str, typer.Argument(help="Folder to make (there when the build is complete), or milvus://host:port/name.")
+    ],
     articles: Annotated[list[Path] | None, typer.Option(help="Article JSONL: plain, .gz or .zst (repeatable).")] = None,
     dump: Annotated[list[Path] | None, typer.Option(help="MediaWiki XML: .xml or .xml.bz2 (repeatable).")] = None,
     images: Annotated[list[Path] | None, typer.Option(help="Image manifest JSONL (repeatable).")] = None,
@@ -70,11 +74,11 @@ def build(
         for line in report.skipped[:20]:
             out.print(f"skipped {line}", markup=False, soft_wrap=True)
         if len(report.skipped) > 20:
-            listing = destination / "skipped.txt"
+            listing = Path(f"{Path(destination).name}-skipped.txt")
             listing.write_text("\n".join(report.skipped) + "\n", encoding="utf-8")
             out.print(f"… {len(report.skipped)} skipped in all, listed in {listing}", markup=False)
         out.print(f"built in {time.perf_counter() - started:.1f} s", markup=False)
-    info(str(destination), json=False)
+    info(destination, json=False)
 
 
 @app.command(epilog="[bold]Example[/]\n\nmoreie corpus info wiki --json")

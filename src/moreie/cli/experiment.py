@@ -30,6 +30,12 @@ moreie evaluate experiments/recipes/twitter2017-minilm.yaml --split test --resul
 """
 
 
+REPORT_EXAMPLES = """[bold]Example[/]
+
+moreie report experiments/results --page docs/results.md
+"""
+
+
 def train(recipe: Annotated[Path, typer.Argument(help="Recipe (YAML).")]) -> None:
     """Train the experts and the gate of a recipe, for each of its seeds."""
     with clear_errors():
@@ -47,7 +53,7 @@ def evaluate(
 ) -> None:
     """Score every expert and the mixture on a split, over all seeds."""
     with clear_errors():
-        from moreie.evaluation.run import evaluate_seed, mean_gate, save_predictions
+        from moreie.evaluation.run import evaluate_seed, mean_gate
         from moreie.training.recipe import load_recipe
 
         loaded = load_recipe(recipe)
@@ -58,9 +64,19 @@ def evaluate(
         if results is not None:
             from moreie.evaluation.summary import record
 
-            for evaluation in evaluations:
-                save_predictions(evaluation, results / recipe.stem / f"{split}-seed-{evaluation.seed}.jsonl.zst")
             record(results, recipe, loaded, split, evaluations)
+
+
+def report(
+    results: Annotated[Path, typer.Argument(help="Folder with summary.json.")] = Path("experiments/results"),
+    page: Annotated[Path, typer.Option(help="Markdown page to write; plots go beside it.")] = Path("docs/results.md"),
+) -> None:
+    """Write tables and plots of all results."""
+    with clear_errors():
+        from moreie.evaluation.report import write_report
+
+        for path in write_report(results, page):
+            console(stderr=True).print(f"wrote {path}", markup=False)
 
 
 def _print(recipe: Recipe, split: str, evaluations: Sequence[Evaluation]) -> None:

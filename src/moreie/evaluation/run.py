@@ -13,15 +13,22 @@ import zstandard
 from torch import Tensor
 
 from moreie.errors import RecipeError
+from moreie.evaluation.calibration import expected_calibration_error
 from moreie.evaluation.ner import mention_counts, mention_scores
 from moreie.evaluation.relation import accuracy, relation_counts, relation_scores
 from moreie.evaluation.scores import Counts, Scores
 from moreie.models.gate import Gate
-from moreie.models.mixture import decode_tags, decode_tags_per_position
+from moreie.models.mixture import (
+    ExpertOutputs,
+    decode_tags,
+    decode_tags_per_position,
+    run_experts,
+    span_confidence,
+)
 from moreie.models.ner import NerExpert
 from moreie.training.data import Split, cases, load_split, within_limit
 from moreie.training.recipe import Recipe
-from moreie.training.run import cross_validated_weights, gate_data, load_members, seed_folder
+from moreie.training.run import cross_validated_weights, gate_data, load_experts, load_members, seed_folder
 
 MIXTURE, MIXTURE_PER_POSITION, MEAN = "mixture", "mixture (arg-max per position)", "mean of experts"
 
@@ -30,7 +37,7 @@ MIXTURE, MIXTURE_PER_POSITION, MEAN = "mixture", "mixture (arg-max per position)
 class Evaluation:
     """One seed on one split. `predictions[variant][n]` and `gold[n]`: spans of a post, or the relation of a pair.
 
-    `gate` [N, M]: the weights of the experts `names`.
+    `gate` [N, M]: the weights of the experts `names`. `confidences[n]`: of the mixture's spans, or of its relation.
     """
 
     task: str
@@ -40,6 +47,7 @@ class Evaluation:
     predictions: dict[str, list[Any]]
     names: tuple[str, ...]
     gate: Tensor
+    confidences: list[list[float]]
 
     def scores(self, variant: str) -> dict[str, Scores]:
         """Per type and `micro`."""
@@ -48,6 +56,17 @@ class Evaluation:
     def counts(self, variant: str) -> Counts:
         """[N, 3] right, guessed, gold."""
         return (mention_counts if self.task == "ner" else relation_counts)(self.gold, self.predictions[variant])
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error of the mixture's confidences."""
+        confidences = [c for row in self.confidences for c in row]
+        if self.task == "ner":
+            answers = zip(self.gold, self.predictions[MIXTURE], strict=True)
+            right = [span in set(gold) for gold, spans in answers for span in spans]
+        else:
+            right = [a == b for a, b in zip(self.gold, self.predictions[MIXTURE], strict=True)]
+        return expected_calibration_error(confidences, right)
 
     def accuracy(self, variant: str) -> float:
         """RE only: share of right labels, `None` included."""
@@ -68,7 +87,7 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int) -> Evaluation:
     split: Split = within_limit(load_split(files), experts[0].encoder)
     data = gate_data(recipe, experts, split)
     outputs = data.outputs
-    task_cases, _, gold = cases(recipe.task, split)
+    task_cases, evidence, gold = cases(recipe.task, split)
     if len(experts) == 1:
         log_weights = torch.zeros(len(task_cases), 1)
     elif split_name == "validation" and not recipe.gate.held_out:
@@ -78,13 +97,11 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int) -> Evaluation:
             log_weights = Gate.load(folder)(data.features, outputs.available)
     mean = torch.log_softmax(torch.zeros_like(log_weights).masked_fill(~outputs.available, -torch.inf), dim=1)
     distributions: dict[str, list[Tensor]] = {}
-    for m, name in enumerate(outputs.names):
-        alone = torch.full_like(log_weights, -torch.inf)
-        # An expert without evidence for a post leaves it to those that can speak.
-        alone[:, m] = 0
-        fallback = ~outputs.available[:, m]
-        alone[fallback] = mean[fallback]
-        distributions[name] = outputs.mix(alone)
+    others = [e for e in load_experts(recipe, folder) if e.spec.name not in recipe.members]
+    for own, fallback in ((run_experts(others, task_cases, evidence) if others else None, None), (outputs, mean)):
+        if own is not None:
+            distributions.update(_alone(own, fallback))
+    distributions = {e.name: distributions[e.name] for e in recipe.experts}
     distributions[MEAN] = outputs.mix(mean)
     distributions[MIXTURE] = outputs.mix(log_weights)
     predictions: dict[str, list[Any]] = {}
@@ -94,11 +111,32 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int) -> Evaluation:
             predictions[variant] = [first.tagset.spans(path) for path in decode_tags(first.tagset, log_p)]
         else:
             predictions[variant] = [first.spec.labels[int(p.argmax())] for p in log_p]
+    mixed = distributions[MIXTURE]
     if isinstance(first, NerExpert):
-        paths = decode_tags_per_position(distributions[MIXTURE])
-        predictions[MIXTURE_PER_POSITION] = [first.tagset.spans(path) for path in paths]
+        paths = decode_tags(first.tagset, mixed)
+        confidences = [
+            [span_confidence(p, path, a, b) for _, a, b in first.tagset.spans(path)]
+            for p, path in zip(mixed, paths, strict=True)
+        ]
+        per_position = decode_tags_per_position(mixed)
+        predictions[MIXTURE_PER_POSITION] = [first.tagset.spans(path) for path in per_position]
+    else:
+        confidences = [[float(p.max().exp())] for p in mixed]
     ids = [first.post_of(case).id for case in task_cases]
-    return Evaluation(recipe.task, seed, ids, gold, predictions, outputs.names, log_weights.exp())
+    return Evaluation(recipe.task, seed, ids, gold, predictions, outputs.names, log_weights.exp(), confidences)
+
+
+def _alone(outputs: ExpertOutputs, fallback: Tensor | None) -> dict[str, list[Tensor]]:
+    """Each expert's own distributions. Where it has no evidence, `fallback` weights let the others speak."""
+    alone = {}
+    for m, name in enumerate(outputs.names):
+        weights = torch.full(outputs.available.shape, -torch.inf)
+        weights[:, m] = 0
+        silent = ~outputs.available[:, m]
+        if silent.any() and fallback is not None:
+            weights[silent] = fallback[silent]
+        alone[name] = outputs.mix(weights)
+    return alone
 
 
 def save_predictions(evaluation: Evaluation, path: Path) -> None:
@@ -110,6 +148,7 @@ def save_predictions(evaluation: Evaluation, path: Path) -> None:
                 "id": id,
                 "gold": evaluation.gold[n],
                 "predicted": {variant: rows[n] for variant, rows in evaluation.predictions.items()},
+                "confidence": [round(c, 4) for c in evaluation.confidences[n]],
                 "gate": dict(zip(evaluation.names, [round(w, 4) for w in evaluation.gate[n].tolist()], strict=True)),
             }
             out.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
@@ -134,6 +173,7 @@ def load_predictions(path: Path, task: str, seed: int) -> Evaluation:
         {variant: [typed(row["predicted"][variant]) for row in rows] for variant in rows[0]["predicted"]},
         names,
         torch.tensor([[row["gate"][name] for name in names] for row in rows]),
+        [row["confidence"] for row in rows],
     )
 
 

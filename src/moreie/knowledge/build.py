@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -45,12 +45,12 @@ class Sources:
     images: tuple[tuple[Path, Path], ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class BuildReport:
     """What a build did: the manifest, and each thing skipped with its reason."""
 
-    manifest: Manifest | None = None
-    skipped: list[str] = field(default_factory=list)
+    manifest: Manifest
+    skipped: list[str]
 
 
 @dataclass(slots=True)
@@ -65,27 +65,37 @@ Progress = Callable[[Path, int], None]
 
 
 def build_corpus(
-    destination: Path,
+    destination: Path | str,
     sources: Sources,
     *,
     image_encoder: ImageEncoder | None = None,
     skip_bad: bool = False,
     progress: Progress = lambda path, amount: None,
 ) -> BuildReport:
-    """Build a corpus folder. It appears under its name only when it is complete; until then it is `<name>.partial`.
+    """Build a corpus folder, or with a destination that starts with `milvus:` collections in Milvus.
 
-    Unreadable or unmatched pictures are always skipped and reported. A malformed article or page is an error, or
-    with `skip_bad` is skipped and reported. `progress(source, amount)` hears bytes of text sources and pictures of
-    image manifests as they are done.
+    A corpus is there only when it is complete; until then a folder is called `<name>.partial`, and collections have
+    no manifest. Unreadable or unmatched pictures are always skipped and reported. A malformed article or page is an
+    error, or with `skip_bad` is skipped and reported. `progress(source, amount)` hears bytes of text sources and
+    pictures of image manifests as they are done.
 
     Raises:
         KnowledgeCorpusError: the destination exists, or nothing was found in the sources.
         SourceError, DataFormatError: a source cannot be read.
     """
-    if destination.exists():
-        raise KnowledgeCorpusError(f"{destination}: already exists; remove it or choose another name")
     if sources.images and image_encoder is None:
         raise KnowledgeCorpusError("image manifests need an image encoder")
+    dimension = image_encoder.dimension if image_encoder else None
+    if str(destination).startswith("milvus:"):
+        from moreie.knowledge.stores.cluster import ClusterWriter
+
+        cluster = ClusterWriter(str(destination), dimension)
+        report = _build(cluster, sources, image_encoder, skip_bad, progress)
+        cluster.write_manifest(report.manifest)
+        return report
+    destination = Path(destination)
+    if destination.exists():
+        raise KnowledgeCorpusError(f"{destination}: already exists; remove it or choose another name")
     unfinished = destination.with_name(destination.name + ".partial")
     if unfinished.exists():
         log.warning("%s: left by a build that was cut off; starting over", unfinished)
@@ -94,14 +104,18 @@ def build_corpus(
 
     from moreie.knowledge.stores.embedded import EmbeddedWriter
 
-    writer = EmbeddedWriter(unfinished, image_encoder.dimension if image_encoder else None)
+    report = _build(EmbeddedWriter(unfinished, dimension), sources, image_encoder, skip_bad, progress)
+    write_manifest(unfinished, report.manifest)
+    os.replace(unfinished, destination)
+    return report
+
+
+def _build(
+    writer: StoreWriter, sources: Sources, image_encoder: ImageEncoder | None, skip_bad: bool, progress: Progress
+) -> BuildReport:
     build = _Build(writer, image_encoder, skip_bad, progress)
     records = build.run(sources)
-    manifest = build.manifest(records, writer.finish())
-    write_manifest(unfinished, manifest)
-    os.replace(unfinished, destination)
-    build.report.manifest = manifest
-    return build.report
+    return BuildReport(build.manifest(records, writer.finish()), build.skipped)
 
 
 class _Build:
@@ -113,7 +127,7 @@ class _Build:
         self.writer, self.image_encoder = writer, image_encoder
         self.skip_bad, self.progress = skip_bad, progress
         self.counts = _Counts()
-        self.report = BuildReport()
+        self.skipped: list[str] = []
         self.digest = hashlib.sha256()
         self.introductions: dict[str, int] = {}
 
@@ -133,15 +147,15 @@ class _Build:
         return records
 
     def _read(self, reader: Callable[..., Iterator[Article]], path: Path) -> Iterator[Article]:
-        on_bad = self.report.skipped.append
+        on_bad = self.skipped.append
         return reader(path, (lambda bad: on_bad(str(bad))) if self.skip_bad else None, partial(self.progress, path))
 
     def _record(self, kind: Any, path: Path, add: Callable[[], int]) -> SourceRecord:
         if not path.is_file():
             raise SourceError(f"{path}: no such file")
-        before = len(self.report.skipped)
+        before = len(self.skipped)
         items = add()
-        skipped = len(self.report.skipped) - before
+        skipped = len(self.skipped) - before
         return SourceRecord(kind=kind, name=path.name, bytes=path.stat().st_size, items=items, skipped=skipped)
 
     def _add_articles(self, articles: Iterable[Article]) -> int:
@@ -185,7 +199,7 @@ class _Build:
         from moreie.knowledge.sources.images import read_image_manifest
 
         before = self.counts.images
-        entries = read_image_manifest(path, root, lambda bad: self.report.skipped.append(str(bad)))
+        entries = read_image_manifest(path, root, lambda bad: self.skipped.append(str(bad)))
         for batch in _batches(entries, IMAGES_PER_BATCH):
             self._add_images(batch)
             self.progress(path, len(batch))
@@ -200,12 +214,12 @@ class _Build:
             if passage is None:
                 passage = self.introductions.get(f"title:{entry.title}")
             if passage is None:
-                self.report.skipped.append(f"{entry.file}: no article {entry.title!r} in the corpus")
+                self.skipped.append(f"{entry.file}: no article {entry.title!r} in the corpus")
                 continue
             try:
                 kept.append((entry, passage, load_image(entry.path)))
             except ImageError as problem:
-                self.report.skipped.append(str(problem))
+                self.skipped.append(str(problem))
         if not kept or self.image_encoder is None:
             return
         vectors = self.image_encoder.encode([picture for _, _, picture in kept])

@@ -135,8 +135,8 @@ class Recipe(Section):
 
     @property
     def members(self) -> tuple[str, ...]:
-        """Names of the experts in the mixture."""
-        return self.mixture or tuple(expert.name for expert in self.experts)
+        """Names of the experts in the mixture, in the order of `experts`."""
+        return tuple(e.name for e in self.experts if e.name in self.mixture or not self.mixture)
 
 
 def load_recipe(path: Path) -> Recipe:

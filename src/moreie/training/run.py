@@ -233,16 +233,21 @@ def fit_mixture(recipe: Recipe, folder: Path, split: Split) -> tuple[Mixture[Any
 
 
 def load_members(recipe: Recipe, folder: Path) -> list[Any]:
-    """The mixture's experts, encoders shared where they are the same.
+    """The mixture's experts; see `load_experts`."""
+    return [e for e in load_experts(recipe, folder) if e.spec.name in recipe.members]
+
+
+def load_experts(recipe: Recipe, folder: Path) -> list[Any]:
+    """The experts of a recipe in its order, encoders shared where they are the same.
 
     Raises:
         MoreieError: an expert has not been trained yet.
     """
     pool = EncoderPool(default_device())
-    for name in recipe.members:
-        if not (folder / name / CONFIG_FILE).exists():
-            raise MoreieError(f"{folder / name}: not trained yet; run `moreie train` first")
-    return [load_expert(KINDS[recipe.task], folder / name, pool) for name in recipe.members]
+    for expert in recipe.experts:
+        if not (folder / expert.name / CONFIG_FILE).exists():
+            raise MoreieError(f"{folder / expert.name}: not trained yet; run `moreie train` first")
+    return [load_expert(KINDS[recipe.task], folder / expert.name, pool) for expert in recipe.experts]
 
 
 def cross_validated_weights(recipe: Recipe, data: GateData) -> Tensor:

@@ -1,0 +1,154 @@
+"""The HTTP service: `/v1/extract`, `/v1/extract/batch`, `/v1/retrieve`, `/health`, and the evidence page at `/`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
+from fastapi.responses import HTMLResponse, JSONResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile as FormFile
+
+from moreie import __version__
+from moreie.datasets import post_from_text
+from moreie.errors import MoreieError
+from moreie.extractor import Extractor
+from moreie.rendering.html import Shown, page
+from moreie.schema import Extraction
+
+BODY_LIMIT = 20 * 2**20
+BATCH_LIMIT = 64
+TEXT_LIMIT = 200_000
+
+
+class PostBody(BaseModel):
+    """A post without a picture; pictures come as multipart forms."""
+
+    model_config = ConfigDict(extra="forbid")
+    text: str = Field(max_length=TEXT_LIMIT)
+    id: str = "post"
+
+
+class BatchBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    posts: list[PostBody] = Field(min_length=1, max_length=BATCH_LIMIT)
+
+
+def create_app(extractor: Extractor) -> FastAPI:
+    """The application over one extractor. Nothing that a client sends is ever fetched or kept."""
+    app = FastAPI(title="moreie", version=__version__, description="Entities and relations with their evidence.")
+    form = Environment(loader=PackageLoader("moreie.serving"), autoescape=True, undefined=StrictUndefined)
+
+    @app.middleware("http")
+    async def _limit(request: Request, call_next: Any) -> Any:
+        # A body without a declared length could grow without bound, so it is not taken.
+        length = request.headers.get("content-length", "")
+        if request.method == "POST" and not length.isdigit():
+            return JSONResponse({"detail": "a content-length is needed"}, status_code=411)
+        if length.isdigit() and int(length) > BODY_LIMIT:
+            return JSONResponse({"detail": f"more than {BODY_LIMIT:,} bytes"}, status_code=413)
+        return await call_next(request)
+
+    @app.exception_handler(MoreieError)
+    async def _clear(request: Request, problem: MoreieError) -> JSONResponse:
+        return JSONResponse({"detail": str(problem)}, status_code=422)
+
+    @app.get("/health")
+    def health() -> dict[str, str | None]:
+        """Answers once the model is loaded."""
+        corpus = extractor.corpus.version if extractor.corpus else None
+        return {"status": "ok", "model": extractor.name, "corpus": corpus, "version": __version__}
+
+    @app.post("/v1/extract")
+    async def extract(request: Request) -> dict[str, Any]:
+        """One post: JSON `{"text": …}`, or a multipart form with `text` and a file `image`."""
+        kind = request.headers.get("content-type", "").partition(";")[0]
+        if kind == "application/json":
+            body = _parsed(PostBody, await request.body())
+            return (await _run(extractor, body.text, body.id, None, "")).to_dict()
+        if kind == "multipart/form-data":
+            async with request.form(max_files=1, max_fields=8) as fields:
+                text, image = fields.get("text", ""), fields.get("image")
+                if not isinstance(text, str) or isinstance(image, str):
+                    raise HTTPException(422, "text must be a field, image a file")
+                data, name = await _read(image)
+                return (await _run(extractor, text, str(fields.get("id", "post")), data, name)).to_dict()
+        raise HTTPException(415, "send application/json or multipart/form-data")
+
+    @app.post("/v1/extract/batch")
+    def extract_batch(body: BatchBody) -> dict[str, Any]:
+        """Up to 64 posts in one batch, answered in their order."""
+        posts = [post_from_text(row.text, id=row.id) for row in body.posts]
+        return {"extractions": [e.to_dict() for e in extractor.extract_batch(posts)]}
+
+    @app.post("/v1/retrieve")
+    def retrieve(body: PostBody) -> dict[str, Any]:
+        """The text evidence of a post."""
+        if extractor.text_retriever is None:
+            raise HTTPException(409, "the service has no knowledge corpus")
+        found = extractor.text_retriever.retrieve([post_from_text(body.text, id=body.id)])[0]
+        return {"evidence": [e.to_dict() for e in found.evidence], "warnings": list(found.warnings)}
+
+    @app.get("/", response_class=HTMLResponse)
+    def start() -> str:
+        return form.get_template("form.html.j2").render(text="", answer="")
+
+    @app.post("/", response_class=HTMLResponse)
+    async def answer(
+        text: Annotated[str, Form(max_length=TEXT_LIMIT)] = "", image: Annotated[UploadFile | None, File()] = None
+    ) -> str:
+        data, name = await _read(image)
+        with _picture(data) as path:
+            extraction = await run_in_threadpool(extractor.extract, post_from_text(text, id="post", image=path))
+            extraction = replace(extraction, warnings=_renamed(extraction, path, name))
+            shown = page([Shown(extraction)], extractor.corpus, title="Your post")
+        return form.get_template("form.html.j2").render(text=text, answer=shown)
+
+    return app
+
+
+def _parsed(kind: type[PostBody], body: bytes) -> PostBody:
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as problem:
+        raise HTTPException(
+            422, problem.errors(include_url=False, include_context=False, include_input=False)
+        ) from None
+
+
+async def _read(image: FormFile | UploadFile | None) -> tuple[bytes | None, str]:
+    if image is None or not image.filename:
+        return None, ""
+    return await image.read(), PurePosixPath(image.filename.replace("\\", "/")).name
+
+
+@contextmanager
+def _picture(data: bytes | None) -> Iterator[Path | None]:
+    """The uploaded bytes as a file for as long as they are needed."""
+    if data is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="moreie-") as folder:
+        path = Path(folder) / "picture"
+        path.write_bytes(data)
+        yield path
+
+
+async def _run(extractor: Extractor, text: str, id: str, data: bytes | None, name: str) -> Extraction:
+    if len(text) > TEXT_LIMIT:
+        raise HTTPException(422, f"text is longer than {TEXT_LIMIT:,} characters")
+    with _picture(data) as path:
+        extraction = await run_in_threadpool(extractor.extract, post_from_text(text, id=id, image=path))
+    return replace(extraction, image=Path(name) if path else None, warnings=_renamed(extraction, path, name))
+
+
+def _renamed(extraction: Extraction, path: Path | None, name: str) -> tuple[str, ...]:
+    """The warnings with the client's name for the picture, not the service's."""
+    return tuple(w.replace(str(path), name) for w in extraction.warnings) if path else extraction.warnings

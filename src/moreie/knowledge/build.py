@@ -246,7 +246,10 @@ class _Build:
             images=self.counts.images,
             sources=tuple(records),
             image_encoder=ImageEncoderRecord(
-                name=encoder.name, fingerprint=encoder.fingerprint, dimension=encoder.dimension
+                # Where the folder lies means nothing to another machine; the fingerprint tells encoders apart.
+                name=Path(encoder.name).name if Path(encoder.name).is_dir() else encoder.name,
+                fingerprint=encoder.fingerprint,
+                dimension=encoder.dimension,
             )
             if encoder and self.counts.images
             else None,

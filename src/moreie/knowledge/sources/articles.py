@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -128,8 +128,6 @@ def open_text(path: Path, progress: Progress | None = None) -> Iterator[io.TextI
     """UTF-8 lines of a plain, gzip, bzip2 or Zstandard file; `progress` hears the compressed bytes read."""
     import bz2
 
-    import zstandard
-
     if not path.is_file():
         raise SourceError(f"{path}: no such file")
     with path.open("rb", buffering=0) as file, io.BufferedReader(_Counting(file, progress), 1 << 20) as raw:
@@ -139,34 +137,49 @@ def open_text(path: Path, progress: Progress | None = None) -> Iterator[io.TextI
         elif path.suffix == ".bz2":
             stream = bz2.BZ2File(raw)
         elif path.suffix == ".zst":
-            stream = _Zstandard(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True), path)
+            stream = io.BufferedReader(_Zstandard(raw), 1 << 20)
         else:
             stream = raw
         with io.TextIOWrapper(stream, encoding="utf-8") as text:  # type: ignore[type-var]
             yield text
 
 
-class _Zstandard(io.BufferedIOBase):
-    """A Zstandard stream that notices when its file is cut off, which the library's own reader passes over."""
+class _Zstandard(io.RawIOBase):
+    """Zstandard frames one after another; unlike the library's reader it notices when the last one is cut off."""
 
-    def __init__(self, reader: IO[bytes], path: Path):
-        self.reader, self.path = reader, path
-        self.tail = b""
+    def __init__(self, source: io.BufferedReader[Any]):
+        self.source = source
+        self.data = b""
+        self.position = 0
+        self.frame: Any = None
 
     def readable(self) -> bool:
         return True
 
-    def read1(self, size: int = -1) -> bytes:
+    def _more(self) -> bytes:
         import zstandard
 
-        try:
-            data = self.reader.read(size if size > 0 else 1 << 20)
-        except zstandard.ZstdError as problem:
-            raise OSError(str(problem)) from problem
-        self.tail = data[-1:] or self.tail
-        if not data and self.tail not in (b"\n", b"}", b""):
-            raise EOFError("compressed data ends in the middle of a line")
-        return data
+        while True:
+            unused = b""
+            if self.frame is not None and self.frame.eof:
+                unused, self.frame = self.frame.unused_data, None
+            block = unused or self.source.read1(1 << 18)
+            if not block:
+                if self.frame is not None:
+                    raise EOFError("compressed data ends before its end mark")
+                return b""
+            if self.frame is None:
+                self.frame = zstandard.ZstdDecompressor().decompressobj()
+            try:
+                if data := bytes(self.frame.decompress(block)):
+                    return data
+            except zstandard.ZstdError as problem:
+                raise OSError(str(problem)) from problem
 
-    def read(self, size: int | None = -1) -> bytes:
-        return self.read1(size or -1)
+    def readinto(self, buffer: Any) -> int:
+        if self.position == len(self.data):
+            self.data, self.position = self._more(), 0
+        part = self.data[self.position : self.position + len(buffer)]
+        buffer[: len(part)] = part
+        self.position += len(part)
+        return len(part)

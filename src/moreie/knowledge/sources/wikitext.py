@@ -61,6 +61,7 @@ _MONTHS = (
 )
 _PICTURE = regex.compile(r"\.(jpe?g|png|gif|tiff?|webp|svg)$", regex.IGNORECASE)
 _SPACES = regex.compile(r"[ \t\u00a0]+")
+_QUOTES = regex.compile(r"''+")
 _EMPTY_BRACKETS = regex.compile(r"\s?\(\s*[;,:\s]*\)")
 
 
@@ -264,7 +265,7 @@ def _tidy(text: str, links: list[Link]) -> tuple[str, list[Link]]:
 
 
 def _plain(code: Wikicode) -> str:
-    return " ".join(code.strip_code().split())
+    return " ".join(_QUOTES.sub("", code.strip_code()).split())
 
 
 def _entity(node: HTMLEntity) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -255,8 +256,7 @@ class ClusterReader:
             return {}
         rows = self._client.query(
             self._collection(IMAGES),
-            filter="file in {files}",
-            filter_params={"files": sorted(set(files))},
+            filter=f"file in {json.dumps(sorted(set(files)), ensure_ascii=False)}",
             output_fields=["file", "thumbnail"],
         )
         return {row["file"]: base64.b64decode(row["thumbnail"]) for row in rows}

@@ -6,6 +6,7 @@ stemming, no stop words.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -77,9 +78,11 @@ class EmbeddedWriter:
 
     def finish(self) -> dict[str, int]:
         tables = [t for t in (self._passages, self._sentences, self._images) if t is not None]
-        for table in tables:
-            # Batches written one by one are compacted; nobody reads their old versions yet.
-            table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+        with warnings.catch_warnings():
+            # Batches written one by one are compacted. The library warns of readers; nobody reads a corpus yet unbuilt.
+            warnings.filterwarnings("ignore", message="optimize")
+            for table in tables:
+                table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
         if self._sentences.count_rows():
             full_text = FTS(base_tokenizer="simple", with_position=False, stem=False, remove_stop_words=False)
             self._sentences.create_index("sentence", config=full_text)

@@ -26,7 +26,8 @@ def post_query(post: Post) -> str:
     for word in (w.text for w in post.words):
         if word.startswith("http") or not (_WORDLIKE.search(word) or _HAS_IDEOGRAPH.search(word)):
             continue
-        if word.lower() in ENGLISH_STOP_WORDS or word in ("RT", "amp"):
+        acronym = len(word) > 1 and word.isupper()  # UN and US are no function words
+        if word in ("RT", "amp") or (word.lower() in ENGLISH_STOP_WORDS and not acronym):
             continue
         parts = split_case(word)
         content.append(word if len(parts) == 1 else f"{word} {' '.join(parts)}")

@@ -1,0 +1,82 @@
+"""Recipes: what is wrong with one is said before the first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from moreie.errors import RecipeError
+from moreie.training.recipe import load_recipe
+
+
+@pytest.fixture
+def content(data: Path, tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "posts.txt").write_text((data / "twitter2017-sample.txt").read_text())
+    files = {"posts": "posts.txt"}
+    return {
+        "task": "ner",
+        "output": "runs",
+        "encoder": "some/encoder",
+        "data": {"train": files, "validation": files},
+        "experts": [{"name": "baseline"}],
+    }
+
+
+def write(content: dict[str, Any], folder: Path) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_paths_start_at_the_recipe_and_hub_ids_stay(content: dict[str, Any], tmp_path: Path) -> None:
+    recipe = load_recipe(write({**content, "seeds": 3}, tmp_path))
+    assert recipe.output == tmp_path / "runs"
+    assert recipe.data.train.posts == tmp_path / "posts.txt"
+    assert recipe.encoder == "some/encoder"
+    assert recipe.seeds == (3,)
+    assert recipe.members == ("baseline",)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"encodre": "x"}, "encodre: unknown key; is it misspelt"),
+        ({"training": {"epochz": 3}}, "training.epochz: unknown key"),
+        ({"training": {"epochs": 0}}, "training.epochs"),
+        ({"task": "nerd"}, "task"),
+        ({"experts": []}, "experts"),
+        ({"experts": [{"name": "a"}, {"name": "a"}]}, "two experts share a name"),
+        ({"experts": [{"name": "t", "view": {"retriever": "text"}}]}, "evidence has no such file"),
+        ({"experts": [{"name": "a", "start_from": "b"}]}, "not an expert above it"),
+        ({"mixture": ["nobody"]}, "nobody"),
+    ],
+)
+def test_what_is_wrong_is_named(content: dict[str, Any], tmp_path: Path, change: dict[str, Any], problem: str) -> None:
+    with pytest.raises(RecipeError, match=problem):
+        load_recipe(write({**content, **change}, tmp_path))
+
+
+def test_files_that_are_not_there(content: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no such recipe"):
+        load_recipe(tmp_path / "none.yaml")
+    (tmp_path / "posts.txt").unlink()
+    with pytest.raises(RecipeError, match=r"posts\.txt is not there"):
+        load_recipe(write(content, tmp_path))
+    (tmp_path / "recipe.yaml").write_text("a: [1")
+    with pytest.raises(RecipeError, match="not readable as YAML"):
+        load_recipe(tmp_path / "recipe.yaml")
+
+
+def test_the_recipes_of_the_project_name_known_keys() -> None:
+    folder = Path(__file__).parents[2] / "experiments" / "recipes"
+    paths = sorted(folder.glob("*.yaml"))
+    assert paths
+    for path in paths:
+        try:
+            load_recipe(path)
+        except RecipeError as problem:
+            # The data sets themselves are not part of the project.
+            assert "is not there" in str(problem)  # noqa: PT017

@@ -1,0 +1,196 @@
+"""Whole runs on a few posts with a tiny encoder: train, resume, repeat, evaluate, keep, load."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from moreie.datasets import read_posts
+from moreie.errors import MoreieError
+from moreie.evaluation.report import write_report
+from moreie.evaluation.run import MIXTURE, evaluate_seed, load_predictions
+from moreie.evaluation.summary import read_summary, record
+from moreie.knowledge.corpus import KnowledgeCorpus
+from moreie.models.expert import EncoderPool
+from moreie.models.mixture import load_mixture
+from moreie.retrieval.cache import EvidenceHeader, save_evidence
+from moreie.retrieval.text import CaptionRetriever, TextRetriever
+from moreie.training.data import hold_out, load_split
+from moreie.training.features import relation_examples
+from moreie.training.recipe import Recipe, load_recipe
+from moreie.training.run import train_recipe
+
+
+def recipe_file(folder: Path, encoder: Path, data: Path, corpus: Path, **change: Any) -> Path:
+    task = change.get("task", "ner")
+    posts = data / ("twitter2017-sample.txt" if task == "ner" else "mnre-sample.txt")
+    folder.mkdir(parents=True, exist_ok=True)
+    read = read_posts(posts)
+    opened = KnowledgeCorpus.open(corpus)
+    captioned = [replace(p, caption=p.text) for p in read]
+    for name, rows in (
+        ("text", TextRetriever(opened, 3).retrieve(read)),
+        ("image", CaptionRetriever(opened, 3).retrieve(captioned)),
+    ):
+        header = EvidenceHeader(retriever=name, query="post", k=3, corpus=opened.version, posts=len(read))
+        save_evidence(folder / f"{name}.jsonl.zst", header, read, [r.evidence for r in rows])
+    files = {"posts": str(posts), "evidence": {"text": "text.jsonl.zst", "image": "image.jsonl.zst"}}
+    content = {
+        "task": "ner",
+        "output": "runs",
+        "encoder": str(encoder),
+        "adapter": {"rank": 4, "alpha": 8},
+        "data": {"train": files, "validation": files, "test": files},
+        "experts": [
+            {"name": "baseline"},
+            {"name": "text", "start_from": "baseline", "view": {"retriever": "text", "budget": 64, "form": "sentence"}},
+            {"name": "image", "view": {"retriever": "image", "budget": 64, "form": "lead", "passage_limit": 20}},
+        ],
+        "training": {"epochs": 2, "batch_size": 4, "learning_rate": 5e-3, "precision": "fp32"},
+        "mixture": ["text", "image"],
+        "gate": {"folds": 2},
+        **change,
+    }
+    path = folder / "tiny-ner.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, tiny_encoder_folder: Path, data: Path, small_corpus: Path
+) -> tuple[Path, Recipe]:
+    path = recipe_file(tmp_path_factory.mktemp("ner"), tiny_encoder_folder, data, small_corpus)
+    recipe = load_recipe(path)
+    train_recipe(recipe)
+    return path, recipe
+
+
+def test_checkpoints_are_safetensors_and_json(trained: tuple[Path, Recipe]) -> None:
+    _, recipe = trained
+    files = {p.suffix for p in recipe.output.rglob("*") if p.is_file()}
+    assert files == {".safetensors", ".json"}
+
+
+def test_a_trained_run_is_evaluated_recorded_and_reported(trained: tuple[Path, Recipe], tmp_path: Path) -> None:
+    path, recipe = trained
+    evaluation = evaluate_seed(recipe, "validation", 1)
+    assert list(evaluation.predictions)[:3] == ["baseline", "text", "image"]
+    assert evaluation.gate.sum(1) == pytest.approx(torch.ones(len(evaluation.ids)))
+    assert [len(c) for c in evaluation.confidences] == [len(p) for p in evaluation.predictions[MIXTURE]]
+    record(tmp_path, path, recipe, "validation", [evaluation])
+    rows = read_summary(tmp_path)
+    fields = {"dataset", "split", "task", "variant", "encoder", "seeds", "f1", "mean", "std", "command", "predictions"}
+    assert fields | {"p_value_vs_baseline"} <= set(json.loads((tmp_path / "summary.json").read_text())[0])
+    assert {r.variant for r in rows} >= {"baseline", "text", "image", "mixture"}
+    kept = load_predictions(tmp_path / rows[0].predictions[0], "ner", 1)
+    for row in rows:
+        assert round(kept.scores(row.variant)["micro"].f1, 2) == row.f1[0], "scores come back from the predictions"
+    record(tmp_path, path, recipe, "validation", [evaluation])
+    assert len(read_summary(tmp_path)) == len(rows), "the same result is kept once"
+    written = write_report(tmp_path, tmp_path / "results.md")
+    assert "| mixture |" in written[0].read_text()
+    assert written[1].read_text().lstrip().startswith("<?xml")
+    with pytest.raises(MoreieError, match="no results"):
+        write_report(tmp_path / "none", tmp_path / "results.md")
+
+
+def test_what_is_trained_is_kept(trained: tuple[Path, Recipe]) -> None:
+    _, recipe = trained
+    said: list[str] = []
+    before = (recipe.output / "seed-1" / "text" / "head.safetensors").read_bytes()
+    train_recipe(recipe, said.append)
+    assert sum("trained before" in line for line in said) == 3
+    assert (recipe.output / "seed-1" / "text" / "head.safetensors").read_bytes() == before
+
+
+def test_the_same_seed_gives_the_same_weights_also_after_a_kill(
+    trained: tuple[Path, Recipe], tmp_path: Path, tiny_encoder_folder: Path, data: Path, small_corpus: Path
+) -> None:
+    _, recipe = trained
+    path = recipe_file(
+        tmp_path, tiny_encoder_folder, data, small_corpus, experts=[{"name": "baseline"}], mixture=["baseline"]
+    )
+    command = [sys.executable, "-m", "moreie", "train", str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoints = tmp_path / "runs" / "seed-1" / "baseline" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not any(checkpoints.glob("checkpoint-*/trainer_state.json")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (
+        load_file(folder / "seed-1" / "baseline" / "adapter.safetensors")
+        for folder in (recipe.output, tmp_path / "runs")
+    )
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], msg=name)
+
+
+def test_relations_are_trained_with_a_held_out_gate(
+    tmp_path: Path, tiny_encoder_folder: Path, data: Path, small_corpus: Path
+) -> None:
+    path = recipe_file(
+        tmp_path,
+        tiny_encoder_folder,
+        data,
+        small_corpus,
+        task="re",
+        gate={"held_out": 0.4, "folds": 2},
+        adapter=None,
+        training={"epochs": 1, "batch_size": 4, "precision": "fp32"},
+    )
+    recipe = load_recipe(path)
+    train_recipe(recipe)
+    evaluation = evaluate_seed(recipe, "validation", 1)
+    assert len(evaluation.ids) == len(evaluation.predictions[MIXTURE]) > 5
+    assert 0 <= evaluation.accuracy(MIXTURE) <= 100
+    mixture = load_mixture(recipe.output / "seed-1", EncoderPool())
+    assert mixture.names == ("text", "image")
+
+
+def test_posts_of_one_text_are_held_out_together(data: Path) -> None:
+    recipe_split = load_split(_files(data / "mnre-sample.txt"))
+    fit, held = hold_out(recipe_split, 0.5)
+    assert len(fit.posts) + len(held.posts) == len(recipe_split.posts)
+    assert not {p.text for p in fit.posts} & {p.text for p in held.posts}
+
+
+def _files(path: Path) -> Any:
+    from moreie.training.recipe import SplitFiles
+
+    return SplitFiles(posts=path)
+
+
+def test_an_unknown_relation_label_is_named(data: Path, tiny_encoder_folder: Path) -> None:
+    from moreie.encoders.text import TextEncoder
+    from moreie.models.assembly import View
+    from moreie.models.expert import ExpertSpec
+    from moreie.models.relation import RelationExpert
+
+    posts = read_posts(data / "mnre-sample.txt")
+    spec = ExpertSpec(task="re", name="x", labels=("None",), view=View(None), encoder="tiny")
+    expert = RelationExpert(spec, TextEncoder.from_pretrained(tiny_encoder_folder))
+    with pytest.raises(MoreieError, match=r"relation label .* is unknown; known are None"):
+        relation_examples(expert, posts, [()] * len(posts))
+
+
+def test_a_missing_training_is_named(tmp_path: Path, tiny_encoder_folder: Path, data: Path, small_corpus: Path) -> None:
+    recipe = load_recipe(recipe_file(tmp_path, tiny_encoder_folder, data, small_corpus))
+    with pytest.raises(MoreieError, match="not trained yet"):
+        evaluate_seed(recipe, "validation", 1)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from moreie.extractor import Extractor
 
 DATA = Path(__file__).parent / "data"
 
@@ -57,3 +61,11 @@ def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     destination = tmp_path_factory.mktemp("corpus") / "small"
     build_corpus(destination, Sources(articles=(DATA / "articles.jsonl",)))
     return destination
+
+
+@pytest.fixture(scope="session")
+def extractor() -> Extractor:
+    """The model, the image encoder and the corpus that ship with the package."""
+    from moreie.extractor import Extractor
+
+    return Extractor.from_pretrained()

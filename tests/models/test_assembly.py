@@ -65,8 +65,15 @@ def test_budget_holds_and_everything_is_counted(
     assert one.used + one.dropped == len(texts)
 
 
-def test_a_post_alone_over_the_budget_is_an_error_naming_it(encoder: TextEncoder) -> None:
-    post = post_from_text("Donald Trump " * 50, id="long-one")
+def test_a_post_is_never_cut_for_the_budget(encoder: TextEncoder) -> None:
+    post = post_from_text("Donald Trump " * 20, id="p")
+    (one,) = assemble_posts(encoder, [post], [evidence("short.")], View("text", budget=32))
+    assert len(one.anchors) == 40
+    assert (one.used, one.dropped) == (0, 1)
+
+
+def test_a_post_longer_than_the_encoder_is_an_error_naming_it(encoder: TextEncoder) -> None:
+    post = post_from_text("Donald Trump " * encoder.max_length, id="long-one")
     with pytest.raises(MoreieError, match=r"post long-one: .* sub-tokens"):
         assemble_posts(encoder, [post], [()], View(None, budget=32))
 

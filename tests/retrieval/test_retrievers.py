@@ -43,7 +43,10 @@ def test_any_text_makes_a_query(text: str) -> None:
 
 
 def test_text_retrieval_ranks_paragraphs(demo: KnowledgeCorpus) -> None:
-    posts = [post_from_text("Frederic Edwin Church and his painting of the Andes", id="1"), post_from_text("😀", id="2")]
+    posts = [
+        post_from_text("Frederic Edwin Church and his painting of the Andes", id="1"),
+        post_from_text("😀", id="2"),
+    ]
     found, nothing = TextRetriever(demo, 5).retrieve(posts)
     assert "The Heart of the Andes" in {e.passage.title for e in found.evidence}
     assert [e.rank for e in found.evidence] == [1, 2, 3, 4, 5]

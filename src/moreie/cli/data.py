@@ -28,9 +28,9 @@ def check(
         from moreie.datasets.published import published_count
         from moreie.errors import DataFormatError
 
-        table = Table()
+        table = Table(padding=0)
         for heading in ("file", "posts", "published", "words", "mentions", "relations", "pictures", "bad lines"):
-            table.add_column(heading)
+            table.add_column(heading, overflow="fold", no_wrap=heading not in ("file", "mentions", "relations"))
         bad: list[DataFormatError] = []
         for path in paths:
             before = len(bad)

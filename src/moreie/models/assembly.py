@@ -32,7 +32,8 @@ class View:
     """An expert's view of the evidence.
 
     `retriever` is the kind of evidence the expert reads, None for the baseline expert that reads none. `budget`
-    counts all sub-tokens of the input. `passage_limit` bounds one passage, None for no bound but the budget.
+    counts all sub-tokens of the input: a post is never cut, and evidence is added while the budget lasts (none where
+    the post alone exceeds it). `passage_limit` bounds one passage, None for no bound but the budget.
     """
 
     retriever: str | None
@@ -113,7 +114,7 @@ def assemble_posts(
     """NER inputs: anchors are the first sub-token of each of the post's words.
 
     Raises:
-        MoreieError: a post alone exceeds the budget (cut it first: `models.windows`).
+        MoreieError: a post alone exceeds what the encoder can read (cut it first: `models.windows`).
     """
     words = encoder.word_subtokens([[w.text for w in post.words] for post in posts])
     found = _evidence_tokens(encoder, evidence, view, passages)
@@ -175,9 +176,10 @@ def _join(
 ) -> Assembled:
     frame = encoder.framed([])
     lead = encoder.framed([-1]).index(-1)
-    room = min(budget, encoder.max_length) - len(frame)
-    if len(ids) > room:
-        raise MoreieError(f"post {post_id}: {len(ids)} sub-tokens, more than the {room} that fit the encoder")
+    limit = encoder.max_length - len(frame)
+    if len(ids) > limit:
+        raise MoreieError(f"post {post_id}: {len(ids)} sub-tokens, more than the {limit} that fit the encoder")
+    room = min(budget - len(frame), limit)
     (separator,) = encoder.marker_ids(SEPARATOR)
     used = dropped = 0
     for passage in passages:

@@ -1,0 +1,165 @@
+"""The commands as a user types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from moreie.cli.app import app
+from moreie.shipped import DEMO_POSTS
+
+runner = CliRunner()
+COMMANDS = [
+    [],
+    ["extract"],
+    ["retrieve"],
+    ["train"],
+    ["evaluate"],
+    ["report"],
+    ["serve"],
+    ["demo"],
+    ["data", "check"],
+    ["corpus", "build"],
+    ["corpus", "info"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c) or "moreie")
+def test_help_has_examples(command: list[str]) -> None:
+    done = runner.invoke(app, [*command, "--help"])
+    assert done.exit_code == 0
+    assert "Usage" in done.output
+    if command:
+        assert "Example" in done.output
+
+
+def test_help_and_import_load_nothing_heavy() -> None:
+    code = (
+        "import sys, moreie, moreie.cli.app\n"
+        "from typer.testing import CliRunner\n"
+        "assert CliRunner().invoke(moreie.cli.app.app, ['--help']).exit_code == 0\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'lancedb', 'faiss', 'sklearn', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_version() -> None:
+    from moreie import __version__
+
+    assert runner.invoke(app, ["--version"]).output.strip() == __version__
+
+
+def test_extract_prints_json(tmp_path: Path) -> None:
+    done = runner.invoke(app, ["extract", "--text", "Angela Merkel visits Paris", "--json"])
+    assert done.exit_code == 0, done.output
+    row = json.loads(done.stdout)
+    assert {m["text"] for m in row["mentions"]} >= {"Angela Merkel", "Paris"}
+
+
+def test_extract_reads_a_file_and_writes_a_report(tmp_path: Path, data: Path) -> None:
+    report = tmp_path / "report.html"
+    posts = tmp_path / "posts.jsonl"
+    posts.write_text("".join((data / "posts.jsonl").read_text().splitlines(keepends=True)[:3]) + "{broken\n")
+    failed = runner.invoke(app, ["extract", "--input", str(posts)])
+    assert failed.exit_code == 2
+    assert "posts.jsonl:4" in failed.stderr
+    done = runner.invoke(app, ["extract", "--input", str(posts), "--skip-bad", "--json", "--html", str(report)])
+    assert done.exit_code == 0, done.output
+    assert len([json.loads(line) for line in done.stdout.splitlines()]) == 3
+    assert "posts.jsonl:4" in done.stderr
+    assert report.read_text().count("<article>") == 3
+
+
+def test_the_demo_runs(tmp_path: Path) -> None:
+    done = runner.invoke(app, ["demo", "--html", str(tmp_path / "demo.html")])
+    assert done.exit_code == 0, done.output
+    html = (tmp_path / "demo.html").read_text()
+    posts = [json.loads(line) for line in DEMO_POSTS.read_text().splitlines()]
+    assert len(posts) >= 8
+    assert html.count("<article>") == len(posts)
+    assert html.count("the post's picture") == sum("image" in p for p in posts)
+    assert "http://" not in html.replace("http://en.wikipedia", "") or 'src="http' not in html, "self-contained"
+    assert "gate (entities)" in done.stdout
+
+
+def test_retrieve_prints_a_table_and_json() -> None:
+    table = runner.invoke(app, ["retrieve", "--text", "The Heart of the Andes", "-k", "2"])
+    assert table.exit_code == 0
+    assert "text retriever" in table.stdout
+    picture = DEMO_POSTS.parent / "pictures" / "andes.jpg"
+    done = runner.invoke(app, ["retrieve", "--text", "Andes", "--image", str(picture), "-k", "3", "--json"])
+    evidence = json.loads(done.stdout)["evidence"]
+    assert {e["retriever"] for e in evidence} == {"text", "image"}
+    assert max(e["rank"] for e in evidence) == 3
+    first = next(e for e in evidence if e["retriever"] == "image")
+    assert first["title"] == "The Heart of the Andes"
+
+
+def test_evidence_of_a_file_is_kept(tmp_path: Path, data: Path) -> None:
+    target = tmp_path / "evidence.jsonl.zst"
+    command = ["retrieve", "--input", str(data / "twitter2017-sample.txt"), "--save", str(target)]
+    done = runner.invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert target.exists()
+    assert "without evidence" in done.stderr
+
+
+def test_a_corpus_is_built_and_described(tmp_path: Path, data: Path) -> None:
+    folder = tmp_path / "corpus"
+    done = runner.invoke(app, ["corpus", "build", str(folder), "--articles", str(data / "articles.jsonl")])
+    assert done.exit_code == 0, done.output
+    info = runner.invoke(app, ["corpus", "info", str(folder), "--json"])
+    articles = [line for line in (data / "articles.jsonl").read_text().splitlines() if line.strip()]
+    assert json.loads(info.stdout)["articles"] == len(articles)
+    again = runner.invoke(app, ["corpus", "build", str(folder), "--articles", str(data / "articles.jsonl")])
+    assert again.exit_code == 2
+    assert "corpus" in again.stderr
+
+
+def test_data_check_counts(data: Path) -> None:
+    done = runner.invoke(app, ["data", "check", str(data / "twitter2017-sample.txt"), str(data / "mnre-sample.txt")])
+    assert done.exit_code == 0
+    for shown in ("published", "mentions", "relations", "172", "193"):
+        assert shown in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command, said",
+    [
+        (["extract"], "either --text"),
+        (["extract", "--text", "x", "--corpus", "nowhere"], "nowhere"),
+        (["extract", "--text", "x", "--model", "nowhere"], "nowhere"),
+        (["extract", "--input", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["retrieve"], "give --text"),
+        (["train", "nowhere.yaml"], "nowhere.yaml"),
+        (["corpus", "info", "nowhere"], "nowhere"),
+        (["corpus", "build", "there", "--articles", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["corpus", "build", "there"], "no"),
+        (["data", "check", "nowhere.txt"], "nowhere.txt"),
+        (["report", "nowhere"], "nowhere"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_input_ends_with_a_clear_error(
+    command: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = runner.invoke(app, command)
+    assert done.exit_code == 2, done.output
+    assert said in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.output
+
+
+def test_a_misspelt_recipe_key_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("task: ner\noutputt: runs\n")
+    done = runner.invoke(app, ["train", str(path)])
+    assert done.exit_code == 2
+    assert "outputt" in done.stderr

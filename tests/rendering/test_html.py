@@ -1,0 +1,89 @@
+"""What users and knowledge wrote is shown as text, never run."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+from rich.console import Console
+
+from moreie.rendering.html import Shown, highlighted, page
+from moreie.rendering.terminal import render
+from moreie.schema import Evidence, Extraction, GateWeights, Mention, Passage, Relation
+
+EVIL = "<script>alert(1)</script> & \"Obama\" in <b onmouseover='x'>Paris</b> [red]markup[/red]"
+
+
+def extraction(**change: object) -> Extraction:
+    start = EVIL.index("Obama")
+    paris = EVIL.index("Paris")
+    passage = Passage(
+        id="1", article_id="1", title="<img src=x>", text=EVIL, introduction=True, sentence=EVIL, url="javascript:x()"
+    )
+    content = {
+        "id": "<i>id</i>",
+        "text": EVIL,
+        "mentions": (
+            Mention("PER", 0, 0, start, start + 5, 0.9),
+            Mention("LOC", 1, 1, paris, paris + 5, 0.8),
+        ),
+        "relations": (Relation(0, 1, "/per/loc/place_of_residence", 0.7),),
+        "evidence": (Evidence(passage, "text", 1, 3.5),),
+        "gate": GateWeights({"text": 0.6, "image": 0.4}),
+        "warnings": ("<b>careful</b>",),
+        "model": "m",
+        "corpus": None,
+        **change,
+    }
+    return Extraction(**content)  # type: ignore[arg-type]
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+
+def test_everything_foreign_is_escaped() -> None:
+    html = page([Shown(extraction(), note="<u>note</u>")], None, title="<title>")
+    parsed = Tags()
+    parsed.feed(html)
+    assert "script" not in parsed.tags
+    assert not {"u", "i"} & set(parsed.tags[: parsed.tags.index("mark")])
+    assert not [name for name, _ in parsed.attributes if name.startswith("on")]
+    assert "javascript:" not in html
+    assert "<img src=x>" not in html
+
+
+def test_mentions_are_marked_in_place() -> None:
+    marked = str(highlighted(extraction()))
+    assert '<mark class="per">Obama<small>PER 0.90</small></mark>' in marked
+    assert '<mark class="loc">Paris<small>LOC 0.80</small></mark>' in marked
+    assert "&lt;script&gt;" in marked
+
+
+def test_the_page_carries_its_pictures(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (900, 600), "teal").save(tmp_path / "p.png")
+    html = page([Shown(extraction(image=tmp_path / "p.png"))], None, title="t")
+    assert "data:image/jpeg;base64," in html
+    assert str(tmp_path) not in html
+    missing = page([Shown(extraction(image=tmp_path / "gone.png"))], None, title="t")
+    assert "data:image" not in missing
+
+
+def test_the_terminal_shows_text_as_it_is() -> None:
+    console = Console(record=True, width=200, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(render(extraction()))
+    shown = console.export_text()
+    assert "[red]markup[/red]" in shown
+    assert "Obama PER 0.90" in shown
+    assert "/per/loc/place_of_residence" in shown
+    assert "0.60" in shown
+    assert "careful" in shown

@@ -1,0 +1,131 @@
+"""The HTTP service with the real model behind it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+fastapi = pytest.importorskip("fastapi", reason="the serve extra is not installed")
+
+from fastapi.testclient import TestClient  # noqa: E402
+
+from moreie import Extractor  # noqa: E402
+from moreie.datasets import read_jsonl  # noqa: E402
+from moreie.serving.service import BATCH_LIMIT, BODY_LIMIT, create_app  # noqa: E402
+from moreie.shipped import DEMO_POSTS  # noqa: E402
+
+TEXT = "Barack Obama meets Angela Merkel in Berlin"
+
+
+@pytest.fixture(scope="module")
+def client(extractor: Extractor) -> Iterator[TestClient]:
+    with TestClient(create_app(extractor), raise_server_exceptions=False) as client:
+        yield client
+
+
+def test_health_names_model_and_corpus(client: TestClient, extractor: Extractor) -> None:
+    answer = client.get("/health").json()
+    assert answer["status"] == "ok"
+    assert answer["model"] == extractor.name
+    assert answer["corpus"]
+
+
+def test_json_extract(client: TestClient, extractor: Extractor) -> None:
+    answer = client.post("/v1/extract", json={"text": TEXT, "id": "7"})
+    assert answer.status_code == 200
+    row = answer.json()
+    assert row["id"] == "7"
+    assert row["mentions"] == json.loads(json.dumps(extractor.extract(TEXT).to_dict()["mentions"]))
+
+
+def test_multipart_with_a_photograph(client: TestClient) -> None:
+    post = read_jsonl(DEMO_POSTS)[0]
+    assert post.image is not None
+    files = {"image": ("../../andes.jpg", post.image.read_bytes(), "image/jpeg")}
+    row = client.post("/v1/extract", data={"text": post.text}, files=files).json()
+    images = [e for e in row["evidence"] if e["retriever"] == "image"]
+    assert images[0]["title"] == "The Heart of the Andes"
+    assert row["image"] == "andes.jpg", "a client's path is cut down to a name"
+
+
+def test_a_broken_picture_is_named_as_the_client_knows_it(client: TestClient) -> None:
+    files = {"image": ("mine.jpg", b"no picture", "image/jpeg")}
+    row = client.post("/v1/extract", data={"text": TEXT}, files=files).json()
+    (warning,) = [w for w in row["warnings"] if "not a picture" in w]
+    assert "mine.jpg" in warning
+    assert "moreie-" not in warning
+    assert row["mentions"]
+
+
+def test_a_batch_keeps_its_order(client: TestClient) -> None:
+    posts = [{"text": f"{name} visits Paris", "id": name} for name in ("Obama", "Merkel", "Messi")]
+    rows = client.post("/v1/extract/batch", json={"posts": posts}).json()["extractions"]
+    assert [r["id"] for r in rows] == ["Obama", "Merkel", "Messi"]
+
+
+def test_retrieve(client: TestClient) -> None:
+    answer = client.post("/v1/retrieve", json={"text": "Frederic Edwin Church"}).json()
+    assert answer["evidence"][0]["retriever"] == "text"
+    nothing = client.post("/v1/retrieve", json={"text": "😀"}).json()
+    assert nothing == {"evidence": [], "warnings": ["no text evidence found"]}
+
+
+@pytest.mark.parametrize(
+    "content, kind, status",
+    [
+        (b"{", "application/json", 422),
+        (b'{"txt": "x"}', "application/json", 422),
+        (b'{"text": 3}', "application/json", 422),
+        (b'{"text": "' + b"x" * 200_001 + b'"}', "application/json", 422),
+        (b"text=x", "text/plain", 415),
+        (b"", "", 415),
+    ],
+)
+def test_bad_bodies_get_a_clear_status(client: TestClient, content: bytes, kind: str, status: int) -> None:
+    answer = client.post(
+        "/v1/extract", content=content, headers={"content-type": kind, "content-length": str(len(content))}
+    )
+    assert answer.status_code == status
+    assert answer.json()["detail"]
+
+
+def test_an_oversized_body_is_refused_before_it_is_read(client: TestClient) -> None:
+    answer = client.post(
+        "/v1/extract",
+        content=b"{}",
+        headers={"content-type": "application/json", "content-length": str(BODY_LIMIT + 1)},
+    )
+    assert answer.status_code == 413
+
+
+def test_a_body_without_a_length_is_refused(client: TestClient) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b'{"text": "x"}'
+
+    assert client.post("/v1/extract", content=chunks()).status_code == 411
+
+
+def test_too_large_a_batch_is_refused(client: TestClient) -> None:
+    posts = [{"text": "x"}] * (BATCH_LIMIT + 1)
+    assert client.post("/v1/extract/batch", json={"posts": posts}).status_code == 422
+
+
+def test_the_page_escapes_what_it_is_given(client: TestClient) -> None:
+    assert "<form" in client.get("/").text
+    evil = "<script>alert(1)</script> Obama in </textarea><b>Berlin</b>"
+    html = client.post("/", data={"text": evil}, files={"image": ("", b"")}).text
+    assert "<script>" not in html
+    assert "</textarea><b>" not in html
+    assert "Obama" in html
+
+
+def test_parallel_clients_get_their_own_answers(client: TestClient) -> None:
+    def ask(i: int) -> tuple[int, str]:
+        return i, client.post("/v1/extract", json={"text": f"Obama visited Berlin {i}", "id": str(i)}).json()["text"]
+
+    with ThreadPoolExecutor(8) as pool:
+        for i, text in pool.map(ask, range(16)):
+            assert text == f"Obama visited Berlin {i}"

@@ -1,0 +1,274 @@
+"""Posts of every kind in, flagged answers out, with the shipped model, encoder and corpus."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from moreie import Extractor, KnowledgeCorpus
+from moreie.datasets import post_from_text, read_jsonl
+from moreie.encoders.images import ImageEncoder
+from moreie.errors import CheckpointError, KnowledgeCorpusError
+from moreie.schema import Extraction
+from moreie.shipped import DEMO_CORPUS, DEMO_POSTS, IMAGE_ENCODER, MODEL
+
+TEXT = "RT @AFP: Barack Obama meets Angela Merkel in Berlin  😀 before the UN summit"
+
+
+@pytest.fixture(scope="module")
+def answers(extractor: Extractor) -> dict[str, Extraction]:
+    return {e.id: e for e in extractor.extract_batch(read_jsonl(DEMO_POSTS))}
+
+
+def test_offsets_lie_in_the_users_own_text(answers: dict[str, Extraction], extractor: Extractor) -> None:
+    extraction = extractor.extract(TEXT)
+    found = {TEXT[m.start : m.end]: m.type for m in extraction.mentions}
+    assert found["Angela Merkel"] == "PER"
+    assert found["Berlin"] == "LOC"
+    for answer in answers.values():
+        for m in answer.mentions:
+            assert 0 <= m.start < m.end <= len(answer.text)
+            assert answer.text[m.start : m.end].strip() == answer.text[m.start : m.end]
+            assert 0 < m.confidence <= 1
+
+
+def test_gate_weights_sum_to_one_and_name_the_experts(answers: dict[str, Extraction], extractor: Extractor) -> None:
+    assert extractor.relations is not None
+    for answer in answers.values():
+        assert set(answer.gate.entities) == set(extractor.ner.names)
+        assert sum(answer.gate.entities.values()) == pytest.approx(1, abs=1e-5)
+        if answer.gate.relations:
+            assert set(answer.gate.relations) == set(extractor.relations.names)
+            assert sum(answer.gate.relations.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_relations_join_the_found_mentions(answers: dict[str, Extraction]) -> None:
+    relations = [(a, r) for a in answers.values() for r in a.relations]
+    assert relations, "no demo post has a relation"
+    for answer, r in relations:
+        assert r.head != r.tail
+        head, tail = answer.mentions[r.head], answer.mentions[r.tail]
+        first, second = r.type.split("/")[1:3]
+        assert (head.type or "").lower() == first, r
+        assert (tail.type or "").lower() == second, r
+        assert r.type != "None"
+    for answer in answers.values():
+        pairs = [frozenset((r.head, r.tail)) for r in answer.relations]
+        assert len(pairs) == len(set(pairs)), "at most one relation a pair"
+
+
+def test_the_photograph_finds_its_article(answers: dict[str, Extraction]) -> None:
+    def best(id: str) -> str:
+        return next(e.passage.title for e in answers[id].evidence if e.retriever == "image")
+
+    assert best("andes") == "The Heart of the Andes"
+    assert best("sobieski") == "John III Sobieski"
+    assert best("toledo") == "View of Toledo"
+
+
+def test_evidence_comes_from_both_retrievers_in_rank_order(answers: dict[str, Extraction]) -> None:
+    evidence = answers["andes"].evidence
+    assert {e.retriever for e in evidence} == {"text", "image"}
+    for retriever in ("text", "image"):
+        own = [e for e in evidence if e.retriever == retriever]
+        assert [e.rank for e in own] == list(range(1, len(own) + 1))
+        assert [e.score for e in own] == sorted((e.score for e in own), reverse=True)
+
+
+def test_what_is_missing_is_said(answers: dict[str, Extraction]) -> None:
+    assert "no picture" in answers["no-picture"].warnings
+    assert answers["no-picture"].mentions
+    assert any("similar enough" in w for w in answers["bowie"].warnings)
+    assert any("found no room" in w for w in answers["andes"].warnings)
+
+
+def test_a_post_alone_is_answered_as_in_a_batch(answers: dict[str, Extraction], extractor: Extractor) -> None:
+    for post in read_jsonl(DEMO_POSTS)[:3]:
+        alone, batched = extractor.extract(post), answers[post.id]
+        assert [(m.start, m.end, m.type) for m in alone.mentions] == [
+            (m.start, m.end, m.type) for m in batched.mentions
+        ]
+        assert [m.confidence for m in alone.mentions] == pytest.approx(
+            [m.confidence for m in batched.mentions], abs=0.02
+        )
+
+
+def test_json_follows_the_documented_schema(answers: dict[str, Extraction]) -> None:
+    row = json.loads(json.dumps(answers["sobieski"].to_dict()))
+    assert list(row) == [
+        "schema",
+        "id",
+        "text",
+        "image",
+        "mentions",
+        "relations",
+        "evidence",
+        "gate",
+        "warnings",
+        "model",
+        "corpus",
+    ]
+    assert list(row["mentions"][0]) == ["text", "type", "start", "end", "confidence"]
+    assert list(row["evidence"][0]) == ["retriever", "rank", "score", "title", "sentence", "text", "image"]
+    assert list(row["gate"]) == ["entities", "relations"]
+    relations = [r for a in answers.values() for r in a.to_dict()["relations"]]
+    assert list(relations[0]) == ["head", "tail", "type", "confidence"]
+    mention = row["mentions"][0]
+    assert row["text"][mention["start"] : mention["end"]] == mention["text"]
+    documented = Path(__file__).parents[1] / "docs" / "extraction-json.md"
+    for key in (*row, *row["mentions"][0], *row["evidence"][0]):
+        assert f"`{key}`" in documented.read_text(), f"{key} is not documented"
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["", "   \n\t", "​"])
+def test_an_empty_text_is_flagged(extractor: Extractor, text: str) -> None:
+    extraction = extractor.extract(text)
+    assert extraction.mentions == ()
+    assert extraction.text == text
+    if not text.strip():
+        assert "the text is empty: nothing to extract" in extraction.warnings
+
+
+def test_twenty_thousand_words(extractor: Extractor) -> None:
+    words = ("Barack Obama met Angela Merkel in Berlin . " * 2500).split()[:20_000]
+    text = " ".join(words)
+    extraction = extractor.extract(text)
+    assert any("long text" in w for w in extraction.warnings)
+    assert len(extraction.mentions) > 5000
+    for m in extraction.mentions[:50] + extraction.mentions[-50:]:
+        assert text[m.start : m.end] in {"Barack Obama", "Angela Merkel", "Berlin", "Obama", "Merkel"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "😀😀👩‍👩‍👧‍👦 🇫🇷",
+        "باراك أوباما يلتقي أنغيلا ميركل في برلين",
+        "ברק אובמה נפגש עם אנגלה מרקל בברלין 😀",
+        "東京オリンピック2020",
+        "a" * 5000,
+        "\x00\x01 \ud7ff \U0010ffff",
+    ],
+)
+def test_emoji_right_to_left_and_odd_text(extractor: Extractor, text: str) -> None:
+    extraction = extractor.extract(text)
+    assert extraction.text == text
+    for m in extraction.mentions:
+        assert text[m.start : m.end]
+
+
+def _truncated(path: Path) -> None:
+    good = path.with_suffix(".whole")
+    Image.effect_noise((300, 300), 60).convert("RGB").save(good, "JPEG")
+    path.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+
+
+def _bomb(path: Path) -> None:
+    Image.new("1", (20_000, 20_000)).save(path, "PNG")
+
+
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (_truncated, "cut off or damaged"),
+        (lambda p: p.write_bytes(b""), "0 bytes"),
+        (lambda p: p.write_text("hello, I am no picture"), "not a picture"),
+        (_bomb, "pixels"),
+        (lambda p: None, "no such picture"),
+    ],
+    ids=["truncated", "0-byte", "text", "bomb", "missing"],
+)
+def test_a_bad_picture_is_flagged_and_the_text_still_answers(
+    extractor: Extractor, tmp_path: Path, make: Callable[[Path], None], said: str
+) -> None:
+    path = tmp_path / "photo.jpg"
+    make(path)
+    extraction = extractor.extract(TEXT, image=path)
+    assert any(said in w and "photo.jpg" in w for w in extraction.warnings), extraction.warnings
+    assert extraction.mentions == extractor.extract(TEXT).mentions
+    assert not any(e.retriever == "image" for e in extraction.evidence)
+
+
+def test_one_bad_picture_does_not_touch_its_neighbours(
+    extractor: Extractor, answers: dict[str, Extraction], tmp_path: Path
+) -> None:
+    posts = read_jsonl(DEMO_POSTS)[:3]
+    (tmp_path / "b.jpg").write_bytes(b"")
+    posts.insert(1, replace(post_from_text(TEXT, id="bad"), image=tmp_path / "b.jpg"))
+    for extraction in extractor.extract_batch(posts):
+        if extraction.id != "bad":
+            assert [e.passage.id for e in extraction.evidence] == [
+                e.passage.id for e in answers[extraction.id].evidence
+            ]
+
+
+def test_a_corpus_without_images_leaves_the_image_experts_out(small_corpus: Path, extractor: Extractor) -> None:
+    bare = Extractor(
+        extractor.ner,
+        extractor.relations,
+        corpus=KnowledgeCorpus.open(small_corpus),
+        image_encoder=ImageEncoder.from_pretrained(IMAGE_ENCODER),
+    )
+    extraction = bare.extract(read_jsonl(DEMO_POSTS)[0])
+    assert "the picture was not used: the corpus holds no images" in extraction.warnings
+    assert extraction.mentions
+
+
+def test_without_a_corpus_the_answer_says_so(extractor: Extractor) -> None:
+    bare = Extractor(extractor.ner, None, corpus=None, image_encoder=None)
+    extraction = bare.extract(TEXT)
+    assert "no knowledge corpus: nothing was retrieved" in extraction.warnings
+    assert extraction.mentions
+    assert extraction.relations == ()
+    assert extraction.corpus is None
+
+
+def test_an_unfinished_or_absent_corpus_is_named(tmp_path: Path) -> None:
+    shutil.copytree(DEMO_CORPUS, tmp_path / "half")
+    (tmp_path / "half" / "manifest.json").unlink()
+    with pytest.raises(KnowledgeCorpusError, match="half"):
+        Extractor.from_pretrained(corpus=tmp_path / "half")
+    with pytest.raises(KnowledgeCorpusError, match="nowhere"):
+        Extractor.from_pretrained(corpus=tmp_path / "nowhere")
+
+
+def test_a_model_folder_is_saved_and_loaded_again(extractor: Extractor, tmp_path: Path) -> None:
+    extractor.save_pretrained(tmp_path / "model")
+    files = {p.suffix for p in (tmp_path / "model").rglob("*") if p.is_file()}
+    assert files == {".json", ".safetensors"}
+    again = Extractor.from_pretrained(tmp_path / "model")
+    assert again.extract(TEXT) == extractor.extract(TEXT)
+
+
+@pytest.mark.parametrize("lost", ["extractor.json", "ner/mixture.json", "ner/gate.safetensors"])
+def test_an_incomplete_model_folder_is_named(tmp_path: Path, extractor: Extractor, lost: str) -> None:
+    extractor.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / lost).unlink()
+    with pytest.raises(CheckpointError, match="model"):
+        Extractor.from_pretrained(tmp_path / "model")
+
+
+def test_a_damaged_expert_is_named(tmp_path: Path, extractor: Extractor) -> None:
+    extractor.save_pretrained(tmp_path / "model")
+    adapter = next((tmp_path / "model" / "ner").glob("*/adapter.safetensors"))
+    adapter.write_bytes(adapter.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=adapter.parent.name):
+        Extractor.from_pretrained(tmp_path / "model")
+
+
+def test_the_shipped_model_has_a_card_and_stays_small() -> None:
+    card = (MODEL / "README.md").read_text()
+    for heading in ("Data", "Recipe", "Scores", "Licences", "Limits"):
+        assert f"## {heading}" in card
+    files = [p for p in MODEL.parents[1].rglob("*") if p.is_file()]
+    assert max(p.stat().st_size for p in files) < 50 * 2**20
+    assert sum(p.stat().st_size for p in files) < 90 * 2**20

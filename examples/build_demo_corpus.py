@@ -28,15 +28,48 @@ from moreie.knowledge.sources.mediawiki import read_dump
 from moreie.retrieval.text import TextRetriever
 from moreie.schema import Article
 
-# Paintings whose painters died more than 70 years ago, by page id of their article.
-# fmt: off
-PAINTINGS = (
-    10585687, 11304576, 11891017, 11986531, 14239014, 17951575, 1855187, 18810113, 19327739, 19328262,
-    19987138, 21792338, 23777027, 25937938, 2686178, 27353472, 27586257, 29263940, 3033722, 31523462,
-    31568745, 34024176, 34088236, 34228969, 34422643, 34893076, 35699042, 38149003, 38532297, 38850296,
-    41895024, 44049905, 44165625, 44892370, 46256971, 50337763, 50358426, 50426876, 53032393,
-)
-# fmt: on
+# Page id of an article on a painting → its painter; all died more than 95 years ago, so the works are in the
+# public domain. (A painting of 1966 in the same dump is left out.)
+PAINTINGS = {
+    10585687: "John Constable, 1776–1837",
+    11304576: "copy of 1636 attributed to Jacob Elbfas, about 1600–1664",
+    11891017: "Annibale Carracci, 1560–1609",
+    11986531: "Rembrandt, 1606–1669",
+    14239014: "Frederic Edwin Church, 1826–1900",
+    17951575: "George Price Boyce, 1826–1897",
+    1855187: "Tom Thomson, 1877–1917",
+    18810113: "John Constable, 1776–1837",
+    19327739: "Nicolas Poussin, 1594–1665",
+    19328262: "Nicolas Poussin, 1594–1665",
+    19987138: "Albrecht Dürer, 1471–1528",
+    21792338: "J. M. W. Turner, 1775–1851",
+    23777027: "Thomas Gainsborough, 1727–1788",
+    25937938: "Claude Monet, 1840–1926",
+    2686178: "El Greco, 1541–1614",
+    27353472: "Édouard Manet, 1832–1883",
+    27586257: "John Henry Twachtman, 1853–1902",
+    29263940: "Caspar David Friedrich, 1774–1840",
+    3033722: "Eugene von Guerard, 1811–1901",
+    31523462: "Albert Bierstadt, 1830–1902",
+    31568745: "Paul Cézanne, 1839–1906",
+    34024176: "Frederic Edwin Church, 1826–1900",
+    34088236: "Willard Metcalf, 1858–1925",
+    34228969: "Martin Johnson Heade, 1819–1904",
+    34422643: "Nicolas Poussin, 1594–1665",
+    34893076: "Konrad Witz, about 1400–1446",
+    35699042: "Alfred Thompson Bricher, 1837–1908",
+    38149003: "Albert Bierstadt, 1830–1902",
+    38532297: "Frederic Edwin Church, 1826–1900",
+    38850296: "Claude Lorrain, 1600–1682",
+    41895024: "Joseph Wright of Derby, 1734–1797",
+    44049905: "Frederic Edwin Church, 1826–1900",
+    44165625: "J. C. Dahl, 1788–1857",
+    44892370: "August Malmström, 1829–1901",
+    46256971: "Pierre-Auguste Renoir, 1841–1919",
+    50358426: "Thomas Gainsborough, 1727–1788",
+    50426876: "Werner Holmberg, 1830–1860",
+    53032393: "Rembrandt, 1606–1669",
+}
 # Number of a portrait in the collection → title of the article on the person.
 PORTRAITS = {
     168: "William III of England",
@@ -88,7 +121,7 @@ def main(
     articles: Annotated[Path, typer.Option(help="Article JSONL of the large corpus.")],
     corpus: Annotated[Path, typer.Option(help="The large corpus, built from it.")],
     dump: Annotated[Path, typer.Option(help="MediaWiki export with the paintings' articles.")],
-    pictures: Annotated[Path, typer.Option(help="Folder with paintings/, portraits/ and tweets/.")],
+    pictures: Annotated[Path, typer.Option(help="Folder with manifest.jsonl, paintings/, portraits/ and tweets/.")],
     out: Annotated[Path, typer.Option(help="Folder with posts.jsonl; pictures/ and corpus/ are made there.")],
     rest: Annotated[int, typer.Option(help="Random articles besides.")] = 2500,
     near: Annotated[int, typer.Option(help="Articles per demo post.")] = 40,
@@ -112,8 +145,13 @@ def main(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         _write(folder / "articles.jsonl", [*chosen, *others])
-        _write(folder / "paintings.jsonl", read_dump(dump))
-        _write_manifest(folder / "images.jsonl", {a.title for a in chosen})
+        painted = list(read_dump(dump))
+        _write(folder / "paintings.jsonl", painted)
+        with (pictures / "manifest.jsonl").open(encoding="utf-8") as lines:
+            commons = {row["file"]: row["commons_file"] for row in map(json.loads, lines) if "commons_file" in row}
+        titles_of_paintings = {a.id: a.title for a in painted}
+        rows = _write_manifest(folder / "images.jsonl", {a.title for a in chosen}, titles_of_paintings, commons)
+        _write_list(out / "PICTURES.md", rows)
         shutil.rmtree(out / "corpus", ignore_errors=True)
         command = [sys.executable, "-m", "moreie", "corpus", "build", str(out / "corpus")]
         for name in ("articles.jsonl", "paintings.jsonl"):
@@ -157,13 +195,33 @@ def _write(path: Path, articles: object) -> None:
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _write_manifest(path: Path, titles: set[str]) -> None:
-    rows = [{"file": f"paintings/{page}.jpg", "title": str(page), "page_id": str(page)} for page in PAINTINGS]
+def _write_manifest(
+    path: Path, titles: set[str], paintings: dict[str, str], commons: dict[str, str]
+) -> list[dict[str, str]]:
+    rows = [
+        {
+            "file": f"paintings/{page}.jpg",
+            "title": paintings[str(page)],
+            "article_id": str(page),
+            "attribution": painter,
+            "licence": "public domain",
+        }
+        for page, painter in PAINTINGS.items()
+    ]
     for number, title in PORTRAITS.items():
         if title not in titles:
             raise SystemExit(f"no article {title!r}")
-        rows.append({"file": f"portraits/emt_person_id__{number}.jpg", "title": title, "licence": "public domain"})
+        file = f"portraits/emt_person_id__{number}.jpg"
+        source = f"Wikimedia Commons: {commons[file]}"
+        rows.append({"file": file, "title": title, "attribution": source, "licence": "public domain"})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return rows
+
+
+def _write_list(path: Path, rows: list[dict[str, str]]) -> None:
+    lines = ["# Pictures of the demo corpus", "", "| file | article | by / from | licence |", "|---|---|---|---|"]
+    lines += [f"| {r['file']} | {r['title']} | {r['attribution']} | {r['licence']} |" for r in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

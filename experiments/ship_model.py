@@ -1,4 +1,4 @@
-"""Assemble the model that ships with the package from trained runs (one seed each).
+"""Assemble the model that ships with the package from trained runs (one seed each), and write its card.
 
 python experiments/ship_model.py --ner runs/twitter2017-minilm/seed-1 --relations runs/mnre-minilm/seed-1 \
     --out src/moreie/shipped/models/default
@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from itertools import groupby
 from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from moreie.encoders.images import ImageEncoder
 from moreie.encoders.precision import default_device
+from moreie.evaluation.summary import read_summary
 from moreie.extractor import Extractor
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.models.expert import EncoderPool
@@ -23,11 +27,33 @@ from moreie.shipped import DEMO_CORPUS, IMAGE_ENCODER
 IMAGE_FLOOR = 0.5
 
 
+def write_card(extractor: Extractor, folder: Path, results: Path) -> None:
+    """`README.md` of a model folder, its tables made from `results`."""
+    assert extractor.relations is not None
+    groups = []
+    for (dataset, split), rows in groupby(read_summary(results), key=lambda row: (row.dataset, row.split)):
+        own = list(rows)
+        types = list(own[0].per_type) if own[0].task == "ner" else []
+        title = f"{dataset}, {split} split ({'entities' if own[0].task == 'ner' else 'relations'})"
+        groups.append({"title": title, "types": types, "rows": own, "command": own[0].command})
+    experts = [*extractor.ner.experts, *extractor.relations.experts]
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined)
+    card = environment.get_template("model_card.md.j2").render(
+        name=extractor.name,
+        megabytes=sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6,
+        image_floor=IMAGE_FLOOR,
+        budgets=" and ".join(str(b) for b in dict.fromkeys(e.spec.view.budget for e in experts)),
+        groups=groups,
+    )
+    (folder / "README.md").write_text(card + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ner", type=Path, required=True)
     parser.add_argument("--relations", type=Path, required=True)
     parser.add_argument("--name", default="moreie-minilm-1")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     pool = EncoderPool(default_device())
@@ -43,6 +69,7 @@ def main() -> None:
     for task in ("ner", "relations"):
         shutil.rmtree(arguments.out / task, ignore_errors=True)
     extractor.save_pretrained(arguments.out)
+    write_card(extractor, arguments.out, arguments.results)
 
 
 if __name__ == "__main__":

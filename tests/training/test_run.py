@@ -88,6 +88,7 @@ def test_a_trained_run_is_evaluated_recorded_and_reported(trained: tuple[Path, R
     path, recipe = trained
     evaluation = evaluate_seed(recipe, "validation", 1)
     assert list(evaluation.predictions)[:3] == ["baseline", "text", "image"]
+    assert {"text, no evidence", "image, another post's evidence"} <= set(evaluation.predictions)
     assert evaluation.gate.sum(1) == pytest.approx(torch.ones(len(evaluation.ids)))
     assert [len(c) for c in evaluation.confidences] == [len(p) for p in evaluation.predictions[MIXTURE]]
     record(tmp_path, path, recipe, "validation", [evaluation])

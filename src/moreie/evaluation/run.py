@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import zstandard
 from torch import Tensor
@@ -17,9 +18,11 @@ from moreie.evaluation.calibration import expected_calibration_error
 from moreie.evaluation.ner import mention_counts, mention_scores
 from moreie.evaluation.relation import accuracy, relation_counts, relation_scores
 from moreie.evaluation.scores import Counts, Scores
+from moreie.models.expert import Expert
 from moreie.models.gate import Gate
 from moreie.models.mixture import (
     ExpertOutputs,
+    Rows,
     decode_tags,
     decode_tags_per_position,
     run_experts,
@@ -74,7 +77,7 @@ class Evaluation:
 
 
 def evaluate_seed(recipe: Recipe, split_name: str, seed: int) -> Evaluation:
-    """Score the experts and the mixture of one seed.
+    """Score the experts, alone and with their evidence taken away or exchanged, and the mixture of one seed.
 
     On the validation split with a gate that was fitted there, each post's gate weights are cross-validated: they
     come from a gate that has not seen the post.
@@ -102,6 +105,9 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int) -> Evaluation:
         if own is not None:
             distributions.update(_alone(own, fallback))
     distributions = {e.name: distributions[e.name] for e in recipe.experts}
+    for expert in (*others, *experts):
+        if expert.spec.view.retriever is not None:
+            distributions.update(_ablated(expert, task_cases, evidence[expert.spec.view.retriever]))
     distributions[MEAN] = outputs.mix(mean)
     distributions[MIXTURE] = outputs.mix(log_weights)
     predictions: dict[str, list[Any]] = {}
@@ -137,6 +143,18 @@ def _alone(outputs: ExpertOutputs, fallback: Tensor | None) -> dict[str, list[Te
             weights[silent] = fallback[silent]
         alone[name] = outputs.mix(weights)
     return alone
+
+
+def _ablated(expert: Expert, task_cases: Sequence[Any], rows: Rows) -> dict[str, list[Tensor]]:
+    """What an expert says without its evidence, and with that of another post: does it read it at all?"""
+    order = np.random.default_rng(0).permutation(len(rows))
+    name = expert.spec.name
+    return {
+        f"{name}, no evidence": expert.log_probabilities(expert.assemble(task_cases, [()] * len(rows))),
+        f"{name}, another post's evidence": expert.log_probabilities(
+            expert.assemble(task_cases, [rows[i] for i in order])
+        ),
+    }
 
 
 def save_predictions(evaluation: Evaluation, path: Path) -> None:

@@ -138,6 +138,7 @@ def test_an_empty_text_is_flagged(extractor: Extractor, text: str) -> None:
         assert "the text is empty: nothing to extract" in extraction.warnings
 
 
+@pytest.mark.slow
 def test_twenty_thousand_words(extractor: Extractor) -> None:
     words = ("Barack Obama met Angela Merkel in Berlin . " * 2500).split()[:20_000]
     text = " ".join(words)

@@ -117,6 +117,7 @@ def test_what_is_trained_is_kept(trained: tuple[Path, Recipe]) -> None:
     assert (recipe.output / "seed-1" / "text" / "head.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_also_after_a_kill(
     trained: tuple[Path, Recipe], tmp_path: Path, tiny_encoder_folder: Path, data: Path, small_corpus: Path
 ) -> None:

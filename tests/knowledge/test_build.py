@@ -16,8 +16,9 @@ from PIL import Image
 
 from moreie.encoders.images import ImageEncoder
 from moreie.errors import DataFormatError, KnowledgeCorpusError, SourceError
-from moreie.knowledge.build import Sources, build_corpus
+from moreie.knowledge.build import build_corpus
 from moreie.knowledge.corpus import KnowledgeCorpus
+from moreie.knowledge.ingest import Sources
 from moreie.knowledge.sources.images import read_image_manifest
 from moreie.shipped import DEMO_CORPUS, IMAGE_ENCODER
 

@@ -1,15 +1,37 @@
-"""`moreie corpus …`: build and describe knowledge corpora."""
+"""`moreie corpus …`: build, describe, change, check and export knowledge corpora."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moreie.cli.console import clear_errors, console, progress_bar
 
-app = typer.Typer(help="Build and describe knowledge corpora.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from moreie.encoders.images import ImageEncoder
+    from moreie.knowledge.ingest import Progress, Sources
+    from moreie.knowledge.update import Change
+
+app = typer.Typer(help="Build, describe, change, check and export knowledge corpora.", no_args_is_help=True)
+
+ArticleFiles = Annotated[
+    list[Path] | None, typer.Option("--articles", help="Article JSONL: plain, .gz or .zst (repeatable).")
+]
+Dumps = Annotated[list[Path] | None, typer.Option("--dump", help="MediaWiki XML: .xml or .xml.bz2 (repeatable).")]
+Manifests = Annotated[list[Path] | None, typer.Option("--images", help="Image manifest JSONL (repeatable).")]
+ImageRoot = Annotated[
+    Path | None, typer.Option(help="Folder the manifests' file names start from [default: the manifest's own].")
+]
+EncoderName = Annotated[
+    str | None, typer.Option(help="Hub id or folder [default: the DINOv2-small shipped with moreie].")
+]
+SkipBad = Annotated[bool, typer.Option(help="Skip and count malformed articles instead of stopping.")]
+CorpusFolder = Annotated[Path, typer.Argument(help="Corpus folder.")]
 
 BUILD_EXAMPLES = """[bold]Examples[/]
 
@@ -28,57 +50,196 @@ def build(
     destination: Annotated[
         str, typer.Argument(help="Folder to make (there when the build is complete), or milvus://host:port/name.")
     ],
-    articles: Annotated[list[Path] | None, typer.Option(help="Article JSONL: plain, .gz or .zst (repeatable).")] = None,
-    dump: Annotated[list[Path] | None, typer.Option(help="MediaWiki XML: .xml or .xml.bz2 (repeatable).")] = None,
-    images: Annotated[list[Path] | None, typer.Option(help="Image manifest JSONL (repeatable).")] = None,
-    image_root: Annotated[
-        Path | None, typer.Option(help="Folder the manifests' file names start from [default: the manifest's own].")
-    ] = None,
-    image_encoder: Annotated[
-        str | None, typer.Option(help="Hub id or folder [default: the DINOv2-small shipped with moreie].")
-    ] = None,
-    skip_bad: Annotated[bool, typer.Option(help="Skip and count malformed articles instead of stopping.")] = False,
+    articles: ArticleFiles = None,
+    dump: Dumps = None,
+    images: Manifests = None,
+    image_root: ImageRoot = None,
+    image_encoder: EncoderName = None,
+    skip_bad: SkipBad = False,
 ) -> None:
     """Build a corpus from articles, dumps and pictures."""
     with clear_errors():
         import time
 
-        from moreie.errors import SourceError
-        from moreie.knowledge.build import Sources, build_corpus
-        from moreie.shipped import IMAGE_ENCODER
+        from moreie.knowledge.build import build_corpus
 
-        encoder = None
-        if images:
-            from moreie.encoders.images import ImageEncoder
-
-            encoder = ImageEncoder.from_pretrained(image_encoder or IMAGE_ENCODER)
-        pairs = tuple((manifest, image_root or manifest.parent) for manifest in images or ())
-        sources = Sources(tuple(articles or ()), tuple(dump or ()), pairs)
-        for path in [*sources.articles, *sources.dumps, *(manifest for manifest, _ in pairs)]:
-            if not path.is_file():
-                raise SourceError(f"{path}: no such file")
+        sources, encoder = _sources(articles, dump, images, image_root, image_encoder)
         started = time.perf_counter()
-        with progress_bar() as bar:
-            tasks = {p: bar.add_task(p.name, total=p.stat().st_size) for p in [*sources.articles, *sources.dumps]}
-            for manifest, _ in pairs:
-                with manifest.open("rb") as lines:
-                    tasks[manifest] = bar.add_task(f"{manifest.name} (pictures)", total=sum(1 for _ in lines))
-            report = build_corpus(
-                destination,
-                sources,
-                image_encoder=encoder,
-                skip_bad=skip_bad,
-                progress=lambda path, amount: bar.advance(tasks[path], amount),
-            )
-        out = console(stderr=True)
-        for line in report.skipped[:20]:
-            out.print(f"skipped {line}", markup=False, soft_wrap=True)
-        if len(report.skipped) > 20:
-            listing = Path(f"{Path(destination).name}-skipped.txt")
-            listing.write_text("\n".join(report.skipped) + "\n", encoding="utf-8")
-            out.print(f"… {len(report.skipped)} skipped in all, listed in {listing}", markup=False)
-        out.print(f"built in {time.perf_counter() - started:.1f} s", markup=False)
+        with _bars(sources) as progress:
+            report = build_corpus(destination, sources, image_encoder=encoder, skip_bad=skip_bad, progress=progress)
+        _say_skipped(report.skipped, destination)
+        console(stderr=True).print(f"built in {time.perf_counter() - started:.1f} s", markup=False)
     info(destination, json=False)
+
+
+def _sources(
+    articles: list[Path] | None,
+    dump: list[Path] | None,
+    images: list[Path] | None,
+    image_root: Path | None,
+    image_encoder: str | None,
+) -> tuple[Sources, ImageEncoder | None]:
+    from moreie.errors import SourceError
+    from moreie.knowledge.ingest import Sources
+    from moreie.shipped import IMAGE_ENCODER
+
+    pairs = tuple((manifest, image_root or manifest.parent) for manifest in images or ())
+    sources = Sources(tuple(articles or ()), tuple(dump or ()), pairs)
+    for path in [*sources.articles, *sources.dumps, *(manifest for manifest, _ in pairs)]:
+        if not path.is_file():
+            raise SourceError(f"{path}: no such file")
+    if not images:
+        return sources, None
+    from moreie.encoders.images import ImageEncoder
+
+    return sources, ImageEncoder.from_pretrained(image_encoder or IMAGE_ENCODER)
+
+
+@contextmanager
+def _bars(sources: Sources) -> Iterator[Progress]:
+    with progress_bar() as bar:
+        tasks = {p: bar.add_task(p.name, total=p.stat().st_size) for p in [*sources.articles, *sources.dumps]}
+        for manifest, _ in sources.images:
+            with manifest.open("rb") as lines:
+                tasks[manifest] = bar.add_task(f"{manifest.name} (pictures)", total=sum(1 for _ in lines))
+        yield lambda path, amount: bar.advance(tasks[path], amount)
+
+
+def _say_skipped(skipped: list[str], corpus: str | Path) -> None:
+    out = console(stderr=True)
+    for line in skipped[:20]:
+        out.print(f"skipped {line}", markup=False, soft_wrap=True)
+    if len(skipped) > 20:
+        listing = Path(f"{Path(corpus).name}-skipped.txt")
+        listing.write_text("\n".join(skipped) + "\n", encoding="utf-8")
+        out.print(f"… {len(skipped)} skipped in all, listed in {listing}", markup=False)
+
+
+ADD_EXAMPLES = """[bold]Examples[/]
+
+moreie corpus add wiki --articles new.jsonl
+
+moreie corpus add art --images more-pictures.jsonl --image-root pictures/
+"""
+
+
+@app.command(epilog=ADD_EXAMPLES)
+def add(
+    corpus: CorpusFolder,
+    articles: ArticleFiles = None,
+    dump: Dumps = None,
+    images: Manifests = None,
+    image_root: ImageRoot = None,
+    image_encoder: EncoderName = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Add articles and pictures; those who are searching see all of it or nothing."""
+    from moreie.knowledge.update import add as change
+
+    _ingest(change, corpus, articles, dump, images, image_root, image_encoder, skip_bad)
+
+
+@app.command(epilog="[bold]Example[/]\n\nmoreie corpus replace wiki --articles corrected.jsonl")
+def replace(
+    corpus: CorpusFolder,
+    articles: ArticleFiles = None,
+    dump: Dumps = None,
+    images: Manifests = None,
+    image_root: ImageRoot = None,
+    image_encoder: EncoderName = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Put articles in place of those of the same id (and add those that are new)."""
+    from moreie.knowledge.update import replace as change
+
+    _ingest(change, corpus, articles, dump, images, image_root, image_encoder, skip_bad)
+
+
+def _ingest(
+    change: Callable[..., Change],
+    corpus: Path,
+    articles: list[Path] | None,
+    dump: list[Path] | None,
+    images: list[Path] | None,
+    image_root: Path | None,
+    image_encoder: str | None,
+    skip_bad: bool,
+) -> None:
+    with clear_errors():
+        sources, encoder = _sources(articles, dump, images, image_root, image_encoder)
+        with _bars(sources) as progress:
+            done = change(corpus, sources, image_encoder=encoder, skip_bad=skip_bad, progress=progress)
+        _say_change(corpus, done)
+
+
+def _say_change(corpus: Path, done: Change) -> None:
+    _say_skipped(done.skipped, corpus)
+    console(stderr=True).print(
+        f"{corpus}: {done.added:,} articles added, {done.replaced:,} replaced, {done.removed:,} removed, "
+        f"{done.images:,} pictures added; now {done.manifest.version} with {done.manifest.articles:,} articles",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@app.command(epilog="[bold]Example[/]\n\nmoreie corpus remove wiki 12345 67890")
+def remove(corpus: CorpusFolder, articles: Annotated[list[str], typer.Argument(help="Ids of articles.")]) -> None:
+    """Remove articles with their pictures."""
+    with clear_errors():
+        from moreie.knowledge.update import remove as change
+
+        _say_change(corpus, change(corpus, articles))
+
+
+@app.command(epilog="[bold]Example[/]\n\nmoreie corpus compact wiki --older-than 24")
+def compact(
+    corpus: CorpusFolder,
+    older_than: Annotated[float, typer.Option(min=0, help="Forget states older than so many hours.")] = 1.0,
+) -> None:
+    """Tidy up after many changes: smaller, faster, the same content."""
+    with clear_errors():
+        from datetime import timedelta
+
+        from moreie.knowledge.update import compact as change
+
+        before = _size(corpus)
+        manifest = change(corpus, timedelta(hours=older_than))
+        console(stderr=True).print(
+            f"{corpus}: {before / 1e6:,.1f} MB → {_size(corpus) / 1e6:,.1f} MB, now {manifest.version}", markup=False
+        )
+
+
+@app.command(epilog="[bold]Example[/]\n\nmoreie corpus verify wiki")
+def verify(corpus: CorpusFolder) -> None:
+    """Read everything and report any damage (exit status 1)."""
+    with clear_errors():
+        from moreie.knowledge.verify import verify as check
+
+        problems = check(corpus, lambda table: console(stderr=True).print(f"checking {table}", markup=False))
+        for problem in problems:
+            console().print(problem, markup=False, soft_wrap=True)
+        if problems:
+            raise typer.Exit(1)
+        console().print(f"{corpus}: whole", markup=False)
+
+
+@app.command(epilog="[bold]Example[/]\n\nmoreie corpus export wiki articles.jsonl.zst")
+def export(
+    corpus: CorpusFolder, target: Annotated[Path, typer.Argument(help="File: .jsonl, .jsonl.gz or .jsonl.zst.")]
+) -> None:
+    """Write a corpus' articles to a file that `corpus build` takes."""
+    with clear_errors():
+        from moreie.knowledge.export import export as write
+        from moreie.knowledge.manifest import read_manifest
+
+        with progress_bar() as bar:
+            task = bar.add_task(target.name, total=read_manifest(corpus).articles)
+            count = write(corpus, target, lambda articles: bar.advance(task, articles))
+        console(stderr=True).print(f"{target}: {count:,} articles", markup=False)
+
+
+def _size(folder: Path) -> int:
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
 
 
 @app.command(epilog="[bold]Example[/]\n\nmoreie corpus info wiki --json")
@@ -113,8 +274,7 @@ def info(
             for s in manifest.sources
         ]
         if Path(corpus).is_dir():
-            size = sum(f.stat().st_size for f in Path(corpus).rglob("*") if f.is_file())
-            rows.append(("size on disk", f"{size / 1e6:,.1f} MB"))
+            rows.append(("size on disk", f"{_size(Path(corpus)) / 1e6:,.1f} MB"))
         for row in rows:
             table.add_row(*row)
         console().print(table)

@@ -53,6 +53,8 @@ class Manifest(BaseModel):
     sources: tuple[SourceRecord, ...]
     image_encoder: ImageEncoderRecord | None = None
     tables: dict[str, int]
+    next_key: int | None = None
+    """First passage key never used; None where none was ever removed, so that it is `passages`."""
 
     @property
     def version(self) -> str:

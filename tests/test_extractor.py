@@ -15,6 +15,8 @@ from moreie import Extractor, KnowledgeCorpus
 from moreie.datasets import post_from_text, read_jsonl
 from moreie.encoders.images import ImageEncoder
 from moreie.errors import CheckpointError, KnowledgeCorpusError
+from moreie.knowledge.ingest import Sources
+from moreie.knowledge.update import add
 from moreie.schema import Extraction
 from moreie.shipped import DEMO_CORPUS, DEMO_POSTS, IMAGE_ENCODER, MODEL
 
@@ -124,6 +126,22 @@ def test_json_follows_the_documented_schema(answers: dict[str, Extraction]) -> N
     documented = Path(__file__).parents[1] / "docs" / "extraction-json.md"
     for key in (*row, *row["mentions"][0], *row["evidence"][0]):
         assert f"`{key}`" in documented.read_text(), f"{key} is not documented"
+
+
+def test_what_is_added_to_the_knowledge_is_evidence_a_moment_later(
+    extractor: Extractor, small_corpus: Path, tmp_path: Path
+) -> None:
+    corpus = Path(shutil.copytree(small_corpus, tmp_path / "corpus"))
+    taught = Extractor(extractor.ner, extractor.relations, corpus=KnowledgeCorpus.open(corpus), image_encoder=None)
+    post = "Great night with Zorblax in Quintara"
+    before = taught.extract(post)
+    assert "Zorblax" not in {e.passage.title for e in before.evidence}
+    new = tmp_path / "new.jsonl"
+    new.write_text('{"id": "z", "title": "Zorblax", "paragraphs": ["Zorblax are a rock band from Quintara."]}\n')
+    add(corpus, Sources(articles=(new,)))
+    after = taught.extract(post)
+    assert after.evidence[0].passage.title == "Zorblax"
+    assert after.corpus != before.corpus
 
 
 # --- bad input ------------------------------------------------------------------------------------------------------

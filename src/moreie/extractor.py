@@ -69,8 +69,8 @@ class _Found:
 class Extractor:
     """Retrieval, an NER mixture and a relation mixture over one knowledge corpus.
 
-    Without a corpus nothing is retrieved; every answer then says so. One batch runs at a time: calls from several
-    threads wait for each other.
+    Without a corpus nothing is retrieved; every answer then says so. A corpus folder that somebody changes is seen in
+    its new state from the next batch on. One batch runs at a time: calls from several threads wait for each other.
 
     Example:
         >>> extractor = Extractor.from_pretrained()                                  # doctest: +SKIP
@@ -88,16 +88,21 @@ class Extractor:
         k: int = 10,
         image_floor: float = 0.0,
     ):
-        self.ner, self.relations, self.corpus, self.name = ner, relations, corpus, name
-        self.text_retriever = TextRetriever(corpus, k) if corpus else None
-        self._image = None
-        if corpus and image_encoder and corpus.manifest.image_encoder:
-            if corpus.manifest.image_encoder.fingerprint != image_encoder.fingerprint:
-                corpus.search_images(
-                    np.zeros((0, 1), np.float32), 1, encoder_fingerprint=image_encoder.fingerprint
-                )  # raises, and says which encoder is needed
-            self._image = ImageRetriever(corpus, image_encoder, k, image_floor)
+        self.ner, self.relations, self.name, self.k, self.image_floor = ner, relations, name, k, image_floor
+        self.image_encoder = image_encoder
         self._lock = threading.Lock()
+        self._use(corpus)
+
+    def _use(self, corpus: KnowledgeCorpus | None) -> None:
+        self.corpus = corpus
+        self.text_retriever = TextRetriever(corpus, self.k) if corpus else None
+        self._image = None
+        if corpus and self.image_encoder and corpus.manifest.image_encoder:
+            if corpus.manifest.image_encoder.fingerprint != self.image_encoder.fingerprint:
+                corpus.search_images(
+                    np.zeros((0, 1), np.float32), 1, encoder_fingerprint=self.image_encoder.fingerprint
+                )  # raises, and says which encoder is needed
+            self._image = ImageRetriever(corpus, self.image_encoder, self.k, self.image_floor)
 
     @classmethod
     def from_pretrained(
@@ -116,7 +121,7 @@ class Extractor:
         pool = EncoderPool(default_device())
         opened = corpus if isinstance(corpus, KnowledgeCorpus) else KnowledgeCorpus.open(corpus or DEMO_CORPUS)
         encoder = None
-        if spec.image_encoder and opened.manifest.image_encoder:
+        if spec.image_encoder:
             local = folder / spec.image_encoder
             encoder = ImageEncoder.from_pretrained(local if local.is_dir() else spec.image_encoder)
         return cls(
@@ -158,6 +163,8 @@ class Extractor:
         iterator = iter(posts)
         while batch := list(itertools.islice(iterator, batch_size)):
             with self._lock:
+                if self.corpus is not None and (latest := self.corpus.latest()) is not self.corpus:
+                    self._use(latest)
                 results = self._batch(batch, on_stage)
             yield from results
 
@@ -319,16 +326,16 @@ class Extractor:
                 expert.save(folder / task / expert.spec.name)
             mixture.save_spec(folder / task, mixture.names, {})
         image_encoder = None
-        if self._image:
-            source = Path(self._image.encoder.name)
-            image_encoder = os.path.relpath(source, folder) if source.is_dir() else self._image.encoder.name
+        if self.image_encoder:
+            source = Path(self.image_encoder.name)
+            image_encoder = os.path.relpath(source, folder) if source.is_dir() else self.image_encoder.name
         spec = ExtractorSpec(
             name=self.name,
             ner="ner",
             relations="relations" if self.relations else None,
             image_encoder=image_encoder,
-            k=self.text_retriever.k if self.text_retriever else 10,
-            image_floor=self._image.floor if self._image else 0.0,
+            k=self.k,
+            image_floor=self.image_floor,
         )
         (folder / EXTRACTOR_FILE).write_text(spec.model_dump_json(indent=2) + "\n")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,12 @@ COMMANDS = [
     ["data", "check"],
     ["corpus", "build"],
     ["corpus", "info"],
+    ["corpus", "add"],
+    ["corpus", "replace"],
+    ["corpus", "remove"],
+    ["corpus", "compact"],
+    ["corpus", "verify"],
+    ["corpus", "export"],
 ]
 
 
@@ -121,6 +128,30 @@ def test_a_corpus_is_built_and_described(tmp_path: Path, data: Path) -> None:
     again = runner.invoke(app, ["corpus", "build", str(folder), "--articles", str(data / "articles.jsonl")])
     assert again.exit_code == 2
     assert "corpus" in again.stderr
+
+
+def test_a_corpus_is_changed_checked_and_exported(tmp_path: Path, small_corpus: Path) -> None:
+    folder = str(shutil.copytree(small_corpus, tmp_path / "corpus"))
+    new = tmp_path / "new.jsonl"
+    new.write_text('{"id": "z1", "title": "Zorblax", "paragraphs": ["Zorblax is new."]}\n')
+    for command, said in (
+        (["add", folder, "--articles", str(new)], "1 articles added"),
+        (["replace", folder, "--articles", str(new)], "1 replaced"),
+        (["remove", folder, "z1"], "1 removed"),
+        (["compact", folder], "MB"),
+        (["export", folder, str(tmp_path / "out.jsonl.zst")], "articles"),
+    ):
+        done = runner.invoke(app, ["corpus", *command])
+        assert done.exit_code == 0, done.output
+        assert said in done.stderr
+    whole = runner.invoke(app, ["corpus", "verify", folder])
+    assert whole.exit_code == 0
+    assert "whole" in whole.stdout
+    data = max((Path(folder) / "passages.lance" / "data").iterdir(), key=lambda p: p.stat().st_size)
+    data.write_bytes(data.read_bytes()[:-100])
+    damaged = runner.invoke(app, ["corpus", "verify", folder])
+    assert damaged.exit_code == 1
+    assert "passages" in damaged.stdout
 
 
 def test_data_check_counts(data: Path) -> None:

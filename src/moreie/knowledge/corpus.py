@@ -54,6 +54,12 @@ class KnowledgeCorpus:
     def version(self) -> str:
         return self.manifest.version
 
+    def latest(self) -> KnowledgeCorpus:
+        """This corpus if nobody has changed it since it was opened, else its newest state."""
+        if self.location.startswith("milvus") or read_manifest(Path(self.location)) == self.manifest:
+            return self
+        return KnowledgeCorpus.open(self.location)
+
     def search_sentences(
         self, queries: Sequence[str], k: int, *, introductions_only: bool = False
     ) -> list[list[tuple[Passage, float]]]:

@@ -21,8 +21,8 @@ from pydantic import ValidationError
 
 from moreie.errors import KnowledgeCorpusError, MissingExtraError
 from moreie.knowledge.manifest import Manifest
-from moreie.knowledge.stores.rows import ImageHit, ImageRows, PassageRows, SentenceHit, SentenceRows
-from moreie.schema import Link, Passage
+from moreie.knowledge.stores.rows import ImageHit, ImageRows, PassageRows, SentenceHit, SentenceRows, passage_of
+from moreie.schema import Passage
 
 PASSAGES, SENTENCES, IMAGES, MANIFEST = "passages", "sentences", "images", "manifest"
 ROWS_PER_CALL = 2_000
@@ -248,7 +248,7 @@ class ClusterReader:
         found: dict[int, Passage] = {}
         for part in _chunks(sorted(set(keys))):
             rows = self._client.query(self._collection(PASSAGES), filter=f"key in {part}", output_fields=columns)
-            found.update((row["key"], _passage(row)) for row in rows)
+            found.update((row["key"], passage_of(row)) for row in rows)
         return found
 
     def thumbnails(self, files: Sequence[str]) -> dict[str, bytes]:
@@ -260,15 +260,3 @@ class ClusterReader:
             output_fields=["file", "thumbnail"],
         )
         return {row["file"]: base64.b64decode(row["thumbnail"]) for row in rows}
-
-
-def _passage(row: dict[str, Any]) -> Passage:
-    return Passage(
-        id=f"{row['article']}#{row['key']}",
-        article_id=row["article"],
-        title=row["title"],
-        text=row["text"],
-        introduction=row["introduction"],
-        links=tuple(Link(**link) for link in row["links"] or ()),
-        url=row["url"] or None,
-    )

@@ -23,8 +23,8 @@ from lancedb.query import MatchQuery
 from numpy.typing import NDArray
 
 from moreie.errors import KnowledgeCorpusError
-from moreie.knowledge.stores.rows import ImageHit, ImageRows, PassageRows, SentenceHit, SentenceRows
-from moreie.schema import Link, Passage
+from moreie.knowledge.stores.rows import ImageHit, ImageRows, PassageRows, SentenceHit, SentenceRows, passage_of
+from moreie.schema import Passage
 
 PASSAGES, SENTENCES, IMAGES = "passages", "sentences", "images"
 # So many rows added may stay outside an index; they are searched one by one.
@@ -249,7 +249,7 @@ class EmbeddedReader:
             return {}
         wanted = ",".join(str(int(key)) for key in sorted(set(keys)))
         found = self._tables[PASSAGES].search().where(f"key IN ({wanted})").limit(len(keys)).to_arrow()
-        return {row["key"]: _passage(row) for row in found.to_pylist()}
+        return {row["key"]: passage_of(row) for row in found.to_pylist()}
 
     @cached_property
     def _image_columns(self) -> tuple[list[str], list[int], Any]:
@@ -279,15 +279,3 @@ class EmbeddedReader:
         table = self._tables[IMAGES]
         found = table.search().where(f"file IN ({names})").select(["file", "thumbnail"]).limit(len(files)).to_arrow()
         return dict(zip(found["file"].to_pylist(), found["thumbnail"].to_pylist(), strict=True))
-
-
-def _passage(row: dict[str, Any]) -> Passage:
-    return Passage(
-        id=f"{row['article']}#{row['key']}",
-        article_id=row["article"],
-        title=row["title"],
-        text=row["text"],
-        introduction=row["introduction"],
-        links=tuple(Link(**link) for link in row["links"] or ()),
-        url=row["url"],
-    )

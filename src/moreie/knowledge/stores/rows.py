@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moreie.schema import Passage
+from moreie.schema import Link, Passage
 
 
 @dataclass(slots=True)
@@ -62,6 +62,19 @@ class ImageHit:
     file: str
     passage: int
     score: float
+
+
+def passage_of(row: Mapping[str, Any]) -> Passage:
+    """The passage of a stored row."""
+    return Passage(
+        id=f"{row['article']}#{row['key']}",
+        article_id=row["article"],
+        title=row["title"],
+        text=row["text"],
+        introduction=row["introduction"],
+        links=tuple(Link(**link) for link in row["links"] or ()),
+        url=row["url"] or None,
+    )
 
 
 class StoreWriter(Protocol):

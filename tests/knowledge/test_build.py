@@ -47,6 +47,7 @@ def test_sources_without_text_build_nothing(tmp_path: Path) -> None:
     path.write_text('{"id": "1", "title": "T", "paragraphs": ["  "]}\n')
     with pytest.raises(KnowledgeCorpusError, match="nothing was built"):
         build_corpus(tmp_path / "corpus", Sources(articles=(path,)))
+    assert not list(tmp_path.glob("*.partial")), "an error leaves nothing behind"
     with pytest.raises(SourceError, match="no such file"):
         build_corpus(tmp_path / "corpus2", Sources(articles=(tmp_path / "none.jsonl",)))
 

@@ -83,6 +83,8 @@ def _sources(
     from moreie.knowledge.ingest import Sources
     from moreie.shipped import IMAGE_ENCODER
 
+    if not (articles or dump or images):
+        raise SourceError("give at least one source: --articles, --dump or --images")
     pairs = tuple((manifest, image_root or manifest.parent) for manifest in images or ())
     sources = Sources(tuple(articles or ()), tuple(dump or ()), pairs)
     for path in [*sources.articles, *sources.dumps, *(manifest for manifest, _ in pairs)]:

@@ -113,7 +113,6 @@ def _retrieve_file(
     posts = read_posts(input, captions=read_captions(captions, caption_field) if captions else None)
     retriever: Retriever = CaptionRetriever(corpus, k) if captions else TextRetriever(corpus, k)
     rows: list[Retrieved] = []
-    batch = 256
     with progress_bar() as bar:
         task = bar.add_task(f"{input.name} → {save.name}", total=len(posts))
         for start in range(0, len(posts), batch):

@@ -35,6 +35,8 @@ def load_image(path: Path) -> Image.Image:
         size = path.stat().st_size
     except OSError:
         raise ImageError(f"{path}: no such picture") from None
+    if not path.is_file():
+        raise ImageError(f"{path}: a folder, not a picture")
     if size == 0:
         raise ImageError(f"{path}: the file is empty (0 bytes)")
     try:

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -66,13 +67,15 @@ def build_corpus(
     if unfinished.exists():
         log.warning("%s: left by a build that was cut off; starting over", unfinished)
         shutil.rmtree(unfinished)
-    unfinished.mkdir(parents=True)
-
     from moreie.knowledge.stores.embedded import EmbeddedWriter
 
-    report = _build(EmbeddedWriter(unfinished, dimension), sources, image_encoder, skip_bad, progress)
-    write_manifest(unfinished, report.manifest)
-    os.replace(unfinished, destination)
+    unfinished.mkdir(parents=True)
+    with ExitStack() as on_error:
+        on_error.callback(shutil.rmtree, unfinished)
+        report = _build(EmbeddedWriter(unfinished, dimension), sources, image_encoder, skip_bad, progress)
+        write_manifest(unfinished, report.manifest)
+        os.replace(unfinished, destination)
+        on_error.pop_all()
     return report
 
 

@@ -72,7 +72,7 @@ def _context(shown: Shown, thumbnails: Mapping[str, str], passages: int) -> dict
         ],
         "warnings": extraction.warnings,
         "model": extraction.model,
-        "corpus": extraction.corpus,
+        "corpus": extraction.corpus and extraction.corpus.rsplit("/", 1)[-1],
     }
 
 

@@ -154,13 +154,25 @@ def load_recipe(path: Path) -> Recipe:
     try:
         recipe = Recipe.model_validate(_resolved(content, Path(path).resolve().parent))
     except ValidationError as problem:
-        details = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {_explain(e)}" for e in problem.errors())
+        details = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {_explain(e)}" for e in _causes(problem))
         raise RecipeError(f"{path}:\n{details}") from problem
     for split in (recipe.data.train, recipe.data.validation, recipe.data.test):
         for file in [split.posts, *split.evidence.values()] if split else []:
             if not file.exists():
                 raise RecipeError(f"{path}: {file} is not there")
     return recipe
+
+
+def _causes(problem: ValidationError) -> list[Any]:
+    """The errors, less those that only follow from others: a list is "too short" without its faulty items."""
+    errors = problem.errors()
+    faulty = [e["loc"] for e in errors]
+    return [
+        e
+        for e in errors
+        if e["type"] != "too_short"
+        or not any(len(loc) > len(e["loc"]) and loc[: len(e["loc"])] == e["loc"] for loc in faulty)
+    ]
 
 
 def _explain(error: Any) -> str:

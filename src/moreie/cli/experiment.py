@@ -87,7 +87,7 @@ def _print(recipe: Recipe, split: str, evaluations: Sequence[Evaluation]) -> Non
     table = Table(title=f"{split}, {len(evaluations)} seed(s), F1", title_justify="left")
     shown = [t for t, _ in sorted(first.scores("mixture").items(), key=lambda item: -item[1].support)][:6]
     for heading in ("variant", "P", "R", *shown):
-        table.add_column(heading, justify="left" if heading == "variant" else "right")
+        table.add_column(heading, justify="left" if heading == "variant" else "right", no_wrap=heading == "variant")
     for variant in first.predictions:
         scores = [e.scores(variant) for e in evaluations]
         cells = [f"{np.mean([s['micro'].precision for s in scores]):.2f}"]

@@ -37,12 +37,16 @@ def write_card(extractor: Extractor, folder: Path, results: Path) -> None:
         title = f"{dataset}, {split} split ({'entities' if own[0].task == 'ner' else 'relations'})"
         groups.append({"title": title, "types": types, "rows": own, "command": own[0].command})
     experts = [*extractor.ner.experts, *extractor.relations.experts]
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True
+    )
     card = environment.get_template("model_card.md.j2").render(
         name=extractor.name,
         megabytes=sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6,
         image_floor=IMAGE_FLOOR,
-        budgets=" and ".join(str(b) for b in dict.fromkeys(e.spec.view.budget for e in experts)),
+        budgets=" and ".join(
+            str(b) for b in dict.fromkeys(e.spec.view.budget for e in experts if e.spec.view.retriever)
+        ),
         groups=groups,
     )
     (folder / "README.md").write_text(card + "\n", encoding="utf-8")

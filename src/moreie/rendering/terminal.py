@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from moreie.schema import Evidence, Extraction
+from moreie.schema import Evidence, Extraction, GateWeights
 
 COLOURS = {"PER": "bright_magenta", "LOC": "bright_green", "ORG": "bright_cyan", "MISC": "bright_yellow"}
 OTHER_COLOUR = "bright_blue"
@@ -24,9 +24,7 @@ def render(extraction: Extraction, passages: int = 3) -> RenderableType:
     if extraction.relations:
         parts.append(Text())
         parts += [_relation(extraction, i) for i in range(len(extraction.relations))]
-    parts += [Text(), gate_bars("entities", extraction.gate.entities)]
-    if extraction.gate.relations:
-        parts.append(gate_bars("relations", extraction.gate.relations))
+    parts += [Text(), gate_bars(extraction.gate)]
     if extraction.evidence:
         parts += [Text(), _evidence(extraction.evidence, passages)]
     parts += [Text.from_markup(f"[yellow]![/] [dim]{escape(warning)}[/]") for warning in extraction.warnings]
@@ -59,16 +57,15 @@ def _relation(extraction: Extraction, index: int) -> Text:
     return text
 
 
-def gate_bars(task: str, weights: Mapping[str, float]) -> Text:
-    """One line: each expert's name, a bar, its weight."""
-    text = Text(f"gate ({task})  ", style="bold")
-    for name, weight in weights.items():
-        filled = round(weight * BAR_WIDTH)
-        text.append(f"{name} ", style="")
-        text.append("█" * filled, style="bright_blue")
-        text.append("░" * (BAR_WIDTH - filled), style="dim")
-        text.append(f" {weight:.2f}   ", style="")
-    return text
+def gate_bars(gate: GateWeights) -> RenderableType:
+    """A line for each expert of each task: its name, a bar, its weight."""
+    lines = Table.grid(padding=(0, 1))
+    for task, weights in (("entities", gate.entities), ("relations", gate.relations)):
+        for i, (name, weight) in enumerate(weights.items()):
+            filled = round(weight * BAR_WIDTH)
+            bar = Text("█" * filled, style="bright_blue").append("░" * (BAR_WIDTH - filled), style="dim")
+            lines.add_row(Text(f"gate ({task})" if i == 0 else "", style="bold"), name, bar, f"{weight:.2f}")
+    return lines
 
 
 def _evidence(evidence: Iterable[Evidence], passages: int) -> RenderableType:

@@ -34,8 +34,8 @@ from moreie.shipped import DEMO_CORPUS, MODEL
 from moreie.training.data import POST_LIMIT
 
 EXTRACTOR_FILE = "extractor.json"
-# Pairs of mentions asked about per window, nearest first: a window of prose can hold hundreds.
-PAIR_LIMIT = 64
+# Pairs of mentions asked about per post, nearest first: a long text holds thousands.
+PAIR_LIMIT = 256
 
 
 class ExtractorSpec(BaseModel):
@@ -262,27 +262,25 @@ class Extractor:
         if self.relations is None:
             return relations, [{} for _ in posts], []
         labels = self.relations.labels
+        pairs: list[list[tuple[int, int, int]]] = [[] for _ in posts]
+        for w, window in enumerate(windows):
+            pairs[window.origin] += [(w, *pair) for pair in _pairs(window, mentions[window.origin], labels)]
         triples: list[Any] = []
         places: list[tuple[int, int, int]] = []
         window_of: list[int] = []
         notes: list[tuple[int, str]] = []
-        for w, window in enumerate(windows):
-            pairs = _pairs(window, mentions[window.origin], labels)
-            if len(pairs) > PAIR_LIMIT:
+        for origin, found_pairs in enumerate(pairs):
+            own = mentions[origin]
+            found_pairs.sort(key=lambda pair: abs(own[pair[1]].first - own[pair[2]].first))
+            if len(found_pairs) > PAIR_LIMIT:
                 notes.append(
-                    (window.origin, f"{len(pairs)} mention pairs: relations sought in the {PAIR_LIMIT} nearest")
+                    (origin, f"{len(found_pairs)} mention pairs: relations sought in the {PAIR_LIMIT} nearest")
                 )
-            for head, tail in pairs[:PAIR_LIMIT]:
-                inside = [
-                    replace(
-                        mentions[window.origin][m],
-                        first=mentions[window.origin][m].first - window.offset,
-                        last=mentions[window.origin][m].last - window.offset,
-                    )
-                    for m in (head, tail)
-                ]
-                triples.append((window.post, *inside))
-                places.append((window.origin, head, tail))
+            for w, head, tail in found_pairs[:PAIR_LIMIT]:
+                offset = windows[w].offset
+                inside = [replace(m, first=m.first - offset, last=m.last - offset) for m in (own[head], own[tail])]
+                triples.append((windows[w].post, *inside))
+                places.append((origin, head, tail))
                 window_of.append(w)
         if not triples:
             return relations, [{} for _ in posts], notes
@@ -354,14 +352,13 @@ def _read_spec(folder: Path) -> ExtractorSpec:
 
 
 def _pairs(window: Window, mentions: Sequence[Mention], labels: Sequence[str]) -> list[tuple[int, int]]:
-    """Ordered pairs of a window's mentions that some relation may join, nearest first."""
+    """Ordered pairs of a window's mentions that some relation may join."""
     last = window.offset + len(window.post.words) - 1
     inside = [i for i, m in enumerate(mentions) if m.first >= window.offset and m.last <= last]
     types = {(mentions[a].type, mentions[b].type) for a in inside for b in inside if a != b}
     none = [label == NO_RELATION for label in labels]
     possible = {pair for pair in types if (admissible(labels, *pair) & ~torch.tensor(none)).any()}
-    pairs = [(a, b) for a in inside for b in inside if a != b and (mentions[a].type, mentions[b].type) in possible]
-    return sorted(pairs, key=lambda pair: abs(mentions[pair[0]].first - mentions[pair[1]].first))
+    return [(a, b) for a in inside for b in inside if a != b and (mentions[a].type, mentions[b].type) in possible]
 
 
 def _rows_of(images: Tensor | None, rows: Sequence[int]) -> Tensor | None:

@@ -239,6 +239,7 @@ def test_a_corpus_without_images_leaves_the_image_experts_out(small_corpus: Path
     )
     extraction = bare.extract(read_jsonl(DEMO_POSTS)[0])
     assert "the picture was not used: the corpus holds no images" in extraction.warnings
+    assert "no picture" in bare.extract(TEXT).warnings
     assert extraction.mentions
 
 

@@ -237,8 +237,9 @@ class Extractor:
             warnings[i] += images[i].warnings
             if self.corpus is None:
                 warnings[i].append("no knowledge corpus: nothing was retrieved")
-            elif self._image is None and post.image is not None:
-                warnings[i].append("the picture was not used: the corpus holds no images")
+            elif self._image is None:
+                unused = "the picture was not used: the corpus holds no images"
+                warnings[i].append("no picture" if post.image is None else unused)
         rows = {"text": [r.evidence for r in text], "image": [images[w.origin].evidence for w in windows]}
         return _Found(rows, [tuple(e) for e in evidence], warnings, vectors)
 

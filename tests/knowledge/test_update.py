@@ -116,6 +116,12 @@ def test_pictures_are_added_and_stay_with_their_article(corpus: Path, tmp_path: 
     pictures = Sources(images=((manifest, tmp_path),))
     for _ in range(2):  # the same command again changes nothing but the version
         assert add(corpus, pictures, image_encoder=encoder).manifest.images == 1
+    good = (tmp_path / "z.png").read_bytes()
+    (tmp_path / "z.png").write_bytes(good[:50])
+    broken = add(corpus, pictures, image_encoder=encoder)
+    assert "z.png" in broken.skipped[0]
+    assert broken.manifest.images == 1, "a picture that has become unreadable does not cost the one that is kept"
+    (tmp_path / "z.png").write_bytes(good)
     new = ("z1", "Zorblax Rovers", "Zorblax Rovers are a rock band.")
     replace(corpus, article_file(tmp_path / "better.jsonl", new))
     vector = encoder.encode([Image.open(tmp_path / "z.png").convert("RGB")])
@@ -125,6 +131,8 @@ def test_pictures_are_added_and_stay_with_their_article(corpus: Path, tmp_path: 
     assert verify(corpus) == []
     remove(corpus, ["z1"])
     assert read_manifest(corpus).images == 0
+    emptied = KnowledgeCorpus.open(corpus)
+    assert emptied.search_images(vector, 1, encoder_fingerprint=encoder.fingerprint) == [[]]
     assert verify(corpus) == []
 
 
@@ -177,6 +185,8 @@ def test_compacting_keeps_the_content(corpus: Path, tmp_path: Path) -> None:
     remove(corpus, ["c0"])
     before = {p.id: (p.text, s) for p, s in KnowledgeCorpus.open(corpus).search_sentences(["Plugh"], 10)[0]}
     manifest = compact(corpus, timedelta(0))
+    versions = {name: lancedb.connect(corpus).open_table(name).version for name in manifest.tables}
+    assert versions == manifest.tables, "forgetting old states comes after the manifest and makes no new ones"
     after = {p.id: (p.text, s) for p, s in KnowledgeCorpus.open(corpus).search_sentences(["Plugh"], 10)[0]}
     assert before.keys() == after.keys()
     assert len(after) == 3

@@ -153,11 +153,11 @@ class Ingest:
         from moreie.encoders.images import load_image
 
         kept: list[tuple[ImageEntry, int, Image.Image]] = []
-        introductions = {**self.find(entries), **self.introductions}
+        stored = self.find(entries)
         for entry in entries:
-            passage = introductions.get(f"id:{entry.article_id}")
-            if passage is None:
-                passage = introductions.get(f"title:{entry.title}")
+            names = (f"id:{entry.article_id}", f"title:{entry.title}")
+            places = (known[name] for name in names for known in (self.introductions, stored) if name in known)
+            passage = next(places, None)
             if passage is None:
                 self.skipped.append(f"{entry.file}: no article {entry.title!r} in the corpus")
                 continue

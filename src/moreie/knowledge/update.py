@@ -7,7 +7,7 @@ state they opened; a change that is cut off is set back by the next one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from moreie.knowledge.sources.images import ImageEntry
 
 LOCK = ".lock"
+NEVER = timedelta(days=36_500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +58,7 @@ def add(
         SourceError, DataFormatError: a source cannot be read; the corpus stays as it was.
     """
 
-    def admit(editor: EmbeddedEditor, batch: list[Article], skipped: list[str]) -> list[Article]:
-        known = editor.keys(article.id for article in batch)
-        skipped += [
-            f"{a.id} ({a.title}): already in the corpus; to change it, replace it" for a in batch if a.id in known
-        ]
-        return [article for article in batch if article.id not in known]
-
-    return _ingest(corpus, sources, image_encoder, skip_bad, progress, admit)
+    return _ingest(corpus, sources, image_encoder, skip_bad, progress, replacing=False)
 
 
 def replace(
@@ -81,10 +75,7 @@ def replace(
         KnowledgeCorpusError, SourceError, DataFormatError: as `add`.
     """
 
-    def admit(editor: EmbeddedEditor, batch: list[Article], skipped: list[str]) -> list[Article]:
-        return batch
-
-    return _ingest(corpus, sources, image_encoder, skip_bad, progress, admit, replacing=True)
+    return _ingest(corpus, sources, image_encoder, skip_bad, progress, replacing=True)
 
 
 def remove(corpus: Path, articles: Sequence[str]) -> Change:
@@ -117,9 +108,14 @@ def compact(corpus: Path, older_than: timedelta = timedelta(hours=1)) -> Manifes
     A reader that opened an older state has to open the corpus anew.
     """
     with _change(corpus) as (manifest, editor):
-        # The manifest goes first to the new versions, so that the forgotten ones are those nobody opens any more.
-        manifest = _commit(corpus, manifest, editor, editor.compact(timedelta(days=36_500)))
-        return _commit(corpus, manifest, editor, editor.compact(older_than))
+        # A state must not be forgotten while the manifest still names it: rewriting ends first (one pass can leave
+        # work for the next), then the manifest names the result, and only then old states go.
+        tables = manifest.tables
+        while (rewritten := editor.compact(NEVER)) != tables:
+            tables = rewritten
+        manifest = _commit(corpus, manifest, editor, tables)
+        editor.compact(older_than)
+        return manifest
 
 
 def _ingest(
@@ -128,9 +124,8 @@ def _ingest(
     image_encoder: ImageEncoder | None,
     skip_bad: bool,
     progress: Progress,
-    admit: Callable[[EmbeddedEditor, list[Article], list[str]], list[Article]],
     *,
-    replacing: bool = False,
+    replacing: bool,
 ) -> Change:
     with _change(corpus) as (manifest, editor):
         if sources.images:
@@ -148,15 +143,17 @@ def _ingest(
                 elif any(paragraph.text.strip() for paragraph in article.paragraphs):
                     seen.add(article.id)
                     once.append(article)
-            chosen = admit(editor, once, repeated)
+            known = editor.keys(article.id for article in once)
             if replacing:
-                old = editor.keys(article.id for article in chosen)
-                editor.remove((key for keys in old.values() for key in keys), images=False)
-                replaced.update(old)
-            return chosen
+                editor.remove((key for keys in known.values() for key in keys), images=False)
+                replaced.update(known)
+                return once
+            repeated.extend(
+                f"{a.id} ({a.title}): already in the corpus; to change it, replace it" for a in once if a.id in known
+            )
+            return [article for article in once if article.id not in known]
 
         def find(entries: Sequence[ImageEntry]) -> dict[str, int]:
-            editor.remove_images(entry.file for entry in entries)
             return editor.introductions((e.article_id or "" for e in entries), (e.title for e in entries))
 
         ingest = Ingest(

@@ -134,11 +134,6 @@ class EmbeddedEditor:
             if images and IMAGES in self._tables:
                 self._tables[IMAGES].delete(f"passage IN ({listed})")
 
-    def remove_images(self, files: Iterable[str]) -> None:
-        if IMAGES in self._tables:
-            for part in _parts(sorted(set(files))):
-                self._tables[IMAGES].delete(f"file IN ({_quoted(part)})")
-
     def move_images(self, introductions: dict[int, int]) -> None:
         """Let the pictures of an introduction belong to another one (old key → new key)."""
         if IMAGES not in self._tables:
@@ -158,7 +153,10 @@ class EmbeddedEditor:
         self._tables[SENTENCES].add(_table(sentences, _SENTENCES))
 
     def add_images(self, images: ImageRows) -> None:
-        self._tables[IMAGES].add(_image_table(images, self._tables[IMAGES].schema))
+        """Add pictures; one that its article has already, by file name, is put in the old one's place."""
+        table = self._tables[IMAGES]
+        rows = table.merge_insert(["file", "passage"]).when_matched_update_all().when_not_matched_insert_all()
+        rows.execute(_image_table(images, table.schema))
 
     def counts(self) -> dict[str, int]:
         """Rows of each table as it stands now."""
@@ -263,7 +261,7 @@ class EmbeddedReader:
         return columns["file"].to_pylist(), columns["passage"].to_pylist(), index
 
     def search_images(self, vectors: NDArray[np.float32], k: int) -> list[list[ImageHit]]:
-        if IMAGES not in self._tables or not len(vectors):
+        if IMAGES not in self._tables or not len(vectors) or not self._tables[IMAGES].count_rows():
             return [[] for _ in vectors]
         files, passages, index = self._image_columns
         scores, rows = index.search(np.ascontiguousarray(vectors, dtype=np.float32), min(k, len(files)))

@@ -97,11 +97,12 @@ class Paragraph:
 
 @dataclass(frozen=True, slots=True)
 class ArticleImage:
-    """A picture of an article: file name as the source names it, caption, and the local path once it is found."""
+    """A picture of an article: file name as the source names it, caption, local path once it is found, section."""
 
     file: str
     caption: str = ""
     path: Path | None = None
+    section: str = ""
 
 
 @dataclass(frozen=True, slots=True)

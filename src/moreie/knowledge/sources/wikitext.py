@@ -1,35 +1,29 @@
-"""One page's wikitext → plain paragraphs with links, and its pictures. The parsing is `mwparserfromhell`'s.
+"""One page's wikitext → plain paragraphs with links, and its pictures.
 
-What goes: templates (but for a few whose text is part of the sentence), tables, references, comments, galleries,
+What goes: templates (but for those whose text is part of the sentence), tables, references, comments, galleries,
 categories, files, and the sections that hold no prose (references, external links, …). Lists stay, one item a line.
+
+A general parser builds a tree of all that, mostly to have it thrown away; here it is cut out first (`markup`), and one
+scan over what remains writes the text. Compared with independent extractors: `docs/wikitext.md`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import html
+from dataclasses import dataclass, field
+from functools import partial
 
-import mwparserfromhell
 import regex
-from mwparserfromhell.nodes import (
-    Comment,
-    ExternalLink,
-    Heading,
-    HTMLEntity,
-    Node,
-    Tag,
-    Template,
-    Text,
-    Wikilink,
-)
-from mwparserfromhell.wikicode import Wikicode
 
+from moreie.knowledge.sources.markup import strip_markup
+from moreie.knowledge.sources.templates import arguments, expand, is_disambiguation, is_infobox, is_text
 from moreie.schema import ArticleImage, Link, Paragraph
 
 SKIPPED_SECTIONS = frozenset(
     {
         "references",
         "external links",
+        "external link",
         "see also",
         "notes",
         "footnotes",
@@ -38,245 +32,304 @@ SKIPPED_SECTIONS = frozenset(
         "sources",
         "citations",
         "notes and references",
+        "references and notes",
         "gallery",
+        "image gallery",
         "works cited",
     }
 )
-SKIPPED_TAGS = frozenset(
-    {"ref", "table", "gallery", "math", "timeline", "imagemap", "score", "references", "chem", "syntaxhighlight"}
+# Stray list signs, single words of broken tables and the like are no paragraphs.
+SHORTEST_PARAGRAPH = 20
+_NOWIKI = regex.compile(
+    r"<nowiki>(.*?)</nowiki>|<nowiki\s*/>|<pre\b[^<>]*>(.*?)</pre>", regex.DOTALL | regex.IGNORECASE
 )
-BLOCK_TAGS = frozenset({"br", "p", "div", "blockquote", "center", "poem", "hr"})
-FILE_PREFIXES = ("file:", "image:")
-# Templates whose text belongs to the sentence, and which of their positional arguments hold it.
-TEXT_ARGUMENT = {
-    "nowrap": 1, "nobr": 1, "small": 1, "big": 1, "em": 1, "strong": 1, "abbr": 1, "visible anchor": 1, "vanchor": 1,
-    "lang": 2, "transl": 2, "transliteration": 2, "tooltip": 1, "ill": 1, "interlanguage link": 1, "ship": 2,
-    "ussubs": 1, "sic": 1, "as of": 1, "circa": 1, "c.": 1, "quote": 1, "blockquote": 1, "cquote": 1, "script": 2,
-    "lang-de": 1, "lang-fr": 1, "lang-es": 1, "lang-it": 1, "lang-la": 1, "lang-ru": 1, "lang-el": 1, "lang-ar": 1,
-}  # fmt: skip
-WORD_BEFORE = {"circa": "c. ", "c.": "c. ", "as of": "as of "}
-_DATE_TEMPLATES = frozenset({"start date", "end date", "birth date", "death date", "dts", "date"})
-_MONTHS = (
-    "January February March April May June July August September October November December".split()  # noqa: SIM905
+# Any prefix before the name of a media file: `File:`, but also `Datei:`, `Fichier:`, …
+_FILE = regex.compile(
+    r"\[\[\s*(?:(?:file|image)\s*:|[^\[\]|:\n]{2,20}:"
+    r"(?=[^\[\]|\n]+\.(?:jpe?g|png|svg|gif|tiff?|webp|djvu|pdf|og[agv]|webm|mp3|wav)\s*[|\]]))",
+    regex.IGNORECASE,
 )
+_LINK_BRACKET = regex.compile(r"\[\[|\]\]")
+_HEADING = regex.compile(r"^(={1,6})[ \t]*(.+?)[ \t]*\1[ \t]*$", regex.MULTILINE)
+# A blank line before a list item parts it from nothing.
+_BLANK_LINE = regex.compile(r"\n[ \t]*(?:\n[ \t]*)++(?![*#])")
+_TOKEN = regex.compile(
+    r"\[\[(?P<target>[^\[\]|\n]*)(?:\|(?P<label>(?:[^\[\]]|\[(?!\[)[^\[\]]*\]|\](?!\]))*))?\]\]"
+    r"|\[(?:https?:|ftp:|mailto:|//)[^\s\]]*[ \t]*(?P<title>[^\]\n]*)\]"
+    r"|(?P<style>'{2,})"
+    r"|(?P<block><(?:br|p|/p|div|/div|blockquote|/blockquote|center|/center|poem|/poem|hr|li|/li|ul|/ul|ol|/ol)\b[^<>]*>)"
+    r"|(?P<tag></?[A-Za-z][A-Za-z0-9]*(?:\s[^<>]*)?/?>)"
+    r"|(?P<item>(?:^|(?<=\n))[ \t]*(?P<signs>[*#:;]+)[ \t]*)"
+    r"|(?P<rule>(?:^|(?<=\n))-{4,})"
+    r"|(?P<lost>\{\{|\}\}|\{\||\|\}|\[\[|\]\])",
+    regex.IGNORECASE,
+)
+_PREFIX = regex.compile(r"([a-z][a-z-]*):(?=\S)", regex.IGNORECASE)
+_CATEGORY = frozenset({"category", "kategorie", "kategori", "categorie", "categoria", "categoría", "catégorie"})
+_LANGUAGE = regex.compile(r"[a-z]{2,3}(?:-[a-z-]+)?|simple|nds-nl", regex.IGNORECASE)
 _PICTURE = regex.compile(r"\.(jpe?g|png|gif|tiff?|webp|svg)$", regex.IGNORECASE)
-_SPACES = regex.compile(r"[ \t\u00a0]+")
-_QUOTES = regex.compile(r"''+")
-_EMPTY_BRACKETS = regex.compile(r"\s?\(\s*[;,:\s]*\)")
+_FILE_OPTION = regex.compile(
+    r"\s*(?:\d*x?\d+px|thumb(?:nail)?|left|right|center|centre|none|frame[d]?|frameless|border|upright|baseline|sub|super|"
+    r"top|text-top|middle|bottom|text-bottom|(?:alt|link|upright|class|lang|page|thumb|start|end)\s*=.*)\s*",
+    regex.IGNORECASE | regex.DOTALL,
+)
+_IMAGE_KEYS = (
+    "image",
+    "image_file",
+    "image file",
+    "img",
+    "photo",
+    "logo",
+    "image_name",
+    "image name",
+    "picture",
+    "cover",
+)
+_CAPTION_KEYS = ("caption", "image_caption", "image caption", "imagecaption", "captions")
+# Runs of space, and what templates that went left in brackets: "(; born 1954)", "(1954; )", "( )".
+_GAP = regex.compile(r"\s*\([\s;,:/]*\)|(?<open>\()[\s;,]+|[\s;,]+(?<close>\))|\s{2,}|[\t\n\u00a0]")
+# The third sign of two that close italics before an s is an apostrophe.
+_POSSESSIVE = regex.compile(r"(?<![' ])'''(?=s\b)")
+_WORDLIKE = regex.compile(r"\p{L}{2}")
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a page holds for a knowledge corpus."""
+    """What a page holds for a knowledge corpus. Pictures know the section they stand in."""
 
     paragraphs: tuple[Paragraph, ...]
     images: tuple[ArticleImage, ...]
     disambiguation: bool
 
 
+@dataclass(slots=True)
+class _Reading:
+    images: dict[str, ArticleImage] = field(default_factory=dict)
+    disambiguation: bool = False
+
+
 def parse_page(wikitext: str) -> Page:
     """Paragraphs (the introduction first), pictures, and whether the page only disambiguates."""
-    code = mwparserfromhell.parse(wikitext, skip_style_tags=True)
-    writer = _Writer()
-    writer.nodes(code.nodes)
-    writer.end_paragraph()
-    return Page(tuple(writer.paragraphs), tuple(writer.images.values()), writer.disambiguation)
+    reading = _Reading()
+    text = _NOWIKI.sub(lambda match: _verbatim(match.group(1) or match.group(2) or ""), wikitext)
+    text = strip_markup(text, partial(_keeps, reading))
+    paragraphs: list[Paragraph] = []
+    seen: set[str] = set()
+    for section, skipped, introduction, body in _sections(text):
+        body = _take_files(body, section, reading)
+        if skipped:
+            continue
+        for block in _BLANK_LINE.split(expand(body)):
+            plain, links = _write(block)
+            if len(plain) >= SHORTEST_PARAGRAPH and plain not in seen and _WORDLIKE.search(plain):
+                seen.add(plain)
+                paragraphs.append(Paragraph(plain, introduction, section, tuple(links)))
+    return Page(tuple(paragraphs), tuple(reading.images.values()), reading.disambiguation)
 
 
-class _Writer:
-    """Walks the parse tree once, writing text and remembering where links stand in it."""
+def _verbatim(text: str) -> str:
+    """What `<nowiki>` holds, in a form in which none of it is markup."""
+    return regex.sub(r"[\[\]{}|'<>=*#:;]", lambda match: f"&#{ord(match.group())};", text)
+
+
+def _keeps(reading: _Reading, name: str, body: str) -> bool:
+    if is_disambiguation(name):
+        reading.disambiguation = True
+        return False
+    if is_infobox(name):
+        _infobox_images(body, reading)
+        return False
+    return is_text(name)
+
+
+def _sections(text: str) -> list[tuple[str, bool, bool, str]]:
+    """(heading, is it skipped, is it the introduction, body) of each section, in order."""
+    parts: list[tuple[str, bool, bool, str]] = []
+    title, position, skipping, introduction = "", 0, 0, True
+    for match in _HEADING.finditer(text):
+        parts.append((title, bool(skipping), introduction, text[position : match.start()]))
+        introduction = False
+        level, position = len(match.group(1)), match.end()
+        heading = _write(expand(match.group(2)))[0]
+        if not skipping or level <= skipping:
+            skipping = level if heading.lower().rstrip(":") in SKIPPED_SECTIONS else 0
+            title = heading
+    parts.append((title, bool(skipping), introduction, text[position:]))
+    return parts
+
+
+def _infobox_images(body: str, reading: _Reading) -> None:
+    # Only the outermost arguments name pictures; what templates inside hold is not looked at.
+    flat = expand(body[2:-2])
+    _, _, named = arguments(flat)
+    _take_files(flat, "", reading)
+    caption = next((_write(named[key])[0] for key in _CAPTION_KEYS if named.get(key)), "")
+    for key in _IMAGE_KEYS:
+        if value := named.get(key):
+            _add_image(value.split("|")[0], caption, "", reading)
+
+
+def _take_files(text: str, section: str, reading: _Reading) -> str:
+    """`text` without its `[[File:…]]` links, whose captions may hold links themselves."""
+    pieces: list[str] = []
+    position = 0
+    for match in _FILE.finditer(text):
+        if match.start() < position:
+            continue
+        depth, end = 0, None
+        for bracket in _LINK_BRACKET.finditer(text, match.start()):
+            depth += 1 if bracket.group() == "[[" else -1
+            if depth == 0:
+                end = bracket.end()
+                break
+        if end is None:  # never closed: its line goes
+            newline = text.find("\n", match.end())
+            end = len(text) if newline < 0 else newline
+            inside = text[match.end() : end]
+        else:
+            inside = text[match.end() : end - 2]
+        name, options = _file_options(inside)
+        captions = [option for option in options if not _FILE_OPTION.fullmatch(option)]
+        _add_image(name, _write(expand(captions[-1]))[0] if captions else "", section, reading)
+        pieces.append(text[position : match.start()])
+        position = end
+    return "".join([*pieces, text[position:]]) if pieces else text
+
+
+def _file_options(inside: str) -> tuple[str, list[str]]:
+    name, *parts = inside.split("|")
+    options: list[str] = []
+    for part in parts:  # bars inside a link of the caption belong to it
+        if options and options[-1].count("[[") > options[-1].count("]]"):
+            options[-1] += "|" + part
+        else:
+            options.append(part)
+    return name, options
+
+
+def _add_image(name: str, caption: str, section: str, reading: _Reading) -> None:
+    name = html.unescape(name).replace("_", " ").strip(" []\n")
+    if (prefix := name.partition(":"))[0].strip().lower() in ("file", "image"):
+        name = prefix[2].strip()
+    if _PICTURE.search(name) and name not in reading.images:
+        reading.images[name] = ArticleImage(name, caption, section=section)
+
+
+def _write(block: str) -> tuple[str, list[Link]]:
+    """Plain text of a block (links, styles, lists and tags resolved; runs of space are one) and its links."""
+    if "'''s" in block and block.count("'''") % 2:
+        block = _POSSESSIVE.sub("''&#39;", block)
+    out = _Text()
+    _write_into(out, block)
+    return out.finish()
+
+
+def _write_into(out: _Text, block: str) -> None:
+    position = 0
+    for match in _TOKEN.finditer(block):
+        out.add(block[position : match.start()])
+        position = match.end()
+        kind = match.lastgroup
+        if kind in ("target", "label"):
+            _write_link(out, match.group("target"), match.group("label"))
+        elif kind == "title":
+            _write_into(out, match.group("title"))
+        elif kind == "block":
+            out.add("\n", keep_break=True)
+        elif match.group("signs"):
+            out.add("\n", keep_break=True)
+            out.item(match.group("signs"))
+    out.add(block[position:])
+
+
+def _write_link(out: _Text, target: str, label: str | None) -> None:
+    target = html.unescape(target).strip()
+    bare = target.lstrip(":")
+    if prefix := _PREFIX.match(bare):
+        plain = target == bare
+        if plain and (prefix.group(1).lower() in _CATEGORY or (label is None and _LANGUAGE.fullmatch(prefix.group(1)))):
+            return
+        # Other projects and languages: the label is part of the sentence, the page is none of ours.
+        _write_into(out, label if label and label.strip() else bare[prefix.end() :])
+        return
+    start = out.length
+    if label is None:
+        out.add(bare)
+    else:  # an empty label is the pipe trick: the title without its parenthesis
+        _write_into(out, label if label.strip() else bare.partition(" (")[0])
+    page = bare.partition("#")[0].replace("_", " ").strip()
+    if page:
+        out.link(start, page[0].upper() + page[1:])
+
+
+class _Text:
+    """Text being written: white space is tidied as it comes, so that links can say where they stand."""
 
     def __init__(self) -> None:
-        self.paragraphs: list[Paragraph] = []
-        self.images: dict[str, ArticleImage] = {}
-        self.disambiguation = False
-        self._seen: set[str] = set()
-        self._text: list[str] = []
-        self._length = 0
+        self._pieces: list[str] = []
         self._links: list[Link] = []
-        self._section = ""
-        self._introduction = True
-        self._skipping_level: int | None = None
+        self._numbers: dict[int, int] = {}  # of the last item at each depth of numbered lists
+        self._ends_in_space = True
+        self.length = 0
 
-    def nodes(self, nodes: Iterable[Node]) -> None:
-        for node in nodes:
-            self._node(node)
-
-    def _node(self, node: Node) -> None:
-        if isinstance(node, Heading):
-            self._heading(node)
-        elif isinstance(node, Template):
-            self._template(node)
-        elif isinstance(node, Wikilink):
-            self._wikilink(node)
-        elif self._skipping_level is not None or isinstance(node, Comment):
+    def add(self, text: str, *, keep_break: bool = False) -> None:
+        """Append text. A line break is a space, unless it is kept."""
+        if not text:
             return
-        elif isinstance(node, Text):
-            self._write_lines(str(node.value))
-        elif isinstance(node, HTMLEntity):
-            self._write(_entity(node))
-        elif isinstance(node, ExternalLink):
-            if node.title is not None:
-                self.nodes(node.title.nodes)
-        elif isinstance(node, Tag):
-            self._tag(node)
-
-    def _heading(self, node: Heading) -> None:
-        self.end_paragraph()
-        self._introduction = False
-        title = node.title.strip_code().strip()
-        if self._skipping_level is None or node.level <= self._skipping_level:
-            self._skipping_level = node.level if title.lower() in SKIPPED_SECTIONS else None
-            self._section = title
-
-    def _tag(self, node: Tag) -> None:
-        name = str(node.tag).strip().lower()
-        if name in SKIPPED_TAGS:
+        if keep_break:
+            if self.length:
+                self._drop_space()
+                self._push("\n")
+                self._ends_in_space = True
             return
-        if name in ("li", "dt", "dd") and node.wiki_markup:
-            if node.wiki_markup not in (":", ";"):
-                self._write("• " if str(node.wiki_markup) == "*" else "– ")
-            return
-        if name in BLOCK_TAGS:
-            self._write("\n")
-        if node.contents is not None:
-            self.nodes(node.contents.nodes)
-        if name in BLOCK_TAGS:
-            self._write("\n")
+        if "&" in text:
+            text = html.unescape(text)
+        text = _GAP.sub(_gap, text)
+        if self._ends_in_space:
+            text = text.lstrip()
+        if text:
+            self._push(text)
+            self._ends_in_space = text[-1] == " "
 
-    def _template(self, node: Template) -> None:
-        name = str(node.name).strip().lower().replace("_", " ")
-        if "disambig" in name or name in ("dab", "hndis", "geodis", "surname", "given name"):
-            self.disambiguation = True
-        if self._skipping_level is not None:
-            return
-        if "infobox" in name or name.startswith("taxobox"):
-            self._infobox_image(node)
-        elif name in TEXT_ARGUMENT:
-            self._write(WORD_BEFORE.get(name, ""))
-            self._argument(node, TEXT_ARGUMENT[name])
-        elif name in ("convert", "cvt"):
-            values = [str(p.value).strip() for p in node.params if not p.showkey]
-            self._write(" ".join(values[:2]))
-        elif name in _DATE_TEMPLATES:
-            self._write(_date([str(p.value).strip() for p in node.params if not p.showkey]))
+    def item(self, signs: str) -> None:
+        """Begin a list item: `*` gets a bullet, `#` its number."""
+        self._numbers = {depth: n for depth, n in self._numbers.items() if depth <= len(signs)}
+        if signs[-1] == "#":
+            self._numbers[len(signs)] = self._numbers.get(len(signs), 0) + 1
+            self._push(f"{self._numbers[len(signs)]}. ")
+        elif signs[-1] == "*":
+            self._push("• ")
 
-    def _argument(self, node: Template, position: int) -> None:
-        if node.has(str(position)):
-            self.nodes(node.get(str(position)).value.nodes)
+    def _push(self, text: str) -> None:
+        self._pieces.append(text)
+        self.length += len(text)
 
-    def _infobox_image(self, node: Template) -> None:
-        caption = ""
-        for key in ("caption", "image_caption"):
-            if node.has(key):
-                caption = _plain(node.get(key).value)
-        for parameter in node.params:
-            key = str(parameter.name).strip().lower()
-            if key in ("image", "image_file", "image file", "img", "photo", "logo", "image_name"):
-                for inner in parameter.value.nodes:
-                    if isinstance(inner, Wikilink):
-                        self._wikilink(inner)
-                self._image(_plain(parameter.value), caption)
+    def _drop_space(self) -> None:
+        while self._pieces and (stripped := self._pieces[-1].rstrip(" \n")) != self._pieces[-1]:
+            self.length -= len(self._pieces[-1]) - len(stripped)
+            self._pieces.pop()
+            if stripped:
+                self._pieces.append(stripped)
+                break
 
-    def _image(self, name: str, caption: str) -> None:
-        name = name.strip().replace("_", " ")
-        for prefix in FILE_PREFIXES:
-            if name.lower().startswith(prefix):
-                name = name[len(prefix) :].strip()
-        if _PICTURE.search(name) and name not in self.images:
-            self.images[name] = ArticleImage(name, caption)
+    def link(self, start: int, target: str) -> None:
+        """What was written since `start` leads to `target`."""
+        if self.length > start:
+            self._links.append(Link(start, self.length, target))
 
-    def _wikilink(self, node: Wikilink) -> None:
-        target = str(node.title).strip()
-        lowered = target.lstrip(":").lower()
-        if lowered.startswith(FILE_PREFIXES):
-            parts = str(node.text).split("|") if node.text is not None else []
-            caption = _plain(mwparserfromhell.parse(parts[-1])) if parts and "=" not in parts[-1] else ""
-            self._image(
-                target, "" if regex.fullmatch(r"\d*x?\d+px|thumb|left|right|center|frame", caption) else caption
-            )
-            return
-        if self._skipping_level is not None or regex.match(r"[a-z-]+:(?=\S)", lowered):
-            return  # categories, other languages and projects
-        start = self._length
-        if node.text is not None:
-            self.nodes(node.text.nodes)
-        else:
-            self._write(target)
-        page = target.split("#")[0].replace("_", " ").strip()
-        if page and self._length > start and "\n" not in "".join(self._text)[start:]:
-            self._links.append(Link(start, self._length, page[0].upper() + page[1:]))
-
-    def _write_lines(self, text: str) -> None:
-        # A blank line ends a paragraph; a single line break inside one is a space.
-        for i, part in enumerate(regex.split(r"\n\s*\n", text)):
-            if i:
-                self.end_paragraph()
-            self._write(part)
-
-    def _write(self, text: str) -> None:
-        self._text.append(text)
-        self._length += len(text)
-
-    def end_paragraph(self) -> None:
-        text, links = _tidy("".join(self._text), self._links)
-        self._text, self._length, self._links = [], 0, []
-        # Stray list signs, single words of broken tables and the like are no paragraphs.
-        if len(text) >= 20 and regex.search(r"\p{L}{2}", text) and text not in self._seen:
-            self._seen.add(text)
-            self.paragraphs.append(Paragraph(text, self._introduction, self._section, tuple(links)))
+    def finish(self) -> tuple[str, list[Link]]:
+        text = "".join(self._pieces).rstrip()
+        links = []
+        for link in self._links:
+            start, end = link.start, min(link.end, len(text))
+            while start < end and text[start].isspace():
+                start += 1
+            while end > start and text[end - 1].isspace():
+                end -= 1
+            if start < end and "\n" not in text[start:end]:
+                links.append(Link(start, end, link.target))
+        return text, links
 
 
-def _tidy(text: str, links: list[Link]) -> tuple[str, list[Link]]:
-    """The text with runs of space, empty brackets and magic words gone, and the links moved along."""
-    removed: list[tuple[int, int, str]] = []
-    for pattern, replacement in ((_EMPTY_BRACKETS, ""), (_SPACES, " "), (regex.compile(r"__[A-Z]+__|''+"), "")):
-        removed += [(m.start(), m.end(), replacement) for m in pattern.finditer(text)]
-    removed += [(m.start(), m.end(), "\n") for m in regex.finditer(r"[ \t\u00a0]*\n\s*(?=[•–])", text)]
-    removed += [(m.start(), m.end(), " ") for m in regex.finditer(r"[ \t\u00a0]*\n\s*(?![•–\s])", text)]
-    mapping = list(range(len(text) + 1))
-    pieces, position, written = [], 0, 0
-    for start, end, replacement in sorted(removed, key=lambda r: (r[0], -r[1])):
-        if start < position:
-            continue
-        pieces += [text[position:start], replacement]
-        for i in range(position, start):
-            mapping[i] = written + i - position
-        written += start - position
-        for i in range(start, end):
-            mapping[i] = written
-        written += len(replacement)
-        position = end
-    for i in range(position, len(text) + 1):
-        mapping[i] = written + i - position
-    pieces.append(text[position:])
-    tidied = "".join(pieces)
-    lead = len(tidied) - len(tidied.lstrip())
-    final = tidied.strip()
-    moved = []
-    for link in links:
-        start, end = mapping[link.start] - lead, mapping[link.end] - lead
-        while start < end and start < len(final) and final[max(start, 0)].isspace():
-            start += 1
-        end = min(end, len(final))
-        if 0 <= start < end:
-            moved.append(Link(start, end, link.target))
-    return final, moved
-
-
-def _plain(code: Wikicode) -> str:
-    return " ".join(_QUOTES.sub("", code.strip_code()).split())
-
-
-def _entity(node: HTMLEntity) -> str:
-    try:
-        return str(node.normalize())
-    except ValueError:
-        return ""
-
-
-def _date(values: list[str]) -> str:
-    numbers = [int(v) for v in values[:3] if v.isdigit()]
-    if len(numbers) == 3 and 1 <= numbers[1] <= 12:
-        return f"{numbers[2]} {_MONTHS[numbers[1] - 1]} {numbers[0]}"
-    return str(numbers[0]) if numbers else ""
+def _gap(match: regex.Match[str]) -> str:
+    return match.group("open") or match.group("close") or (" " if match.group().isspace() else "")

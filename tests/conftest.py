@@ -56,8 +56,7 @@ def tiny_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus folder built for real from genuine articles."""
-    from moreie.knowledge.build import build_corpus
-    from moreie.knowledge.ingest import Sources
+    from moreie.knowledge.build import Sources, build_corpus
 
     destination = tmp_path_factory.mktemp("corpus") / "small"
     build_corpus(destination, Sources(articles=(DATA / "articles.jsonl",)))

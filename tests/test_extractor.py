@@ -15,7 +15,7 @@ from moreie import Extractor, KnowledgeCorpus
 from moreie.datasets import post_from_text, read_jsonl
 from moreie.encoders.images import ImageEncoder
 from moreie.errors import CheckpointError, KnowledgeCorpusError
-from moreie.knowledge.ingest import Sources
+from moreie.knowledge.build import Sources
 from moreie.knowledge.update import add
 from moreie.schema import Extraction
 from moreie.shipped import DEMO_CORPUS, DEMO_POSTS, IMAGE_ENCODER, MODEL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from moreie.encoders.images import ImageEncoder
 from moreie.errors import DataFormatError, KnowledgeCorpusError, SourceError
-from moreie.knowledge.build import build_corpus
+from moreie.knowledge.build import Sources, build_corpus, partial_folder
 from moreie.knowledge.corpus import KnowledgeCorpus
-from moreie.knowledge.ingest import Sources
-from moreie.knowledge.sources.images import read_image_manifest
+from moreie.knowledge.sources.images import read_images
+from moreie.knowledge.verify import verify
+from moreie.knowledge.workers import LocalWorkers
 from moreie.shipped import DEMO_CORPUS, IMAGE_ENCODER
 
 
@@ -64,32 +67,113 @@ def test_malformed_articles_are_skipped_and_listed(data: Path, tmp_path: Path) -
     assert report.manifest.sources[0].skipped == 1
 
 
-def test_a_killed_build_leaves_no_corpus_and_can_be_run_again(tmp_path: Path) -> None:
-    path = tmp_path / "articles.jsonl"
+BUILD = [sys.executable, "-m", "moreie", "corpus", "build"]
+
+
+def write_articles(path: Path, count: int) -> None:
     with path.open("w") as out:
-        for i in range(60_000):
-            row = {"id": str(i), "title": f"Title {i}", "paragraphs": [f"Lead of {i}. It is short.", "A body."]}
+        for i in range(count):
+            row = {"id": str(i), "title": f"Title {i}", "paragraphs": [f"Lead of {i}. It is short.", "A body." * 20]}
             out.write(json.dumps(row) + "\n")
+
+
+def test_a_killed_build_goes_on_where_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "articles.jsonl"
+    write_articles(path, 120_000)
     corpus = tmp_path / "corpus"
-    command = [sys.executable, "-m", "moreie", "corpus", "build", str(corpus), "--articles", str(path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [*BUILD, str(corpus), "--articles", str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     partial = corpus.with_name("corpus.partial")
     deadline = time.monotonic() + 120
-    while not any(partial.glob("passages.lance/data/*")):
+    while len(list(partial.glob("parts/[0-9]*"))) < 2:
         assert process.poll() is None, "the build ended before it could be killed"
         assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)  # its workers too
     process.wait()
+    done = {part.name: part.stat().st_mtime_ns for part in partial.glob("parts/[0-9]*")}
     assert not corpus.exists()
     with pytest.raises(KnowledgeCorpusError, match="cut off: run the same"):
         KnowledgeCorpus.open(corpus)
-    with pytest.raises(KnowledgeCorpusError, match="never finished"):
-        KnowledgeCorpus.open(partial)
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert KnowledgeCorpus.open(corpus).manifest.articles == 60_000
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert f"{len(done)} parts of a build that was cut off" in again.stderr
+    assert KnowledgeCorpus.open(corpus).manifest.articles == 120_000
+    assert verify(corpus) == []
     assert not partial.exists()
+    whole = build_corpus(tmp_path / "whole", Sources(articles=(path,)), workers=LocalWorkers(1))
+    assert whole.manifest.digest == KnowledgeCorpus.open(corpus).manifest.digest, "as if it had not been killed"
+
+
+def test_two_builders_of_one_corpus_do_not_meet(data: Path, tmp_path: Path) -> None:
+    folder = partial_folder(tmp_path / "corpus")
+    folder.mkdir()
+    sources = Sources(articles=(data / "articles.jsonl",))
+    with FileLock(folder / ".lock"), pytest.raises(KnowledgeCorpusError, match="another build is under way"):
+        build_corpus(tmp_path / "corpus", sources)
+    assert build_corpus(tmp_path / "corpus", sources).manifest.articles
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the workers in /proc")
+def test_a_worker_that_dies_costs_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "articles.jsonl"
+    write_articles(path, 120_000)
+    command = [*BUILD, str(tmp_path / "corpus"), "--articles", str(path), "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (workers := loky_workers(process.pid)) or not any((tmp_path / "corpus.partial").glob("parts/[0-9]*")):
+        assert process.poll() is None, "the build ended before a worker could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(workers[0], signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert "a worker process died" in said
+    assert KnowledgeCorpus.open(tmp_path / "corpus").manifest.articles == 120_000
+    assert verify(tmp_path / "corpus") == []
+
+
+def loky_workers(parent: int) -> list[int]:
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            ours = int((place / "stat").read_text().rpartition(")")[2].split()[1]) == parent
+            if ours and b"popen_loky" in (place / "cmdline").read_bytes():
+                found.append(int(place.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_articles_that_stand_twice_are_taken_once(tmp_path: Path) -> None:
+    path = tmp_path / "articles.jsonl"
+    rows = [("1", "A", "Text of A."), ("2", "B", "Text of B."), ("1", "A again", "Other text."), ("3", "C", "Of C.")]
+    lines = [json.dumps({"id": i, "title": t, "paragraphs": [p], "redirects": [t * 2]}) + "\n" for i, t, p in rows]
+    path.write_text("".join(lines))
+    other = tmp_path / "other.jsonl"
+    other.write_text(lines[1] + json.dumps({"id": "4", "title": "D", "paragraphs": ["Of D."]}) + "\n")
+    report = build_corpus(tmp_path / "corpus", Sources(articles=(path, other)))
+    assert report.manifest.articles == 4
+    assert [line.split(":")[0] for line in report.skipped] == ["1 (A again)", "2 (B)"]
+    assert verify(tmp_path / "corpus") == []
+    named = KnowledgeCorpus.open(tmp_path / "corpus").named(["a", "aa", "a again", "dd", "d", "c"]) or {}
+    assert {name: [p.text for p in found] for name, found in named.items()} == {
+        "a": ["Text of A."],
+        "aa": ["Text of A."],
+        "c": ["Of C."],
+        "d": ["Of D."],
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="full disks are made with a limit on file size")
+def test_a_full_disk_is_an_error_and_leaves_no_corpus(data: Path, tmp_path: Path) -> None:
+    command = f"ulimit -f 8; exec {sys.executable} -m moreie corpus build {tmp_path}/corpus --articles"
+    full = ["bash", "-c", f"trap '' XFSZ; {command} {data / 'articles.jsonl'}"]
+    done = subprocess.run(full, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert not (tmp_path / "corpus").exists()
+    report = build_corpus(tmp_path / "corpus", Sources(articles=(data / "articles.jsonl",)))
+    assert report.manifest.articles == 28
 
 
 def test_damage_is_a_clear_error(small_corpus: Path, tmp_path: Path) -> None:
@@ -159,7 +243,7 @@ def test_a_picture_link_that_leads_outside_is_refused(tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.jsonl"
     manifest.write_text('{"file": "link.jpg", "title": "T"}\n')
     with pytest.raises(DataFormatError, match="link that leads outside"):
-        list(read_image_manifest(manifest, tmp_path / "root"))
+        list(read_images(manifest, tmp_path / "root"))
 
 
 def test_a_corpus_without_pictures_says_so(small_corpus: Path) -> None:

@@ -10,9 +10,8 @@ from PIL import Image
 
 from moreie.encoders.images import ImageEncoder
 from moreie.errors import KnowledgeCorpusError
-from moreie.knowledge.build import build_corpus
+from moreie.knowledge.build import Sources, build_corpus
 from moreie.knowledge.corpus import KnowledgeCorpus
-from moreie.knowledge.ingest import Sources
 from moreie.knowledge.stores.cluster import ClusterLocation
 from moreie.shipped import IMAGE_ENCODER
 

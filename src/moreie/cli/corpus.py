@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from moreie.encoders.images import ImageEncoder
-    from moreie.knowledge.ingest import Progress, Sources
+    from moreie.knowledge.build import Progress, Sources
     from moreie.knowledge.update import Change
 
 app = typer.Typer(help="Build, describe, change, check and export knowledge corpora.", no_args_is_help=True)
@@ -23,15 +23,21 @@ ArticleFiles = Annotated[
     list[Path] | None, typer.Option("--articles", help="Article JSONL: plain, .gz or .zst (repeatable).")
 ]
 Dumps = Annotated[list[Path] | None, typer.Option("--dump", help="MediaWiki XML: .xml or .xml.bz2 (repeatable).")]
-Manifests = Annotated[list[Path] | None, typer.Option("--images", help="Image manifest JSONL (repeatable).")]
+Manifests = Annotated[
+    list[Path] | None, typer.Option("--images", help="Image manifest: JSONL, or WIT .tsv (repeatable).")
+]
 ImageRoot = Annotated[
-    Path | None, typer.Option(help="Folder the manifests' file names start from [default: the manifest's own].")
+    Path | None, typer.Option(help="Folder or tar archive of the manifests' files [default: the manifest's folder].")
 ]
 EncoderName = Annotated[
     str | None, typer.Option(help="Hub id or folder [default: the DINOv2-small shipped with moreie].")
 ]
 SkipBad = Annotated[bool, typer.Option(help="Skip and count malformed articles instead of stopping.")]
 CorpusFolder = Annotated[Path, typer.Argument(help="Corpus folder.")]
+CorpusName = Annotated[str, typer.Argument(help="Corpus folder, or milvus://host:port/name.")]
+WorkersName = Annotated[
+    str | None, typer.Option(help="Processes, or `ray`, or ray://host:port [default: one a core].", metavar="N|ray")
+]
 
 BUILD_EXAMPLES = """[bold]Examples[/]
 
@@ -41,7 +47,9 @@ moreie corpus build wiki --dump enwiki-pages-articles.xml.bz2 --skip-bad
 
 moreie corpus build art --articles art.jsonl --images manifest.jsonl --image-root pictures/
 
-moreie corpus build milvus://localhost:19530/wiki --articles articles.jsonl.zst
+moreie corpus build wiki --dump enwiki-pages-articles-multistream.xml.bz2 --workers 16
+
+moreie corpus build milvus://localhost:19530/wiki --articles articles.jsonl.zst --workers ray://head:10001
 """
 
 
@@ -56,17 +64,22 @@ def build(
     image_root: ImageRoot = None,
     image_encoder: EncoderName = None,
     skip_bad: SkipBad = False,
+    workers: WorkersName = None,
 ) -> None:
     """Build a corpus from articles, dumps and pictures."""
     with clear_errors():
         import time
 
         from moreie.knowledge.build import build_corpus
+        from moreie.knowledge.workers import workers_of
 
         sources, encoder = _sources(articles, dump, images, image_root, image_encoder)
         started = time.perf_counter()
+        hands = workers_of(workers)
         with _bars(sources) as progress:
-            report = build_corpus(destination, sources, image_encoder=encoder, skip_bad=skip_bad, progress=progress)
+            report = build_corpus(
+                destination, sources, image_encoder=encoder, skip_bad=skip_bad, workers=hands, progress=progress
+            )
         _say_skipped(report.skipped, destination)
         console(stderr=True).print(f"built in {time.perf_counter() - started:.1f} s", markup=False)
     info(destination, json=False)
@@ -80,7 +93,7 @@ def _sources(
     image_encoder: str | None,
 ) -> tuple[Sources, ImageEncoder | None]:
     from moreie.errors import SourceError
-    from moreie.knowledge.ingest import Sources
+    from moreie.knowledge.build import Sources
     from moreie.shipped import IMAGE_ENCODER
 
     if not (articles or dump or images):
@@ -127,7 +140,7 @@ moreie corpus add art --images more-pictures.jsonl --image-root pictures/
 
 @app.command(epilog=ADD_EXAMPLES)
 def add(
-    corpus: CorpusFolder,
+    corpus: CorpusName,
     articles: ArticleFiles = None,
     dump: Dumps = None,
     images: Manifests = None,
@@ -143,7 +156,7 @@ def add(
 
 @app.command(epilog="[bold]Example[/]\n\nmoreie corpus replace wiki --articles corrected.jsonl")
 def replace(
-    corpus: CorpusFolder,
+    corpus: CorpusName,
     articles: ArticleFiles = None,
     dump: Dumps = None,
     images: Manifests = None,
@@ -159,7 +172,7 @@ def replace(
 
 def _ingest(
     change: Callable[..., Change],
-    corpus: Path,
+    corpus: str,
     articles: list[Path] | None,
     dump: list[Path] | None,
     images: list[Path] | None,
@@ -174,7 +187,7 @@ def _ingest(
         _say_change(corpus, done)
 
 
-def _say_change(corpus: Path, done: Change) -> None:
+def _say_change(corpus: str, done: Change) -> None:
     _say_skipped(done.skipped, corpus)
     console(stderr=True).print(
         f"{corpus}: {done.added:,} articles added, {done.replaced:,} replaced, {done.removed:,} removed, "
@@ -185,7 +198,7 @@ def _say_change(corpus: Path, done: Change) -> None:
 
 
 @app.command(epilog="[bold]Example[/]\n\nmoreie corpus remove wiki 12345 67890")
-def remove(corpus: CorpusFolder, articles: Annotated[list[str], typer.Argument(help="Ids of articles.")]) -> None:
+def remove(corpus: CorpusName, articles: Annotated[list[str], typer.Argument(help="Ids of articles.")]) -> None:
     """Remove articles with their pictures."""
     with clear_errors():
         from moreie.knowledge.update import remove as change
@@ -195,7 +208,7 @@ def remove(corpus: CorpusFolder, articles: Annotated[list[str], typer.Argument(h
 
 @app.command(epilog="[bold]Example[/]\n\nmoreie corpus compact wiki --older-than 24")
 def compact(
-    corpus: CorpusFolder,
+    corpus: CorpusName,
     older_than: Annotated[float, typer.Option(min=0, help="Forget states older than so many hours.")] = 1.0,
 ) -> None:
     """Tidy up after many changes: smaller, faster, the same content."""
@@ -206,9 +219,8 @@ def compact(
 
         before = _size(corpus)
         manifest = change(corpus, timedelta(hours=older_than))
-        console(stderr=True).print(
-            f"{corpus}: {before / 1e6:,.1f} MB → {_size(corpus) / 1e6:,.1f} MB, now {manifest.version}", markup=False
-        )
+        sizes = f"{before / 1e6:,.1f} MB → {_size(corpus) / 1e6:,.1f} MB, " if before else ""
+        console(stderr=True).print(f"{corpus}: {sizes}now {manifest.version}", markup=False)
 
 
 @app.command(epilog="[bold]Example[/]\n\nmoreie corpus verify wiki")
@@ -240,8 +252,8 @@ def export(
         console(stderr=True).print(f"{target}: {count:,} articles", markup=False)
 
 
-def _size(folder: Path) -> int:
-    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+def _size(corpus: str) -> int:
+    return sum(f.stat().st_size for f in Path(corpus).rglob("*") if f.is_file())
 
 
 @app.command(epilog="[bold]Example[/]\n\nmoreie corpus info wiki --json")
@@ -276,7 +288,7 @@ def info(
             for s in manifest.sources
         ]
         if Path(corpus).is_dir():
-            rows.append(("size on disk", f"{_size(Path(corpus)) / 1e6:,.1f} MB"))
+            rows.append(("size on disk", f"{_size(corpus) / 1e6:,.1f} MB"))
         for row in rows:
             table.add_row(*row)
         console().print(table)

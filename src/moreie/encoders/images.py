@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import warnings
 from collections.abc import Sequence
@@ -32,29 +33,40 @@ def load_image(path: Path) -> Image.Image:
         ImageError: missing, empty, no picture, cut off, or larger than `PIXEL_LIMIT`.
     """
     try:
-        size = path.stat().st_size
-    except OSError:
+        content = path.read_bytes()
+    except IsADirectoryError:
+        raise ImageError(f"{path}: a folder, not a picture") from None
+    except FileNotFoundError:
         raise ImageError(f"{path}: no such picture") from None
-    if not path.is_file():
-        raise ImageError(f"{path}: a folder, not a picture")
-    if size == 0:
-        raise ImageError(f"{path}: the file is empty (0 bytes)")
+    except OSError as problem:
+        raise ImageError(f"{path}: cannot be read ({problem})") from problem
+    return decode_image(content, str(path))
+
+
+def decode_image(content: bytes, name: str) -> Image.Image:
+    """A picture from the bytes of its file, upright, as RGB; `name` is for messages.
+
+    Raises:
+        ImageError: empty, no picture, cut off, or larger than `PIXEL_LIMIT`.
+    """
+    if not content:
+        raise ImageError(f"{name}: the file is empty (0 bytes)")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
+            with Image.open(io.BytesIO(content)) as picture:
                 if picture.width * picture.height > PIXEL_LIMIT:
                     raise ImageError(
-                        f"{path}: {picture.width} × {picture.height} pixels, more than the {PIXEL_LIMIT:,} allowed"
+                        f"{name}: {picture.width} × {picture.height} pixels, more than the {PIXEL_LIMIT:,} allowed"
                     )
                 picture.load()
                 return ImageOps.exif_transpose(picture).convert("RGB")
     except UnidentifiedImageError:
-        raise ImageError(f"{path}: not a picture") from None
+        raise ImageError(f"{name}: not a picture") from None
     except Image.DecompressionBombError as problem:
-        raise ImageError(f"{path}: too many pixels ({problem})") from problem
+        raise ImageError(f"{name}: too many pixels ({problem})") from problem
     except (OSError, SyntaxError, ValueError, EOFError) as problem:
-        raise ImageError(f"{path}: cut off or damaged ({problem})") from problem
+        raise ImageError(f"{name}: cut off or damaged ({problem})") from problem
 
 
 class ImageEncoder:

@@ -44,7 +44,7 @@ class KnowledgeCorpus:
             from moreie.knowledge.stores.cluster import ClusterReader, read_cluster_manifest
 
             manifest = read_cluster_manifest(str(location))
-            return cls(str(location), manifest, ClusterReader(str(location)))
+            return cls(str(location), manifest, ClusterReader(str(location), manifest.revision))
         from moreie.knowledge.stores.embedded import EmbeddedReader
 
         manifest = read_manifest(Path(location))
@@ -56,26 +56,29 @@ class KnowledgeCorpus:
 
     def latest(self) -> KnowledgeCorpus:
         """This corpus if nobody has changed it since it was opened, else its newest state."""
-        if self.location.startswith("milvus") or read_manifest(Path(self.location)) == self.manifest:
-            return self
-        return KnowledgeCorpus.open(self.location)
+        if self.location.startswith("milvus"):
+            from moreie.knowledge.stores.cluster import read_cluster_manifest
+
+            current = read_cluster_manifest(self.location)
+        else:
+            current = read_manifest(Path(self.location))
+        return self if current == self.manifest else KnowledgeCorpus.open(self.location)
 
     def search_sentences(
-        self, queries: Sequence[str], k: int, *, introductions_only: bool = False
+        self, queries: Sequence[str], k: int, *, introductions_only: bool = False, all_words: bool = False
     ) -> list[list[tuple[Passage, float]]]:
         """The k best distinct paragraphs for each query by their best sentence's BM25 score, best first.
 
         `passage.sentence` is that sentence. Fewer than k where the corpus has no more matches; an empty query
-        finds nothing.
+        finds nothing. With `all_words` a sentence must hold every word of the query.
         """
-        found = [
-            _best_per_passage(hits, k)
-            for hits in self._store.search_sentences(queries, OVERSAMPLING * k, introductions_only=introductions_only)
-        ]
-        short = [i for i, hits in enumerate(found) if 0 < len(hits) < k]
+        flags = {"introductions_only": introductions_only, "all_words": all_words}
+        rows = self._store.search_sentences(queries, OVERSAMPLING * k, **flags)
+        found = [_best_per_passage(hits, k) for hits in rows]
+        # Fewer sentences than asked for are all there are; else their paragraphs were too few.
+        short = [i for i, hits in enumerate(found) if len(hits) < k and len(rows[i]) == OVERSAMPLING * k]
         if short:
-            again = [queries[i] for i in short]
-            more = self._store.search_sentences(again, 10 * OVERSAMPLING * k, introductions_only=introductions_only)
+            more = self._store.search_sentences([queries[i] for i in short], 10 * OVERSAMPLING * k, **flags)
             for i, hits in zip(short, more, strict=True):
                 found[i] = _best_per_passage(hits, k)
         passages = self._store.passages([hit.passage for hits in found for hit in hits])
@@ -102,6 +105,15 @@ class KnowledgeCorpus:
         hits = [_best_per_passage(row, k) for row in self._store.search_images(vectors, OVERSAMPLING * k)]
         passages = self._store.passages([hit.passage for row in hits for hit in row])
         return [[(replace(passages[h.passage], image=h.file), h.score) for h in row] for row in hits]
+
+    def named(self, names: Sequence[str]) -> dict[str, list[Passage]] | None:
+        """Introductions of the articles that bear these normal forms (`knowledge.names`), titles before redirects;
+        None where the corpus was built before names were kept (`compact` adds them)."""
+        found = self._store.names(names)
+        if found is None:
+            return None
+        passages = self._store.passages([key for keys in found.values() for key in keys])
+        return {name: [passages[key] for key in keys if key in passages] for name, keys in found.items()}
 
     def thumbnails(self, files: Sequence[str]) -> dict[str, bytes]:
         """JPEG thumbnails of article pictures by file name; names unknown to the corpus are left out."""

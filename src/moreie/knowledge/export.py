@@ -14,7 +14,7 @@ import lancedb
 import zstandard
 
 from moreie.knowledge.manifest import read_manifest
-from moreie.knowledge.stores.embedded import IMAGES, PASSAGES
+from moreie.knowledge.stores.rows import IMAGES, PASSAGES
 
 KEYS_PER_READ = 50_000
 

@@ -7,26 +7,33 @@ state they opened; a change that is cut off is set back by the next one.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock, Timeout
 
 from moreie.errors import KnowledgeCorpusError
-from moreie.knowledge.build import encoder_record, now
-from moreie.knowledge.ingest import Ingest, Progress, Sources
-from moreie.knowledge.manifest import Manifest, SourceRecord, read_manifest, write_manifest
-from moreie.knowledge.stores.embedded import IMAGES, PASSAGES, SENTENCES, EmbeddedEditor
+from moreie.knowledge.build import Progress, Sources, encoder_record, now, partial_folder, read_entries, source_record
+from moreie.knowledge.manifest import Manifest, SourceRecord, read_manifest
+from moreie.knowledge.passages import rows_of
+from moreie.knowledge.pictures import IMAGES_PER_BATCH, PictureStore
+from moreie.knowledge.sources.articles import read_articles
+from moreie.knowledge.sources.mediawiki import read_dump
+from moreie.knowledge.stores.rows import IMAGES, PASSAGES, SENTENCES, Editor
 from moreie.schema import Article
 
 if TYPE_CHECKING:
     from moreie.encoders.images import ImageEncoder
     from moreie.knowledge.sources.images import ImageEntry
 
+ARTICLES_PER_BATCH = 20_000
 LOCK = ".lock"
 NEVER = timedelta(days=36_500)
 
@@ -44,7 +51,7 @@ class Change:
 
 
 def add(
-    corpus: Path,
+    corpus: Path | str,
     sources: Sources,
     *,
     image_encoder: ImageEncoder | None = None,
@@ -62,7 +69,7 @@ def add(
 
 
 def replace(
-    corpus: Path,
+    corpus: Path | str,
     sources: Sources,
     *,
     image_encoder: ImageEncoder | None = None,
@@ -78,7 +85,7 @@ def replace(
     return _ingest(corpus, sources, image_encoder, skip_bad, progress, replacing=True)
 
 
-def remove(corpus: Path, articles: Sequence[str]) -> Change:
+def remove(corpus: Path | str, articles: Sequence[str]) -> Change:
     """Remove articles by id, with their pictures. Ids that are not in the corpus are reported.
 
     Raises:
@@ -99,27 +106,28 @@ def remove(corpus: Path, articles: Sequence[str]) -> Change:
                 "digest": _digest(manifest, f"remove\0{sorted(found)}"),
             }
         )
-        return Change(0, 0, len(found), 0, skipped, _commit(corpus, changed, editor, editor.finish()))
+        return Change(0, 0, len(found), 0, skipped, _commit(changed, editor))
 
 
-def compact(corpus: Path, older_than: timedelta = timedelta(hours=1)) -> Manifest:
+def compact(corpus: Path | str, older_than: timedelta = timedelta(hours=1)) -> Manifest:
     """Rewrite what changes left scattered, and forget table versions `older_than` this.
 
     A reader that opened an older state has to open the corpus anew.
     """
     with _change(corpus) as (manifest, editor):
+        editor.create_names()
         # A state must not be forgotten while the manifest still names it: rewriting ends first (one pass can leave
         # work for the next), then the manifest names the result, and only then old states go.
         tables = manifest.tables
         while (rewritten := editor.compact(NEVER)) != tables:
             tables = rewritten
-        manifest = _commit(corpus, manifest, editor, tables)
+        manifest = _commit(manifest, editor, tables)
         editor.compact(older_than)
         return manifest
 
 
 def _ingest(
-    corpus: Path,
+    corpus: Path | str,
     sources: Sources,
     image_encoder: ImageEncoder | None,
     skip_bad: bool,
@@ -131,74 +139,137 @@ def _ingest(
         if sources.images:
             _check_encoder(corpus, manifest, image_encoder)
             editor.create_images(image_encoder.dimension if image_encoder else 0)
-        repeated: list[str] = []
-        seen: set[str] = set()
-        replaced: dict[str, list[int]] = {}
-
-        def admitted(batch: list[Article]) -> list[Article]:
-            once = []
-            for article in batch:
-                if article.id in seen:
-                    repeated.append(f"{article.id} ({article.title}): stands in the sources twice; the first was taken")
-                elif any(paragraph.text.strip() for paragraph in article.paragraphs):
-                    seen.add(article.id)
-                    once.append(article)
-            known = editor.keys(article.id for article in once)
-            if replacing:
-                editor.remove((key for keys in known.values() for key in keys), images=False)
-                replaced.update(known)
-                return once
-            repeated.extend(
-                f"{a.id} ({a.title}): already in the corpus; to change it, replace it" for a in once if a.id in known
-            )
-            return [article for article in once if article.id not in known]
-
-        def find(entries: Sequence[ImageEntry]) -> dict[str, int]:
-            return editor.introductions((e.article_id or "" for e in entries), (e.title for e in entries))
-
-        ingest = Ingest(
-            editor,
-            image_encoder,
-            skip_bad,
-            progress,
-            first_key=_next_key(manifest),
-            admit=admitted,
-            find=find,
-        )
+        work = _Adding(editor, _next_key(manifest), skip_bad, progress, replacing)
         before = editor.counts().get(IMAGES, 0)
-        records = ingest.run(sources)
-        editor.move_images({keys[0]: ingest.introductions[f"id:{id}"] for id, keys in replaced.items()})
-        counts = ingest.counts
-        skipped = [*ingest.skipped, *repeated]
+        records = work.add_texts(sources)
+        editor.move_images({keys[0]: work.first[id] for id, keys in work.replaced.items()})
+        for pair in sources.images:
+            if image_encoder is not None:
+                records.append(work.add_images(*pair, image_encoder, _pictures_folder(corpus)))
         images = editor.counts().get(IMAGES, 0)
-        if not counts.articles and not counts.images:
-            return Change(0, 0, 0, 0, skipped, manifest)
+        if not work.articles and not work.images:
+            return Change(0, 0, 0, 0, work.skipped, manifest)
         update = {
-            "articles": manifest.articles + counts.articles - len(replaced),
-            "next_key": ingest.next_key,
-            "digest": _digest(manifest, ingest.digest.hexdigest()),
+            "articles": manifest.articles + work.articles - len(work.replaced),
+            "next_key": work.next_key,
+            "digest": _digest(manifest, work.digest.hexdigest()),
             "sources": (*manifest.sources, *_used(records)),
         }
         if image_encoder and images:
             update["image_encoder"] = encoder_record(image_encoder)
-        changed = _commit(corpus, manifest.model_copy(update=update), editor, editor.finish())
-        return Change(counts.articles - len(replaced), len(replaced), 0, images - before, skipped, changed)
+        changed = _commit(manifest.model_copy(update=update), editor)
+        if not isinstance(corpus, str):
+            shutil.rmtree(_pictures_folder(corpus), ignore_errors=True)
+        added = work.articles - len(work.replaced)
+        return Change(added, len(work.replaced), 0, images - before, work.skipped, changed)
+
+
+class _Adding:
+    """Articles and pictures on their way into a corpus that is there already."""
+
+    def __init__(self, editor: Editor, next_key: int, skip_bad: bool, progress: Progress, replacing: bool):
+        self.editor, self.next_key, self.skip_bad = editor, next_key, skip_bad
+        self.progress, self.replacing = progress, replacing
+        self.articles = self.images = self.known = 0
+        self.replaced: dict[str, list[int]] = {}
+        self.first: dict[str, int] = {}
+        self.skipped: list[str] = []
+        self.digest = hashlib.sha256()
+
+    def add_texts(self, sources: Sources) -> list[SourceRecord]:
+        records = []
+        for source in sources.texts():
+            before, skipped = self.articles, len(self.skipped)
+            read = read_dump if source.dump else read_articles
+            on_bad = (lambda bad: self.skipped.append(str(bad))) if self.skip_bad else None
+            articles = iter(read(source.path, on_bad, partial(self.progress, source.path)))
+            while batch := list(islice(articles, ARTICLES_PER_BATCH)):
+                self._add_batch(batch)
+            kind: Literal["dump", "articles"] = "dump" if source.dump else "articles"
+            records.append(source_record(kind, source.path, self.articles - before, len(self.skipped) - skipped))
+        return records
+
+    def _add_batch(self, batch: Sequence[Article]) -> None:
+        once = []
+        for article in batch:
+            if article.id in self.first:
+                said = "stands in the sources twice; the first was taken"
+                self.skipped.append(f"{article.id} ({article.title}): {said}")
+            elif any(paragraph.text.strip() for paragraph in article.paragraphs):
+                self.first[article.id] = -1
+                once.append(article)
+        known = self.editor.keys(article.id for article in once)
+        if self.replacing:
+            self.editor.remove((key for keys in known.values() for key in keys), images=False)
+            self.replaced.update(known)
+        else:
+            self.skipped += [
+                f"{a.id} ({a.title}): already in the corpus; to change it, replace it" for a in once if a.id in known
+            ]
+            once = [article for article in once if article.id not in known]
+        rows = rows_of(once, self.next_key)
+        self.editor.add_passages(rows.passages, rows.sentences)
+        self.editor.add_names(rows.names)
+        self.editor.add_files(rows.files)
+        self.next_key += len(rows.passages)
+        self.articles += len(rows.articles)
+        self.first.update(zip(rows.articles["id"].to_pylist(), rows.articles["passage"].to_pylist(), strict=True))
+        for digest in rows.articles["digest"].to_pylist():
+            self.digest.update(digest)
+
+    def add_images(self, manifest: Path, place: Path, encoder: ImageEncoder, folder: Path) -> SourceRecord:
+        before, skipped = self.images, len(self.skipped)
+
+        def find(batch: Sequence[ImageEntry]) -> tuple[dict[str, int], dict[str, int]]:
+            return self.editor.introductions([e.article_id for e in batch if e.article_id], [e.title for e in batch])
+
+        progress = partial(self.progress, manifest)
+        entries = read_entries(manifest, place, find, self.skipped, progress)
+        for rows, _, said in PictureStore(folder, encoder).embed(self._unknown(entries)):
+            self.skipped += said
+            self.editor.add_images(rows)
+            self.images += len(rows)
+            for file, passage in zip(rows["file"].to_pylist(), rows["passage"].to_pylist(), strict=True):
+                self.digest.update(f"{file}\0{passage}\0".encode())
+        if self.known:
+            self.skipped.append(
+                f"{manifest}: {self.known:,} pictures are in the corpus already; to change them, replace them"
+            )
+            self.known = 0
+        return source_record("images", manifest, self.images - before, len(self.skipped) - skipped)
+
+    def _unknown(self, entries: Iterator[tuple[ImageEntry, int]]) -> Iterator[tuple[ImageEntry, int]]:
+        """Pictures that the corpus does not have; when replacing, all."""
+        while batch := list(islice(entries, IMAGES_PER_BATCH)):
+            known = set() if self.replacing else self.editor.pictures(entry.file for entry, _ in batch)
+            self.known += sum((entry.file, passage) in known for entry, passage in batch)
+            yield from ((entry, passage) for entry, passage in batch if (entry.file, passage) not in known)
 
 
 @contextmanager
-def _change(corpus: Path) -> Iterator[tuple[Manifest, EmbeddedEditor]]:
+def _change(corpus: Path | str) -> Iterator[tuple[Manifest, Editor]]:
     if str(corpus).startswith("milvus"):
-        raise KnowledgeCorpusError(f"{corpus}: a corpus in Milvus cannot be changed in place yet; build it again")
-    read_manifest(corpus)  # before the lock file is made: the folder may be no corpus
+        from moreie.knowledge.stores.cluster import read_cluster_manifest
+        from moreie.knowledge.stores.cluster_editor import ClusterEditor
+
+        with ClusterEditor.alone(str(corpus)):
+            manifest = read_cluster_manifest(str(corpus))
+            yield manifest, ClusterEditor(str(corpus), manifest)
+        return
+    from moreie.knowledge.stores.embedded import EmbeddedEditor
+
+    folder = Path(corpus)
+    read_manifest(folder)  # before the lock file is made: the folder may be no corpus
     try:
-        with FileLock(corpus / LOCK, timeout=0):
-            manifest = read_manifest(corpus)
-            yield manifest, EmbeddedEditor(corpus, manifest.tables)
+        with FileLock(folder / LOCK, timeout=0):
+            manifest = read_manifest(folder)
+            yield manifest, EmbeddedEditor(folder, manifest.tables)
     except Timeout:
         raise KnowledgeCorpusError(f"{corpus}: another change is under way; try again when it is done") from None
 
 
-def _commit(corpus: Path, manifest: Manifest, editor: EmbeddedEditor, tables: dict[str, int]) -> Manifest:
+def _commit(manifest: Manifest, editor: Editor, tables: dict[str, int] | None = None) -> Manifest:
+    tables = editor.finish() if tables is None else tables
     counts = editor.counts()
     changed = manifest.model_copy(
         update={
@@ -210,11 +281,18 @@ def _commit(corpus: Path, manifest: Manifest, editor: EmbeddedEditor, tables: di
             "tables": tables,
         }
     )
-    write_manifest(corpus, changed)
+    editor.commit(changed)
     return changed
 
 
-def _check_encoder(corpus: Path, manifest: Manifest, encoder: ImageEncoder | None) -> None:
+def _pictures_folder(corpus: Path | str) -> Path:
+    """Where embedded pictures are kept until a change is complete."""
+    if str(corpus).startswith("milvus:"):
+        return partial_folder(corpus) / "pictures"
+    return Path(corpus) / ".pictures"
+
+
+def _check_encoder(corpus: Path | str, manifest: Manifest, encoder: ImageEncoder | None) -> None:
     if encoder is None:
         raise KnowledgeCorpusError("image manifests need an image encoder")
     record = manifest.image_encoder

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from moreie.knowledge.manifest import Manifest, read_manifest
-from moreie.knowledge.stores.embedded import IMAGES, PASSAGES, SENTENCES
+from moreie.knowledge.stores.rows import IMAGES, PASSAGES, SENTENCES
 
 # A vector kept in half precision has a length this near to 1.
 LENGTH_TOLERANCE = 5e-3

@@ -6,8 +6,9 @@ import gzip
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,6 +17,7 @@ from moreie.schema import Article, ArticleImage, Link, Paragraph
 
 OnBad = Callable[[DataFormatError], None]
 Progress = Callable[[int], None]
+LINES_BYTES = 4 << 20
 
 
 class _LinkRow(BaseModel):
@@ -69,32 +71,62 @@ def _paragraph(row: str | _ParagraphRow, first: bool) -> Paragraph:
     return Paragraph(row.text, first if row.introduction is None else row.introduction, row.section, links)
 
 
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Whole lines of an article file; `first` is the number of the first one."""
+
+    path: Path
+    first: int
+    content: bytes
+
+
+def cut_lines(path: Path, progress: Progress | None = None, size: int = LINES_BYTES) -> Iterator[Lines]:
+    """An article file in stretches of whole lines of about `size` bytes.
+
+    Raises:
+        SourceError: the file is absent, or its compression is damaged or cut off; the lines before it have been given.
+    """
+    first = 1
+    try:
+        with open_bytes(path, progress) as stream:
+            while block := stream.read(size):
+                if not block.endswith(b"\n"):
+                    block += stream.readline()
+                yield Lines(path, first, block)
+                first += block.count(b"\n")
+    except (EOFError, OSError) as problem:
+        raise SourceError(f"{path}: unreadable behind line {first - 1} ({problem}); it may be cut off") from problem
+
+
+def parse_lines(lines: Lines, on_bad: OnBad | None = None) -> Iterator[Article]:
+    """Articles of a stretch; `on_bad` gets each malformed line instead of raising.
+
+    Raises:
+        DataFormatError: a malformed line, with file and line number.
+    """
+    for number, line in enumerate(lines.content.split(b"\n"), lines.first):
+        if not line.strip():
+            continue
+        try:
+            yield _ArticleRow.model_validate_json(line).article()
+        except ValidationError as problem:
+            error = problem.errors()[0]
+            place = ".".join(str(part) for part in error["loc"] if isinstance(part, int | str))
+            _report(DataFormatError(f"{place or 'line'}: {error['msg']}", lines.path, number), on_bad)
+        except ValueError as problem:
+            _report(DataFormatError(str(problem), lines.path, number), on_bad)
+
+
 def read_articles(path: Path, on_bad: OnBad | None = None, progress: Progress | None = None) -> Iterator[Article]:
     """Stream articles of a JSONL file (format: `docs/knowledge.md`).
 
     `on_bad` gets each malformed line instead of raising; `progress` the number of file bytes read since last told.
 
     Raises:
-        SourceError: the file is absent, or its compression is damaged or cut off.
-        DataFormatError: a malformed line, with file and line number.
+        SourceError, DataFormatError: as `cut_lines` and `parse_lines`.
     """
-    number = 0
-    try:
-        with open_text(path, progress) as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                try:
-                    yield _ArticleRow.model_validate_json(line).article()
-                except ValidationError as problem:
-                    error = problem.errors()[0]
-                    place = ".".join(str(part) for part in error["loc"] if isinstance(part, int | str))
-                    bad = DataFormatError(f"{place or 'line'}: {error['msg']}", path, number)
-                    _report(bad, on_bad)
-                except ValueError as problem:
-                    _report(DataFormatError(str(problem), path, number), on_bad)
-    except (EOFError, OSError, UnicodeDecodeError) as problem:
-        raise SourceError(f"{path}: unreadable behind line {number} ({problem}); the file may be cut off") from problem
+    for lines in cut_lines(path, progress):
+        yield from parse_lines(lines, on_bad)
 
 
 def _report(bad: DataFormatError, on_bad: OnBad | None) -> None:
@@ -124,24 +156,28 @@ class _Counting(io.RawIOBase):
 
 
 @contextmanager
-def open_text(path: Path, progress: Progress | None = None) -> Iterator[io.TextIOBase]:
-    """UTF-8 lines of a plain, gzip, bzip2 or Zstandard file; `progress` hears the compressed bytes read."""
+def open_bytes(path: Path, progress: Progress | None = None) -> Iterator[io.BufferedIOBase]:
+    """Bytes of a plain, gzip, bzip2 or Zstandard file; `progress` hears the compressed bytes read."""
     import bz2
 
     if not path.is_file():
         raise SourceError(f"{path}: no such file")
     with path.open("rb", buffering=0) as file, io.BufferedReader(_Counting(file, progress), 1 << 20) as raw:
-        stream: IO[bytes] | io.BufferedIOBase
         if path.suffix == ".gz":
-            stream = gzip.GzipFile(fileobj=raw)
+            yield gzip.GzipFile(fileobj=raw)
         elif path.suffix == ".bz2":
-            stream = bz2.BZ2File(raw)
+            yield bz2.BZ2File(raw)
         elif path.suffix == ".zst":
-            stream = io.BufferedReader(_Zstandard(raw), 1 << 20)
+            yield io.BufferedReader(_Zstandard(raw), 1 << 20)
         else:
-            stream = raw
-        with io.TextIOWrapper(stream, encoding="utf-8") as text:  # type: ignore[type-var]
-            yield text
+            yield raw
+
+
+@contextmanager
+def open_text(path: Path, progress: Progress | None = None) -> Iterator[io.TextIOBase]:
+    """UTF-8 lines of such a file."""
+    with open_bytes(path, progress) as stream, io.TextIOWrapper(stream, encoding="utf-8") as text:  # type: ignore[type-var]
+        yield text
 
 
 class _Zstandard(io.RawIOBase):

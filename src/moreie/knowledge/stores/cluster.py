@@ -1,8 +1,12 @@
 """The cluster store: the same rows in Milvus collections, BM25 and k-NN by its own engine.
 
-A location is `milvus://host:port/name`, or `milvus:path/to/file.db` for an embedded `milvus-lite` file. The BM25
-parameters are those of the embedded store; word splitting is Milvus' `standard` analyzer, so ranks differ slightly
-where a word carries an apostrophe or accent.
+A location is `milvus://host:port/name` (`milvus+tls://…` for an encrypted line; a token stands in the environment
+variable `MILVUS_TOKEN`), or `milvus:path/to/file.db` for an embedded `milvus-lite` file. The BM25 parameters are those
+of the embedded store; word splitting is Milvus' `standard` analyzer, so ranks differ slightly where a word carries an
+apostrophe or accent.
+
+Every row says since which revision of the corpus it is there (`since`) and from which it is not (`until`): a reader
+asks for the rows of the revision whose manifest it read, whatever is written meanwhile.
 """
 
 from __future__ import annotations
@@ -10,24 +14,50 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from moreie.errors import KnowledgeCorpusError, MissingExtraError
 from moreie.knowledge.manifest import Manifest
-from moreie.knowledge.stores.rows import ImageHit, ImageRows, PassageRows, SentenceHit, SentenceRows, passage_of
+from moreie.knowledge.names import normal_name
+from moreie.knowledge.stores.rows import (
+    FILES,
+    IMAGES,
+    NAMES,
+    PASSAGES,
+    SENTENCES,
+    ImageHit,
+    SentenceHit,
+    passage_of,
+)
 from moreie.schema import Passage
 
-PASSAGES, SENTENCES, IMAGES, MANIFEST = "passages", "sentences", "images", "manifest"
+MANIFEST = "manifest"
+TABLES = (PASSAGES, SENTENCES, NAMES, FILES)
 ROWS_PER_CALL = 2_000
 LONGEST = 65_535  # bytes of a Milvus string
+FOREVER = 1 << 62
+# A sentence's key is its passage's with its number behind: so many fit.
+SENTENCES_PER_PASSAGE = 1 << 12
+# Sentences looked at for one that holds every word of a query.
+LOOKED_THROUGH = 100
 _NAME = re.compile(r"[A-Za-z_]\w*")
+_TEXTS = {
+    PASSAGES: {"article": 512, "title": 2048, "text": LONGEST, "url": 4096},
+    NAMES: {"name": 2048},
+    FILES: {"file": 2048, "caption": LONGEST, "section": 4096},
+    IMAGES: {"file": 2048, "caption": LONGEST, "attribution": LONGEST, "thumbnail": LONGEST},
+    MANIFEST: {"content": LONGEST},
+}
+_FLAGS = {PASSAGES: ("introduction",), NAMES: ("redirect",)}
 T = TypeVar("T")
 
 
@@ -40,30 +70,38 @@ class ClusterLocation:
 
     @classmethod
     def parse(cls, location: str) -> ClusterLocation:
-        """Raises `KnowledgeCorpusError` when `location` has neither documented form."""
-        rest = location.removeprefix("milvus:")
-        if rest.startswith("//"):
-            address, _, name = rest[2:].partition("/")
-            if address and _NAME.fullmatch(name):
-                return cls(f"http://{address}", name)
-        elif rest.endswith(".db"):
-            return cls(rest, "corpus")
-        raise KnowledgeCorpusError(f"{location}: expected milvus://host:port/name or milvus:path/to/file.db")
+        """Raises `KnowledgeCorpusError` when `location` has none of the documented forms."""
+        for scheme, line in (("milvus://", "http://"), ("milvus+tls://", "https://")):
+            if location.startswith(scheme):
+                address, _, name = location.removeprefix(scheme).partition("/")
+                if address and _NAME.fullmatch(name):
+                    return cls(line + address, name)
+        if location.startswith("milvus:") and location.endswith(".db"):
+            return cls(location.removeprefix("milvus:"), "corpus")
+        raise KnowledgeCorpusError(
+            f"{location}: expected milvus://host:port/name, milvus+tls://host:port/name or milvus:path/to/file.db"
+        )
+
+    def collection(self, name: str) -> str:
+        return f"{self.name}_{name}"
+
+    def client(self) -> Any:
+        """Raises `KnowledgeCorpusError` where no Milvus answers."""
+        try:
+            from pymilvus import MilvusClient
+            from pymilvus.exceptions import MilvusException
+        except ModuleNotFoundError as problem:
+            raise MissingExtraError("cluster", "a corpus in Milvus") from problem
+        token = os.environ.get("MILVUS_TOKEN", "")
+        try:
+            return MilvusClient(self.uri, token=token, timeout=30)
+        except (MilvusException, OSError) as problem:
+            said = str(problem)
+            hint = "; is MILVUS_TOKEN right?" if "auth" in said.lower() or "permission" in said.lower() else ""
+            raise KnowledgeCorpusError(f"{self.uri}: no Milvus answers there{hint} ({said})") from problem
 
 
-def _client(location: ClusterLocation) -> Any:
-    try:
-        from pymilvus import MilvusClient
-        from pymilvus.exceptions import MilvusException
-    except ModuleNotFoundError as problem:
-        raise MissingExtraError("cluster", "a corpus in Milvus") from problem
-    try:
-        return MilvusClient(location.uri, timeout=30)
-    except (MilvusException, OSError) as problem:
-        raise KnowledgeCorpusError(f"{location.uri}: no Milvus answers there ({problem})") from problem
-
-
-def _chunks(rows: Iterable[T], size: int = ROWS_PER_CALL) -> Iterator[list[T]]:
+def chunks(rows: Iterable[T], size: int = ROWS_PER_CALL) -> Iterator[list[T]]:
     iterator = iter(rows)
     while chunk := list(itertools.islice(iterator, size)):
         yield chunk
@@ -72,66 +110,54 @@ def _chunks(rows: Iterable[T], size: int = ROWS_PER_CALL) -> Iterator[list[T]]:
 class ClusterWriter:
     """Creates a corpus' collections. `dimension`: of image vectors, None for a corpus without."""
 
+    revision = 1
+
     def __init__(self, location: str, dimension: int | None):
-        self._location = ClusterLocation.parse(location)
-        self._client = _client(self._location)
-        if self._client.has_collection(self._collection(MANIFEST)):
+        self._where = ClusterLocation.parse(location)
+        self._client = self._where.client()
+        if self._client.has_collection(self._where.collection(MANIFEST)):
             raise KnowledgeCorpusError(f"{location}: already exists; remove it or choose another name")
-        self._names = [PASSAGES, SENTENCES, *([IMAGES] if dimension else [])]
-        for name in self._names:  # left by a build that was cut off
-            self._client.drop_collection(self._collection(name))
-        self._create(PASSAGES, {"article": 256, "title": 2048, "text": LONGEST, "url": 4096}, ["introduction"], True)
-        self._create_sentences()
-        if dimension:
-            texts = {"file": 2048, "caption": LONGEST, "attribution": LONGEST, "thumbnail": LONGEST}
-            self._create(IMAGES, texts, [], False, dimension)
+        self._keys = dict.fromkeys((NAMES, FILES, IMAGES), 0)
+        for name in (*TABLES, *([IMAGES] if dimension else [])):
+            self._client.drop_collection(self._where.collection(name))  # left by a build that was cut off
+            create_collection(self._client, self._where, name, dimension or 2)
 
-    def _collection(self, name: str) -> str:
-        return f"{self._location.name}_{name}"
+    def add_passages(self, passages: pa.Table, sentences: pa.Table) -> None:
+        rows = passages.to_pylist()
+        self._insert(PASSAGES, ({**row, "url": row["url"] or "", "vector": [0.0, 1.0]} for row in rows))
+        self._insert(SENTENCES, _numbered(sentences.to_pylist()))
 
-    def _create(self, name: str, texts: dict[str, int], flags: list[str], links: bool, dimension: int = 2) -> None:
-        from pymilvus import DataType
+    def add_names(self, names: pa.Table) -> None:
+        self._insert(NAMES, self._with_keys(NAMES, names.to_pylist()))
 
-        # Every Milvus collection needs a vector; passages and manifest carry a short idle one.
-        schema = self._client.create_schema(auto_id=False)
-        schema.add_field("key", DataType.INT64, is_primary=True)
-        for field, longest in texts.items():
-            schema.add_field(field, DataType.VARCHAR, max_length=longest)
-        for field in flags:
-            schema.add_field(field, DataType.BOOL)
-        if links:
-            schema.add_field("links", DataType.JSON)
-        if name == IMAGES:
-            schema.add_field("passage", DataType.INT64)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimension)
-        index = self._client.prepare_index_params()
-        index.add_index("vector", index_type="FLAT", metric_type="IP")
-        self._client.create_collection(self._collection(name), schema=schema, index_params=index)
+    def add_files(self, files: pa.Table) -> None:
+        self._insert(FILES, self._with_keys(FILES, files.to_pylist()))
 
-    def _create_sentences(self) -> None:
-        from pymilvus import DataType, Function, FunctionType
+    def add_images(self, images: pa.Table) -> None:
+        rows = [
+            {**row, "thumbnail": base64.b64encode(row["thumbnail"]).decode(), "vector": _unpacked(row["vector"])}
+            for row in images.to_pylist()
+        ]
+        self._insert(IMAGES, self._with_keys(IMAGES, rows))
 
-        schema = self._client.create_schema(auto_id=True)
-        schema.add_field("key", DataType.INT64, is_primary=True)
-        schema.add_field("passage", DataType.INT64)
-        schema.add_field("introduction", DataType.BOOL)
-        analyzer = {"tokenizer": "standard", "filter": ["lowercase", "asciifolding"]}
-        schema.add_field(
-            "sentence", DataType.VARCHAR, max_length=LONGEST, enable_analyzer=True, analyzer_params=analyzer
-        )
-        schema.add_field("bm25", DataType.SPARSE_FLOAT_VECTOR)
-        schema.add_function(
-            Function(
-                name="bm25", function_type=FunctionType.BM25, input_field_names="sentence", output_field_names="bm25"
-            )
-        )
-        index = self._client.prepare_index_params()
-        parameters = {"bm25_k1": 1.2, "bm25_b": 0.75}
-        index.add_index("bm25", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25", params=parameters)
-        self._client.create_collection(self._collection(SENTENCES), schema=schema, index_params=index)
+    def finish(self) -> dict[str, int]:
+        here = [n for n in (*TABLES, IMAGES) if self._client.has_collection(self._where.collection(n))]
+        for name in here:
+            self._client.flush(self._where.collection(name))
+        return dict.fromkeys(here, 1)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """The commit point: readers open a corpus by its manifest, and there is none before this."""
+        create_collection(self._client, self._where, MANIFEST)
+        save_manifest(self._client, self._where, manifest)
+
+    def _with_keys(self, name: str, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for row in rows:
+            yield {"vector": [0.0, 1.0], **row, "key": self._keys[name]}
+            self._keys[name] += 1
 
     def _insert(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
-        for chunk in _chunks(rows):
+        for chunk in chunks({**row, "since": self.revision, "until": FOREVER} for row in rows):
             for row in chunk:
                 for field, value in row.items():
                     if isinstance(value, str) and len(value.encode()) > LONGEST:
@@ -139,99 +165,141 @@ class ClusterWriter:
                             f"{name}: a {field} of {len(value.encode()):,} bytes is longer than Milvus keeps "
                             f"({LONGEST:,}): {value[:60]!r}…"
                         )
-            self._client.insert(self._collection(name), chunk)
+            self._client.insert(self._where.collection(name), chunk)
 
-    def add_passages(self, passages: PassageRows, sentences: SentenceRows) -> None:
-        columns = ("key", "article", "title", "text", "introduction", "links")
-        self._insert(
-            PASSAGES,
-            (
-                {**dict(zip(columns, row, strict=True)), "url": url or "", "vector": [0.0, 1.0]}
-                for *row, url in zip(*(getattr(passages, c) for c in columns), passages.url, strict=True)
-            ),
+
+def create_collection(client: Any, where: ClusterLocation, name: str, dimension: int = 2) -> None:
+    """Every Milvus collection needs a vector: those without one of their own carry a short idle one."""
+    from pymilvus import DataType, Function, FunctionType
+
+    schema = client.create_schema(auto_id=False)
+    schema.add_field("key", DataType.INT64, is_primary=True)
+    index = client.prepare_index_params()
+    if name == SENTENCES:
+        analyzer = {"tokenizer": "standard", "filter": ["lowercase", "asciifolding"]}
+        schema.add_field(
+            "sentence", DataType.VARCHAR, max_length=LONGEST, enable_analyzer=True, analyzer_params=analyzer
         )
-        fields = ("passage", "sentence", "introduction")
-        columns_of = zip(*(getattr(sentences, f) for f in fields), strict=True)
-        self._insert(SENTENCES, (dict(zip(fields, row, strict=True)) for row in columns_of))
-
-    def add_images(self, images: ImageRows) -> None:
-        start = int(self._client.get_collection_stats(self._collection(IMAGES))["row_count"])
-        self._insert(
-            IMAGES,
-            (
-                {
-                    "key": start + i,
-                    "file": images.file[i],
-                    "passage": images.passage[i],
-                    "caption": images.caption[i],
-                    "attribution": images.attribution[i],
-                    "thumbnail": base64.b64encode(images.thumbnail[i]).decode(),
-                    "vector": images.vector[i].tolist(),
-                }
-                for i in range(len(images.file))
-            ),
+        schema.add_field("introduction", DataType.BOOL)
+        schema.add_field("bm25", DataType.SPARSE_FLOAT_VECTOR)
+        function = Function(
+            name="bm25", function_type=FunctionType.BM25, input_field_names="sentence", output_field_names="bm25"
         )
+        schema.add_function(function)
+        parameters = {"bm25_k1": 1.2, "bm25_b": 0.75}
+        index.add_index("bm25", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25", params=parameters)
+    else:
+        for field, longest in _TEXTS[name].items():
+            schema.add_field(field, DataType.VARCHAR, max_length=longest)
+        for field in _FLAGS.get(name, ()):
+            schema.add_field(field, DataType.BOOL)
+        if name == PASSAGES:
+            schema.add_field("links", DataType.JSON)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimension if name == IMAGES else 2)
+        index.add_index("vector", index_type="FLAT", metric_type="IP")
+    if name not in (PASSAGES, MANIFEST):
+        schema.add_field("passage", DataType.INT64)
+    if name != MANIFEST:
+        schema.add_field("since", DataType.INT64)
+        schema.add_field("until", DataType.INT64)
+    client.create_collection(where.collection(name), schema=schema, index_params=index)
 
-    def finish(self) -> dict[str, int]:
-        for name in self._names:
-            self._client.flush(self._collection(name))
-        return dict.fromkeys(self._names, 1)
 
-    def write_manifest(self, manifest: Manifest) -> None:
-        """The commit point: readers open a corpus by its manifest, and there is none before this."""
-        self._create(MANIFEST, {"content": LONGEST}, [], False)
-        self._insert(MANIFEST, [{"key": 0, "content": manifest.model_dump_json(), "vector": [0.0, 1.0]}])
-        self._client.flush(self._collection(MANIFEST))
+def _numbered(sentences: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for passage, own in itertools.groupby(sentences, key=lambda row: row["passage"]):
+        for number, row in enumerate(own):
+            if number >= SENTENCES_PER_PASSAGE:
+                raise KnowledgeCorpusError(f"passage {passage}: more than {SENTENCES_PER_PASSAGE:,} sentences")
+            yield {**row, "key": passage * SENTENCES_PER_PASSAGE + number}
+
+
+def _unpacked(vector: Sequence[float]) -> list[float]:
+    return [float(value) for value in vector]
+
+
+def save_manifest(client: Any, where: ClusterLocation, manifest: Manifest) -> None:
+    row = {"key": 0, "content": manifest.model_dump_json(), "vector": [0.0, 1.0]}
+    client.upsert(where.collection(MANIFEST), [row])
+    client.flush(where.collection(MANIFEST))
 
 
 def read_cluster_manifest(location: str) -> Manifest:
     """Raises `KnowledgeCorpusError` when no finished corpus is there."""
     where = ClusterLocation.parse(location)
-    client = _client(where)
-    collection = f"{where.name}_{MANIFEST}"
-    rows = client.query(collection, filter="key == 0", output_fields=["content"]) if _has(client, collection) else []
+    return load_manifest(where.client(), where, location)
+
+
+def load_manifest(client: Any, where: ClusterLocation, location: str) -> Manifest:
+    rows = []
+    if loaded(client, where, MANIFEST):
+        rows = client.query(where.collection(MANIFEST), filter="key == 0", output_fields=["content"])
     if not rows:
         raise KnowledgeCorpusError(f"{location}: no knowledge corpus there, or its build never finished")
     try:
-        return Manifest.model_validate_json(rows[0]["content"])
+        manifest = Manifest.model_validate_json(rows[0]["content"])
     except ValidationError as problem:
         raise KnowledgeCorpusError(f"{location}: its manifest is of another version ({problem.title})") from problem
+    if NAMES not in manifest.tables:
+        raise KnowledgeCorpusError(f"{location}: built by an older version of moreie; build it again")
+    return manifest
 
 
-def _has(client: Any, collection: str) -> bool:
-    if not client.has_collection(collection):
+def loaded(client: Any, where: ClusterLocation, name: str) -> bool:
+    """Whether a collection is there; it is ready for queries then."""
+    if not client.has_collection(where.collection(name)):
         return False
-    client.load_collection(collection)
+    client.load_collection(where.collection(name))
     return True
 
 
+def visible(revision: int, *conditions: str) -> str:
+    """Filter for the rows of a revision of the corpus."""
+    return " and ".join([f"since <= {revision}", f"until > {revision}", *(c for c in conditions if c)])
+
+
 class ClusterReader:
-    """Reads a corpus' collections; batches of queries go to the engine in one call."""
+    """Reads one revision of a corpus; batches of queries go to the engine in one call."""
 
-    def __init__(self, location: str):
-        where = ClusterLocation.parse(location)
-        self._client, self._prefix = _client(where), where.name
-        self._here = {name for name in (PASSAGES, SENTENCES, IMAGES) if _has(self._client, self._collection(name))}
+    def __init__(self, location: str, revision: int):
+        self._where, self._revision = ClusterLocation.parse(location), revision
+        self._client = self._where.client()
+        self._here = {name for name in (*TABLES, IMAGES) if loaded(self._client, self._where, name)}
 
-    def _collection(self, name: str) -> str:
-        return f"{self._prefix}_{name}"
-
-    def _search(self, name: str, data: list[Any], field: str, k: int, columns: list[str], filter: str = "") -> Any:
+    def _search(self, name: str, data: list[Any], field: str, k: int, columns: list[str], condition: str = "") -> Any:
         return self._client.search(
-            self._collection(name), data=data, anns_field=field, limit=k, output_fields=columns, filter=filter
+            self._where.collection(name),
+            data=data,
+            anns_field=field,
+            limit=k,
+            output_fields=columns,
+            filter=visible(self._revision, condition),
         )
 
-    def search_sentences(self, queries: Sequence[str], k: int, *, introductions_only: bool) -> list[list[SentenceHit]]:
+    def _query(self, name: str, condition: str, columns: list[str]) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self._client.query(
+            self._where.collection(name), filter=visible(self._revision, condition), output_fields=columns
+        )
+        return rows
+
+    def search_sentences(
+        self, queries: Sequence[str], k: int, *, introductions_only: bool, all_words: bool
+    ) -> list[list[SentenceHit]]:
         hits: list[list[SentenceHit]] = [[] for _ in queries]
         asked = [i for i, query in enumerate(queries) if query.strip()]
-        for part in _chunks(asked, 256):
-            columns = ["passage", "sentence"]
-            filter = "introduction == true" if introductions_only else ""
-            rows = self._search(SENTENCES, [queries[i] for i in part], "bm25", k, columns, filter)
-            for i, row in zip(part, rows, strict=True):
+        limit = max(k, LOOKED_THROUGH) if all_words else k
+        for part in chunks(asked, 256):
+            condition = "introduction == true" if introductions_only else ""
+            data = [queries[i] for i in part]
+            found = self._search(SENTENCES, data, "bm25", limit, ["passage", "sentence"], condition)
+            for i, row in zip(part, found, strict=True):
                 # milvus-lite reports BM25 as a negative distance, a server as a score.
-                found = ((hit["entity"], abs(float(hit["distance"]))) for hit in row)
-                hits[i] = [SentenceHit(e["passage"], e["sentence"], score) for e, score in found]
+                scored = [
+                    SentenceHit(h["entity"]["passage"], h["entity"]["sentence"], abs(float(h["distance"]))) for h in row
+                ]
+                if all_words:
+                    words = set(normal_name(queries[i]).split())
+                    scored = [hit for hit in scored if words <= set(normal_name(hit.sentence).split())]
+                hits[i] = scored[:k]
         return hits
 
     def search_images(self, vectors: NDArray[np.float32], k: int) -> list[list[ImageHit]]:
@@ -246,17 +314,25 @@ class ClusterReader:
     def passages(self, keys: Sequence[int]) -> dict[int, Passage]:
         columns = ["key", "article", "title", "text", "introduction", "links", "url"]
         found: dict[int, Passage] = {}
-        for part in _chunks(sorted(set(keys))):
-            rows = self._client.query(self._collection(PASSAGES), filter=f"key in {part}", output_fields=columns)
+        for part in chunks(sorted(set(keys))):
+            rows = self._query(PASSAGES, f"key in {part}", columns)
             found.update((row["key"], passage_of(row)) for row in rows)
         return found
+
+    def names(self, names: Sequence[str]) -> dict[str, list[int]] | None:
+        found: dict[str, list[tuple[bool, int]]] = {}
+        for part in chunks(sorted(set(names)), 500):
+            rows = self._query(NAMES, f"name in {_listed(part)}", ["name", "passage", "redirect"])
+            for row in rows:
+                found.setdefault(row["name"], []).append((row["redirect"], row["passage"]))
+        return {name: list(dict.fromkeys(passage for _, passage in sorted(rows))) for name, rows in found.items()}
 
     def thumbnails(self, files: Sequence[str]) -> dict[str, bytes]:
         if IMAGES not in self._here or not files:
             return {}
-        rows = self._client.query(
-            self._collection(IMAGES),
-            filter=f"file in {json.dumps(sorted(set(files)), ensure_ascii=False)}",
-            output_fields=["file", "thumbnail"],
-        )
+        rows = self._query(IMAGES, f"file in {_listed(sorted(set(files)))}", ["file", "thumbnail"])
         return {row["file"]: base64.b64decode(row["thumbnail"]) for row in rows}
+
+
+def _listed(values: Sequence[str]) -> str:
+    return json.dumps(list(values), ensure_ascii=False)

@@ -19,43 +19,33 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 from lancedb.index import FTS, Bitmap, BTree
-from lancedb.query import MatchQuery
+from lancedb.query import FullTextOperator, MatchQuery
 from numpy.typing import NDArray
 
 from moreie.errors import KnowledgeCorpusError
-from moreie.knowledge.stores.rows import ImageHit, ImageRows, PassageRows, SentenceHit, SentenceRows, passage_of
+from moreie.knowledge.manifest import Manifest, write_manifest
+from moreie.knowledge.names import title_names
+from moreie.knowledge.stores.rows import (
+    FILE_ROWS,
+    FILES,
+    IMAGES,
+    NAME_ROWS,
+    NAMES,
+    PASSAGE_ROWS,
+    PASSAGES,
+    SENTENCE_ROWS,
+    SENTENCES,
+    ImageHit,
+    SentenceHit,
+    image_rows,
+    passage_of,
+)
 from moreie.schema import Passage
 
-PASSAGES, SENTENCES, IMAGES = "passages", "sentences", "images"
 # So many rows added may stay outside an index; they are searched one by one.
 UNINDEXED_ROWS = 20_000
+BYTES_PER_WRITE = 128 << 20
 T = TypeVar("T")
-_LINKS = pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("target", pa.string())]))
-_PASSAGES = pa.schema(
-    [
-        ("key", pa.int64()),
-        ("article", pa.string()),
-        ("title", pa.string()),
-        ("text", pa.string()),
-        ("introduction", pa.bool_()),
-        ("links", _LINKS),
-        ("url", pa.string()),
-    ]
-)
-_SENTENCES = pa.schema([("passage", pa.int64()), ("sentence", pa.string()), ("introduction", pa.bool_())])
-
-
-def _image_schema(dimension: int) -> pa.Schema:
-    return pa.schema(
-        [
-            ("file", pa.string()),
-            ("passage", pa.int64()),
-            ("caption", pa.string()),
-            ("attribution", pa.string()),
-            ("thumbnail", pa.binary()),
-            ("vector", pa.list_(pa.float16(), dimension)),
-        ]
-    )
 
 
 class EmbeddedWriter:
@@ -63,29 +53,48 @@ class EmbeddedWriter:
 
     def __init__(self, folder: Path, dimension: int | None):
         database = lancedb.connect(folder)
-        self._passages = database.create_table(PASSAGES, schema=_PASSAGES)
-        self._sentences = database.create_table(SENTENCES, schema=_SENTENCES)
-        self._images = database.create_table(IMAGES, schema=_image_schema(dimension)) if dimension else None
+        schemas = {PASSAGES: PASSAGE_ROWS, SENTENCES: SENTENCE_ROWS, NAMES: NAME_ROWS, FILES: FILE_ROWS}
+        if dimension:
+            schemas[IMAGES] = image_rows(dimension)
+        self._tables = {name: database.create_table(name, schema=schema) for name, schema in schemas.items()}
+        self._waiting: dict[str, list[pa.Table]] = {name: [] for name in schemas}
 
-    def add_passages(self, passages: PassageRows, sentences: SentenceRows) -> None:
-        self._passages.add(_table(passages, _PASSAGES))
-        self._sentences.add(_table(sentences, _SENTENCES))
+    def add_passages(self, passages: pa.Table, sentences: pa.Table) -> None:
+        self._add(PASSAGES, passages)
+        self._add(SENTENCES, sentences)
 
-    def add_images(self, images: ImageRows) -> None:
-        if self._images is None:
+    def add_names(self, names: pa.Table) -> None:
+        self._add(NAMES, names)
+
+    def add_files(self, files: pa.Table) -> None:
+        self._add(FILES, files)
+
+    def add_images(self, images: pa.Table) -> None:
+        if IMAGES not in self._tables:
             raise KnowledgeCorpusError("this corpus was begun without an image encoder, so it takes no images")
-        self._images.add(_image_table(images, self._images.schema))
+        self._add(IMAGES, images)
 
     def finish(self) -> dict[str, int]:
-        tables = [t for t in (self._passages, self._sentences, self._images) if t is not None]
-        for table in tables:  # batches written one by one are compacted; nobody reads a corpus yet unbuilt
-            _optimize(table, timedelta(0), delete_unverified=True)
-        if self._sentences.count_rows():
+        for name in self._tables:
+            self._flush(name)
+        if self._tables[SENTENCES].count_rows():
             full_text = FTS(base_tokenizer="simple", with_position=False, stem=False, remove_stop_words=False)
-            self._sentences.create_index("sentence", config=full_text)
-            self._sentences.create_index("introduction", config=Bitmap())
-            self._passages.create_index("key", config=BTree())
-        return {table.name: table.version for table in tables}
+            self._tables[SENTENCES].create_index("sentence", config=full_text)
+            self._tables[SENTENCES].create_index("introduction", config=Bitmap())
+            self._tables[PASSAGES].create_index("key", config=BTree())
+            self._tables[NAMES].create_index("name", config=BTree())
+        return {name: table.version for name, table in self._tables.items()}
+
+    def _add(self, name: str, rows: pa.Table) -> None:
+        # Many small pieces of a table would have to be compacted later.
+        self._waiting[name].append(rows)
+        if sum(table.nbytes for table in self._waiting[name]) > BYTES_PER_WRITE:
+            self._flush(name)
+
+    def _flush(self, name: str) -> None:
+        if self._waiting[name]:
+            _append(self._tables[name], pa.concat_tables(self._waiting[name]))
+            self._waiting[name] = []
 
 
 class EmbeddedEditor:
@@ -95,6 +104,7 @@ class EmbeddedEditor:
     """
 
     def __init__(self, folder: Path, tables: dict[str, int]):
+        self._folder = folder
         self._database = lancedb.connect(folder)
         self._tables: dict[str, Any] = {}
         for name, version in tables.items():
@@ -114,25 +124,24 @@ class EmbeddedEditor:
                 found.setdefault(row["article"], []).append(row["key"])
         return {article: sorted(keys) for article, keys in found.items()}
 
-    def introductions(self, articles: Iterable[str], titles: Iterable[str]) -> dict[str, int]:
-        """First passage key of articles, by `id:…` and `title:…`."""
-        found: dict[str, int] = {}
-        for prefix, column, values in (("id", "article", articles), ("title", "title", titles)):
-            for part in _parts(sorted({v for v in values if v})):
+    def introductions(self, articles: Sequence[str], titles: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
+        """First passages of articles, by id and by title."""
+        found: tuple[dict[str, int], dict[str, int]] = ({}, {})
+        for known, column, values in zip(found, ("article", "title"), (articles, titles), strict=True):
+            for part in _parts(sorted(set(values))):
                 query = self._tables[PASSAGES].search().where(f"{column} IN ({_quoted(part)})")
                 for row in query.select([column, "key"]).limit(None).to_arrow().to_pylist():
-                    name = f"{prefix}:{row[column]}"
-                    found[name] = min(row["key"], found.get(name, row["key"]))
+                    known[row[column]] = min(row["key"], known.get(row[column], row["key"]))
         return found
 
     def remove(self, keys: Iterable[int], *, images: bool = True) -> None:
-        """Remove passages with their sentences and, with `images`, the pictures that belong to them."""
+        """Remove passages with all that belongs to them, the pictures with `images` alone."""
         for part in _parts(sorted(set(keys))):
             listed = ",".join(map(str, part))
             self._tables[PASSAGES].delete(f"key IN ({listed})")
-            self._tables[SENTENCES].delete(f"passage IN ({listed})")
-            if images and IMAGES in self._tables:
-                self._tables[IMAGES].delete(f"passage IN ({listed})")
+            for name in (SENTENCES, NAMES, FILES, *([IMAGES] if images else [])):
+                if name in self._tables:
+                    self._tables[name].delete(f"passage IN ({listed})")
 
     def move_images(self, introductions: dict[int, int]) -> None:
         """Let the pictures of an introduction belong to another one (old key → new key)."""
@@ -144,19 +153,58 @@ class EmbeddedEditor:
 
     def create_images(self, dimension: int) -> None:
         if IMAGES not in self._tables:
-            self._tables[IMAGES] = self._database.create_table(
-                IMAGES, schema=_image_schema(dimension), mode="overwrite"
-            )
+            self._tables[IMAGES] = self._database.create_table(IMAGES, schema=image_rows(dimension), mode="overwrite")
 
-    def add_passages(self, passages: PassageRows, sentences: SentenceRows) -> None:
-        self._tables[PASSAGES].add(_table(passages, _PASSAGES))
-        self._tables[SENTENCES].add(_table(sentences, _SENTENCES))
+    def create_names(self) -> None:
+        """Give a corpus of an older version the names of its articles, from their titles."""
+        if NAMES in self._tables:
+            return
+        table = self._database.create_table(NAMES, schema=NAME_ROWS, mode="overwrite")
+        self._tables[NAMES] = table
+        rows = self._tables[PASSAGES].search().select(["key", "article", "title"]).limit(None).to_arrow().sort_by("key")
+        seen: set[str] = set()
+        columns: dict[str, list[Any]] = {"name": [], "passage": [], "redirect": []}
+        for row in rows.to_pylist():
+            if row["article"] in seen:
+                continue
+            seen.add(row["article"])
+            for name in title_names(row["title"]):
+                columns["name"].append(name)
+                columns["passage"].append(row["key"])
+                columns["redirect"].append(False)
+        _append(table, pa.table(columns, schema=NAME_ROWS))
+        table.create_index("name", config=BTree())
 
-    def add_images(self, images: ImageRows) -> None:
+    def add_passages(self, passages: pa.Table, sentences: pa.Table) -> None:
+        _append(self._tables[PASSAGES], passages)
+        _append(self._tables[SENTENCES], sentences)
+
+    def add_names(self, names: pa.Table) -> None:
+        if NAMES in self._tables:
+            _append(self._tables[NAMES], names)
+
+    def add_files(self, files: pa.Table) -> None:
+        if len(files) and FILES not in self._tables:
+            self._tables[FILES] = self._database.create_table(FILES, schema=FILE_ROWS, mode="overwrite")
+        if FILES in self._tables:
+            _append(self._tables[FILES], files)
+
+    def add_images(self, images: pa.Table) -> None:
         """Add pictures; one that its article has already, by file name, is put in the old one's place."""
         table = self._tables[IMAGES]
         rows = table.merge_insert(["file", "passage"]).when_matched_update_all().when_not_matched_insert_all()
-        rows.execute(_image_table(images, table.schema))
+        rows.execute(images)
+
+    def pictures(self, files: Iterable[str]) -> set[tuple[str, int]]:
+        """Pictures of these file names that are in the corpus, with their articles' first passages."""
+        if IMAGES not in self._tables:
+            return set()
+        found: set[tuple[str, int]] = set()
+        for part in _parts(sorted(set(files))):
+            query = self._tables[IMAGES].search().where(f"file IN ({_quoted(part)})").select(["file", "passage"])
+            rows = query.limit(None).to_arrow()
+            found.update(zip(rows["file"].to_pylist(), rows["passage"].to_pylist(), strict=True))
+        return found
 
     def counts(self) -> dict[str, int]:
         """Rows of each table as it stands now."""
@@ -164,11 +212,18 @@ class EmbeddedEditor:
 
     def finish(self) -> dict[str, int]:
         """Bring the indexes up to date where much was added; small additions are searched beside them."""
-        for table, index in ((self._tables[SENTENCES], "sentence_idx"), (self._tables[PASSAGES], "key_idx")):
+        for name, index in ((SENTENCES, "sentence_idx"), (PASSAGES, "key_idx"), (NAMES, "name_idx")):
+            if name not in self._tables:
+                continue
+            table = self._tables[name]
             statistics = table.index_stats(index)
             if statistics is None or statistics.num_unindexed_rows > UNINDEXED_ROWS:
                 _optimize(table, None)
         return {name: table.version for name, table in self._tables.items()}
+
+    def commit(self, manifest: Manifest) -> None:
+        """Let readers see the change."""
+        write_manifest(self._folder, manifest)
 
     def compact(self, older_than: timedelta) -> dict[str, int]:
         """Rewrite small files and removed rows, bring the indexes up to date, and forget versions `older_than` this."""
@@ -177,10 +232,10 @@ class EmbeddedEditor:
         return {name: table.version for name, table in self._tables.items()}
 
 
-def _optimize(table: Any, older_than: timedelta | None, *, delete_unverified: bool = False) -> None:
+def _optimize(table: Any, older_than: timedelta | None) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="optimize")
-        table.optimize(cleanup_older_than=older_than, delete_unverified=delete_unverified)
+        table.optimize(cleanup_older_than=older_than)
 
 
 def _parts(values: Sequence[T], size: int = 1_000) -> Iterator[Sequence[T]]:
@@ -191,20 +246,15 @@ def _quoted(values: Iterable[str]) -> str:
     return ",".join("'" + value.replace("'", "''") + "'" for value in values)
 
 
-def _match(query: str) -> Any:
+def _match(query: str, all_words: bool) -> Any:
     # A match query takes any text: there is no syntax that a post could break.
-    return MatchQuery(query, "sentence")  # type: ignore[call-arg]
+    operator = FullTextOperator.AND if all_words else FullTextOperator.OR
+    return MatchQuery(query, "sentence", operator=operator)  # type: ignore[call-arg]
 
 
-def _image_table(images: ImageRows, schema: pa.Schema) -> pa.Table:
-    columns = {name: getattr(images, name) for name in schema.names if name != "vector"}
-    vectors = np.stack(images.vector).astype(np.float16)
-    columns["vector"] = pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1])
-    return pa.table(columns, schema=schema)
-
-
-def _table(rows: PassageRows | SentenceRows, schema: pa.Schema) -> pa.Table:
-    return pa.table({name: getattr(rows, name) for name in schema.names}, schema=schema)
+def _append(table: Any, rows: pa.Table) -> None:
+    if len(rows):
+        table.add(rows)
 
 
 class EmbeddedReader:
@@ -225,13 +275,15 @@ class EmbeddedReader:
             self._tables[name] = table
         self._threads = threads
 
-    def search_sentences(self, queries: Sequence[str], k: int, *, introductions_only: bool) -> list[list[SentenceHit]]:
+    def search_sentences(
+        self, queries: Sequence[str], k: int, *, introductions_only: bool, all_words: bool
+    ) -> list[list[SentenceHit]]:
         table = self._tables[SENTENCES]
 
         def search(query: str) -> list[SentenceHit]:
             if not query.strip():
                 return []
-            builder = table.search(_match(query), query_type="fts").limit(k)
+            builder = table.search(_match(query, all_words), query_type="fts").limit(k)
             if introductions_only:
                 builder = builder.where("introduction", prefilter=True)
             found = builder.select(["passage", "sentence", "_score"]).to_arrow()
@@ -248,6 +300,17 @@ class EmbeddedReader:
         wanted = ",".join(str(int(key)) for key in sorted(set(keys)))
         found = self._tables[PASSAGES].search().where(f"key IN ({wanted})").limit(len(keys)).to_arrow()
         return {row["key"]: passage_of(row) for row in found.to_pylist()}
+
+    def names(self, names: Sequence[str]) -> dict[str, list[int]] | None:
+        if NAMES not in self._tables:
+            return None
+        found: dict[str, list[tuple[bool, int]]] = {}
+        for part in _parts(sorted(set(names)), 5_000):
+            rows = self._tables[NAMES].search().where(f"name IN ({_quoted(part)})").limit(None).to_arrow()
+            columns = (rows[field].to_pylist() for field in ("name", "redirect", "passage"))
+            for name, redirect, passage in zip(*columns, strict=True):
+                found.setdefault(name, []).append((redirect, passage))
+        return {name: list(dict.fromkeys(passage for _, passage in sorted(rows))) for name, rows in found.items()}
 
     @cached_property
     def _image_columns(self) -> tuple[list[str], list[int], Any]:

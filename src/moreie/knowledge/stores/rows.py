@@ -1,49 +1,56 @@
-"""What a store keeps, engine aside: rows of passages, sentences and images, and what a search gives back."""
+"""What a store keeps, engine aside: tables of passages, sentences, names, picture files and images, and what a search
+gives back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from moreie.knowledge.manifest import Manifest
 from moreie.schema import Link, Passage
 
+PASSAGES, SENTENCES, NAMES, FILES, IMAGES = "passages", "sentences", "names", "files", "images"
+_LINKS = pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("target", pa.string())]))
+# `key` is the passage's number in the corpus; passages of an article follow each other.
+PASSAGE_ROWS = pa.schema(
+    [
+        ("key", pa.int64()),
+        ("article", pa.string()),
+        ("title", pa.string()),
+        ("text", pa.string()),
+        ("introduction", pa.bool_()),
+        ("links", _LINKS),
+        ("url", pa.string()),
+    ]
+)
+# `passage` is the key of the paragraph that holds the sentence.
+SENTENCE_ROWS = pa.schema([("passage", pa.int64()), ("sentence", pa.string()), ("introduction", pa.bool_())])
+# Normal forms (`knowledge.names`) of titles and redirects; `passage` is the key of the article's first passage.
+NAME_ROWS = pa.schema([("name", pa.string()), ("passage", pa.int64()), ("redirect", pa.bool_())])
+# Pictures that articles show, whether their files are at hand or not.
+FILE_ROWS = pa.schema(
+    [("file", pa.string()), ("caption", pa.string()), ("section", pa.string()), ("passage", pa.int64())]
+)
 
-@dataclass(slots=True)
-class PassageRows:
-    """Columns of passages; `key` is the passage's number in the corpus."""
 
-    key: list[int] = field(default_factory=list)
-    article: list[str] = field(default_factory=list)
-    title: list[str] = field(default_factory=list)
-    text: list[str] = field(default_factory=list)
-    introduction: list[bool] = field(default_factory=list)
-    links: list[list[dict[str, int | str]]] = field(default_factory=list)
-    url: list[str | None] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class SentenceRows:
-    """Columns of sentences; `passage` is the key of the paragraph that holds the sentence."""
-
-    passage: list[int] = field(default_factory=list)
-    sentence: list[str] = field(default_factory=list)
-    introduction: list[bool] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class ImageRows:
-    """Columns of article images; `passage` is the key of the article's introduction. `vector` [N, D], unit length."""
-
-    file: list[str] = field(default_factory=list)
-    passage: list[int] = field(default_factory=list)
-    caption: list[str] = field(default_factory=list)
-    attribution: list[str] = field(default_factory=list)
-    thumbnail: list[bytes] = field(default_factory=list)
-    vector: list[NDArray[np.float32]] = field(default_factory=list)
+def image_rows(dimension: int) -> pa.Schema:
+    """Article images with unit vectors of this dimension; `passage` is the key of the article's first passage."""
+    return pa.schema(
+        [
+            ("file", pa.string()),
+            ("passage", pa.int64()),
+            ("caption", pa.string()),
+            ("attribution", pa.string()),
+            ("thumbnail", pa.binary()),
+            ("vector", pa.list_(pa.float16(), dimension)),
+        ]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,26 +85,65 @@ def passage_of(row: Mapping[str, Any]) -> Passage:
 
 
 class StoreWriter(Protocol):
-    """Takes rows in batches during a build or update."""
+    """Takes rows in batches; nothing is readable before `finish`."""
 
-    def add_passages(self, passages: PassageRows, sentences: SentenceRows) -> None: ...
+    def add_passages(self, passages: pa.Table, sentences: pa.Table) -> None: ...
 
-    def add_images(self, images: ImageRows) -> None: ...
+    def add_names(self, names: pa.Table) -> None: ...
+
+    def add_files(self, files: pa.Table) -> None: ...
+
+    def add_images(self, images: pa.Table) -> None: ...
 
     def finish(self) -> dict[str, int]:
-        """Build the indexes; returns the table versions for the manifest."""
+        """Build the indexes; returns each table's version, for the manifest."""
         ...
+
+
+class Editor(StoreWriter, Protocol):
+    """Changes a corpus that is being read: nothing of a change is seen before `commit`, then all of it."""
+
+    def keys(self, articles: Iterable[str]) -> dict[str, list[int]]:
+        """Passage keys of those of the article ids that are in the corpus."""
+        ...
+
+    def introductions(self, articles: Sequence[str], titles: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
+        """First passages of articles, by id and by title."""
+        ...
+
+    def pictures(self, files: Iterable[str]) -> set[tuple[str, int]]:
+        """Pictures of these file names that are in the corpus, with their articles' first passages."""
+        ...
+
+    def remove(self, keys: Iterable[int], *, images: bool = True) -> None: ...
+
+    def move_images(self, introductions: dict[int, int]) -> None: ...
+
+    def create_images(self, dimension: int) -> None: ...
+
+    def create_names(self) -> None: ...
+
+    def counts(self) -> dict[str, int]: ...
+
+    def commit(self, manifest: Manifest) -> None: ...
+
+    def compact(self, older_than: timedelta) -> dict[str, int]: ...
 
 
 class StoreReader(Protocol):
     """Answers batches of queries against one state of a corpus."""
 
     def search_sentences(
-        self, queries: Sequence[str], k: int, *, introductions_only: bool
+        self, queries: Sequence[str], k: int, *, introductions_only: bool, all_words: bool
     ) -> list[list[SentenceHit]]: ...
 
     def search_images(self, vectors: NDArray[np.float32], k: int) -> list[list[ImageHit]]: ...
 
     def passages(self, keys: Sequence[int]) -> dict[int, Passage]: ...
+
+    def names(self, names: Sequence[str]) -> dict[str, list[int]] | None:
+        """First passages of the articles that bear these normal forms, titles before redirects; None where the
+        corpus keeps no names."""
+        ...
 
     def thumbnails(self, files: Sequence[str]) -> dict[str, bytes]: ...

@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet -e ".[dev,serve,cluster]"
+	$(BIN)/python -m pip install --quiet -e ".[dev,serve,cluster,ray]"
 	@touch $(STAMP)
 
 clean:

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import Any, Protocol, TypeVar
 
@@ -71,13 +72,14 @@ class RayWorkers:
 
     def each(self, work: Callable[[T], R], items: Callable[[], Iterable[T]]) -> Iterator[tuple[T, R]]:
         ray = self._connected()
-        task = ray.remote(max_retries=RESTARTS)(work)
+        function, bound = (work.func, work.args) if isinstance(work, partial) else (work, ())
+        task = ray.remote(max_retries=RESTARTS)(function)
         limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
         waiting = iter(items())
         pending: dict[Any, T] = {}
         while True:
             for item in islice(waiting, limit - len(pending)):
-                pending[task.remote(item)] = item
+                pending[task.remote(*bound, item)] = item
             if not pending:
                 return
             done, _ = ray.wait(list(pending), num_returns=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import warnings
 from collections.abc import Sequence
 from functools import cached_property
@@ -16,12 +17,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from transformers import AutoConfig, AutoImageProcessor, AutoModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
 from moreie.encoders import packing
 from moreie.encoders.precision import autocast, default_device
 from moreie.errors import EncoderError, ImageError
 
+log = logging.getLogger(__name__)
 # 64 million pixels: above any photograph of a post, far below what a small compressed file can unfold to.
 PIXEL_LIMIT = 64_000_000
 
@@ -76,7 +78,15 @@ class ImageEncoder:
     projected features.
     """
 
-    def __init__(self, model: Any, processor: Any, name: str, device: torch.device | str | None = None):
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        name: str,
+        device: torch.device | str | None = None,
+        tokenizer: Any = None,
+    ):
+        self.tokenizer = tokenizer
         self.device = torch.device(device) if device else default_device()
         self.model = model.eval().to(self.device)
         self.processor, self.name = processor, name
@@ -101,7 +111,15 @@ class ImageEncoder:
                 f"no image encoder at {name!r}: {str(problem).splitlines()[0]} Give a folder in Hugging Face form, "
                 "or a hub id on a machine that reaches the hub."
             ) from problem
-        return cls(model, processor, name, device)
+        tokenizer = None
+        if hasattr(model, "get_text_features"):
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(name)  # type: ignore[no-untyped-call]
+            except (OSError, ValueError) as problem:
+                log.warning(
+                    "%s: its text tower has no tokenizer (%s); text is not compared with pictures", name, problem
+                )
+        return cls(model, processor, name, device, tokenizer)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -134,6 +152,32 @@ class ImageEncoder:
             with autocast(self.device):
                 features = self._features(pixels).float()
             vectors[start : start + len(batch)] = torch.nn.functional.normalize(features, dim=1).cpu().numpy()
+        return vectors
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether texts can be embedded among the pictures."""
+        return self.tokenizer is not None and hasattr(self.model, "get_text_features")
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> NDArray[np.float32]:
+        """Unit vectors [N, D] of texts, cut to what the text tower reads.
+
+        Raises:
+            EncoderError: the encoder has no text tower.
+        """
+        if not self.reads_text:
+            raise EncoderError(f"{self.name}: an image encoder without a text tower")
+        vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        limit = self.model.config.text_config.max_position_embeddings
+        for start in range(0, len(texts), batch_size):
+            batch = list(texts[start : start + batch_size])
+            inputs = self.tokenizer(batch, truncation=True, max_length=limit, padding=True, return_tensors="pt")
+            with autocast(self.device):
+                found = self.model.get_text_features(**inputs.to(self.device))
+            features = found if isinstance(found, Tensor) else found.pooler_output
+            normal = torch.nn.functional.normalize(features.float(), dim=1)
+            vectors[start : start + len(batch)] = normal.cpu().numpy()
         return vectors
 
     def _features(self, pixels: Tensor) -> Tensor:

@@ -12,10 +12,12 @@ _BETWEEN_WORDS = regex.compile(r"[^\p{L}\p{N}]+")
 
 def normal_name(name: str) -> str:
     """Words in lower case without accents and punctuation, one space between them: `Beyoncé!` → `beyonce`."""
-    folded = name.casefold()
-    if not folded.isascii():
-        folded = "".join(c for c in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(c))
+    folded = name.casefold() if name.isascii() else _bare(_bare(name).casefold())
     return _BETWEEN_WORDS.sub(" ", folded).strip()
+
+
+def _bare(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
 
 
 def title_names(title: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ app = typer.Typer(
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(data.app, name="data")
 app.command("retrieve", epilog=retrieve.EXAMPLES)(retrieve.retrieve)
+app.command("evidence", epilog=retrieve.EVIDENCE_EXAMPLES)(retrieve.evidence)
 app.command("train", epilog=experiment.TRAIN_EXAMPLES)(experiment.train)
 app.command("evaluate", epilog=experiment.EVALUATE_EXAMPLES)(experiment.evaluate)
 app.command("report", epilog=experiment.REPORT_EXAMPLES)(experiment.report)

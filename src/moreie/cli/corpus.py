@@ -252,6 +252,26 @@ def export(
         console(stderr=True).print(f"{target}: {count:,} articles", markup=False)
 
 
+PICTURES_EXAMPLES = """[bold]Examples[/]
+
+moreie corpus pictures wiki manifest.jsonl
+
+moreie corpus add wiki --images manifest.jsonl --image-root pictures.tar
+"""
+
+
+@app.command(epilog=PICTURES_EXAMPLES)
+def pictures(
+    corpus: CorpusFolder, target: Annotated[Path, typer.Argument(help="Image manifest to write (.jsonl[.zst]).")]
+) -> None:
+    """List the pictures that articles show and the corpus lacks, as a manifest that `corpus add --images` takes."""
+    with clear_errors():
+        from moreie.knowledge.export import export_pictures
+
+        written, left = export_pictures(corpus, target)
+        console(stderr=True).print(f"{target}: {written:,} pictures; {left:,} are in the corpus already", markup=False)
+
+
 def _size(corpus: str) -> int:
     return sum(f.stat().st_size for f in Path(corpus).rglob("*") if f.is_file())
 

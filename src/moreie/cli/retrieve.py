@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from moreie.knowledge.corpus import KnowledgeCorpus
-    from moreie.retrieval.retrieved import Retrieved, Retriever
+    from moreie.retrieval.retrieved import Retrieved
+    from moreie.retrieval.settings import RetrievalSettings
     from moreie.schema import Post
 
 EXAMPLES = """[bold]Examples[/]
@@ -22,6 +23,8 @@ EXAMPLES = """[bold]Examples[/]
 moreie retrieve --text "Kawhi Leonard wins the fan vote" -k 5
 
 moreie retrieve --image photo.jpg --corpus art --json
+
+moreie retrieve --text "Kawhi Leonard wins the fan vote" --mode entities --corpus wiki
 
 moreie retrieve --input train.txt --corpus wiki --save evidence/train-text.jsonl.zst
 
@@ -45,28 +48,52 @@ def retrieve(
         str | None, typer.Option(help="Hub id or folder [default: DINOv2-small, shipped].")
     ] = None,
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Passages per retriever.")] = 10,
+    mode: Annotated[
+        str, typer.Option(help="`sentences`: the whole post is the query; `entities`: its names first.")
+    ] = "sentences",
+    rerank: Annotated[
+        str | None, typer.Option(help="Sentence encoder (or, with --cross-encoder, classifier) to re-rank by.")
+    ] = None,
+    cross_encoder: Annotated[bool, typer.Option(help="--rerank names a cross-encoder.")] = False,
+    keep_copies: Annotated[
+        bool, typer.Option(help="With --input: keep near-copies of the post and repetitions as evidence.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find evidence for a post, or for every post of a file."""
     with clear_errors():
+        from pydantic import ValidationError
+
         from moreie.datasets import post_from_text
         from moreie.errors import MoreieError
         from moreie.knowledge.corpus import KnowledgeCorpus
-        from moreie.retrieval.text import TextRetriever
+        from moreie.retrieval.settings import RetrievalSettings
         from moreie.shipped import DEMO_CORPUS, IMAGE_ENCODER
 
+        if mode not in ("sentences", "entities"):
+            raise MoreieError(f"--mode {mode}: sentences or entities")
+        try:
+            settings = RetrievalSettings(
+                mode="captions" if captions else mode,  # type: ignore[arg-type]
+                k=k,
+                rerank=rerank,
+                cross_encoder=cross_encoder,
+                keep_copies=keep_copies or input is None,
+            )
+        except ValidationError as problem:
+            raise MoreieError(str(problem)) from problem
         opened = KnowledgeCorpus.open(corpus or DEMO_CORPUS)
         if input is not None:
             if save is None:
                 raise MoreieError("--input needs --save: the evidence of a file goes into a file")
-            _retrieve_file(opened, input, captions, caption_field, save, k)
+            _retrieve_file(opened, input, captions, caption_field, save, settings)
             return
         if text is None and image is None:
             raise MoreieError("give --text, --image, or both (or a file of posts with --input)")
         post = post_from_text(text or "", id="post", image=image)
         found: list[tuple[str, Retrieved]] = []
         if text is not None:
-            found.append(("text", TextRetriever(opened, k).retrieve([post])[0]))
+            found.append(("text", settings.retriever(opened).retrieve([post])[0]))
         if image is not None:
             from moreie.encoders.images import ImageEncoder
             from moreie.retrieval.image import ImageRetriever
@@ -103,15 +130,26 @@ def _retrieve_file(
     captions: Path | None,
     caption_field: str,
     save: Path,
-    k: int,
+    settings: RetrievalSettings,
     batch: int = 256,
 ) -> None:
     from moreie.datasets import read_captions, read_posts
-    from moreie.retrieval.cache import EvidenceHeader, save_evidence
-    from moreie.retrieval.text import CaptionRetriever, TextRetriever
+    from moreie.retrieval.cache import EvidenceHeader, posts_digest, read_header, save_evidence
 
     posts = read_posts(input, captions=read_captions(captions, caption_field) if captions else None)
-    retriever: Retriever = CaptionRetriever(corpus, k) if captions else TextRetriever(corpus, k)
+    retriever = settings.retriever(corpus)
+    header = EvidenceHeader(
+        retriever=retriever.name,
+        query=f"caption:{caption_field}" if captions else "post",
+        k=settings.k,
+        corpus=corpus.version,
+        posts=len(posts),
+        settings=settings,
+        digest=posts_digest(posts),
+    )
+    if save.is_file() and read_header(save) == header:
+        console(stderr=True).print(f"{save}: these posts' evidence is there already; nothing to do", markup=False)
+        return
     rows: list[Retrieved] = []
     with progress_bar() as bar:
         task = bar.add_task(f"{input.name} → {save.name}", total=len(posts))
@@ -119,13 +157,41 @@ def _retrieve_file(
             part: Sequence[Post] = posts[start : start + batch]
             rows += retriever.retrieve(part)
             bar.advance(task, len(part))
-    header = EvidenceHeader(
-        retriever=retriever.name,
-        query=f"caption:{caption_field}" if captions else "post",
-        k=k,
-        corpus=corpus.version,
-        posts=len(posts),
-    )
     save_evidence(save, header, posts, [row.evidence for row in rows])
     without = sum(not row.evidence for row in rows)
-    console(stderr=True).print(f"{save}: {len(posts):,} posts, {without:,} without evidence", markup=False)
+    copies = sum(any("near-cop" in warning for warning in row.warnings) for row in rows)
+    console(stderr=True).print(
+        f"{save}: {len(posts):,} posts, {without:,} without evidence, {copies:,} with copies of themselves left out",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+EVIDENCE_EXAMPLES = """[bold]Examples[/]
+
+moreie evidence evidence/train-text.jsonl.zst
+
+moreie evidence evidence/train-text.jsonl.zst --post 17_06_12598
+"""
+
+
+def evidence(
+    file: Annotated[Path, typer.Argument(help="Evidence file made by `moreie retrieve --save`.")],
+    post: Annotated[str | None, typer.Option(help="Show the evidence of this post.")] = None,
+) -> None:
+    """Look into an evidence file: what it was made from, and what it holds for a post."""
+    with clear_errors():
+        from moreie.errors import MoreieError
+        from moreie.retrieval.cache import each_row, read_header
+        from moreie.retrieval.retrieved import Retrieved
+
+        out = console()
+        out.print_json(read_header(file).model_dump_json())
+        if post is None:
+            return
+        for id, text, found in each_row(file):
+            if id == post:
+                out.print(text, markup=False)
+                _print([(found[0].retriever if found else "no", Retrieved(found))])
+                return
+        raise MoreieError(f"{file}: holds no post {post!r}")

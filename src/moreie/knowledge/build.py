@@ -150,19 +150,25 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _read_parts(state: _Build, store: PartStore, texts: Sequence[TextSource]) -> None:
-    def missing(number: int, source: TextSource) -> Iterator[Part]:
-        for part in source.parts(number, partial(state.progress, source.path)):
-            if not store.has(part):
-                yield part
-
     for number, source in enumerate(texts):
-        try:
-            for part, rows in state.workers.each(read_part, partial(missing, number, source)):
-                store.save(part, rows)
-        except SourceError as problem:
+        damage: list[SourceError] = []
+
+        def missing(number: int, source: TextSource, damage: list[SourceError]) -> Iterator[Part]:
+            try:
+                for part in source.parts(number, partial(state.progress, source.path)):
+                    if not store.has(part):
+                        yield part
+            except SourceError as problem:  # what stands before the damage is worth keeping
+                damage.append(problem)
+
+        for part, rows in state.workers.each(read_part, partial(missing, number, source, damage)):
+            store.save(part, rows)
+            if rows.bad and not state.skip_bad:
+                raise store.bad(part.name, source.path)[0]
+        if damage:
             if not (state.skip_bad and store.names(number)):
-                raise
-            state.skipped.append(str(problem))
+                raise damage[-1]
+            state.skipped.append(str(damage[-1]))
 
 
 def _merge(state: _Build, store: PartStore, texts: Sequence[TextSource], writer: StoreWriter) -> Manifest:

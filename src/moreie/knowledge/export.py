@@ -13,8 +13,9 @@ from typing import IO, Any
 import lancedb
 import zstandard
 
+from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.manifest import read_manifest
-from moreie.knowledge.stores.rows import IMAGES, PASSAGES
+from moreie.knowledge.stores.rows import FILES, IMAGES, PASSAGES
 
 KEYS_PER_READ = 50_000
 
@@ -44,6 +45,53 @@ def export(corpus: Path, target: Path, progress: Callable[[int], None] = lambda 
             progress(1)
     unfinished.replace(target)
     return count
+
+
+def export_pictures(corpus: Path, target: Path) -> tuple[int, int]:
+    """Write an image manifest of the pictures that the articles of a corpus folder show: file, article, section,
+    caption. Those whose files are in the corpus already are left out. Returns the numbers written and left out.
+
+    Raises:
+        KnowledgeCorpusError: no corpus there, or one whose sources named no pictures.
+    """
+    manifest = read_manifest(corpus)
+    database = lancedb.connect(corpus)
+    if not manifest.tables.get(FILES):
+        raise KnowledgeCorpusError(f"{corpus}: its sources named no pictures (dumps do, article files may)")
+    opened = {}
+    for name in (FILES, PASSAGES, *([IMAGES] if IMAGES in manifest.tables else [])):
+        opened[name] = database.open_table(name)
+        opened[name].checkout(manifest.tables[name])
+    have: set[tuple[str, int]] = set()
+    if IMAGES in opened:
+        rows = opened[IMAGES].search().select(["file", "passage"]).limit(None).to_arrow()
+        have.update(zip(rows["file"].to_pylist(), rows["passage"].to_pylist(), strict=True))
+    unfinished = target.with_name(f".{target.name}.partial")
+    written = left = 0
+    with _opened(unfinished, target.suffix) as out:
+        files = opened[FILES].search().limit(None).to_batches(KEYS_PER_READ)
+        for batch in files:
+            rows = batch.to_pylist()
+            articles = _articles(opened[PASSAGES], {row["passage"] for row in rows})
+            for row in rows:
+                if (row["file"], row["passage"]) in have:
+                    left += 1
+                    continue
+                line = {"file": row["file"], **articles[row["passage"]], "section": row["section"]}
+                out.write((json.dumps({**line, "caption": row["caption"]}, ensure_ascii=False) + "\n").encode())
+                written += 1
+    unfinished.replace(target)
+    return written, left
+
+
+def _articles(passages: Any, keys: set[int]) -> dict[int, dict[str, str]]:
+    listed = sorted(keys)
+    found: dict[int, dict[str, str]] = {}
+    for start in range(0, len(listed), 5_000):
+        part = ",".join(map(str, listed[start : start + 5_000]))
+        rows = passages.search().where(f"key IN ({part})").select(["key", "article", "title"]).limit(None).to_arrow()
+        found.update({row["key"]: {"title": row["title"], "article_id": row["article"]} for row in rows.to_pylist()})
+    return found
 
 
 def _rows(passages: Any, last: int) -> Iterator[dict[str, Any]]:

@@ -64,11 +64,7 @@ class TextSource:
 
 
 def read_part(part: Part) -> PartRows:
-    """Rows of a part; runs in a worker. Bad lines and pages are collected, not raised: the builder decides.
-
-    Raises:
-        SourceError: a stretch of a multistream dump that cannot be decompressed.
-    """
+    """Rows of a part; runs in a worker. What cannot be read is collected, not raised: the builder decides."""
     bad: list[DataFormatError] = []
     redirects: dict[str, str] = {}
     if isinstance(part.content, Lines):

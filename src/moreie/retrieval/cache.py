@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moreie.errors import DataFormatError
 from moreie.knowledge.sources.articles import open_text
+from moreie.retrieval.settings import RetrievalSettings
 from moreie.schema import Evidence, Link, Passage, Post
 
 
 class EvidenceHeader(BaseModel):
-    """Which retriever found the evidence, in which state of which corpus."""
+    """What the evidence depends on: retriever, settings, state of the corpus, and the posts (`posts_digest`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,7 +29,26 @@ class EvidenceHeader(BaseModel):
     k: int
     corpus: str
     posts: int
+    settings: RetrievalSettings | None = None
+    digest: str | None = None
     format: int = 1
+
+
+def posts_digest(posts: Sequence[Post]) -> str:
+    """Names posts by what their queries are made of."""
+    digest = hashlib.sha256()
+    for post in posts:
+        digest.update(f"{post.id}\0{post.text}\0{post.caption or ''}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def read_header(path: Path) -> EvidenceHeader:
+    """Raises `DataFormatError` for what is no evidence file of this version."""
+    with open_text(path) as lines:
+        try:
+            return EvidenceHeader.model_validate_json(next(lines))
+        except (StopIteration, ValidationError) as problem:
+            raise DataFormatError("no evidence file of this version", path, 1) from problem
 
 
 def save_evidence(
@@ -53,35 +74,41 @@ def save_evidence(
     os.replace(temporary, path)
 
 
+def each_row(path: Path) -> Iterator[tuple[str, str, tuple[Evidence, ...]]]:
+    """Post id, post text and evidence, post by post.
+
+    Raises:
+        DataFormatError: damaged, or no evidence file.
+    """
+    header = read_header(path)
+    passages: dict[str, Passage] = {}
+    with open_text(path) as lines:
+        next(lines)
+        for number, line in enumerate(lines, 2):
+            try:
+                row = json.loads(line)
+                found = (
+                    _evidence(item, rank, header.retriever, passages) for rank, item in enumerate(row["evidence"], 1)
+                )
+                yield row["post"], row["text"], tuple(found)
+            except (ValueError, KeyError, TypeError) as problem:
+                raise DataFormatError(f"damaged line ({problem!r})", path, number) from problem
+
+
 def load_evidence(path: Path, posts: Sequence[Post]) -> tuple[EvidenceHeader, list[tuple[Evidence, ...]]]:
     """Evidence of exactly these posts, in their order.
 
     Raises:
         DataFormatError: damaged, or made for other posts.
     """
-    with open_text(path) as lines:
-        try:
-            header = EvidenceHeader.model_validate_json(next(lines))
-        except (StopIteration, ValidationError) as problem:
-            raise DataFormatError("no evidence file of this version", path, 1) from problem
-        passages: dict[str, Passage] = {}
-        found: dict[str, tuple[str, tuple[Evidence, ...]]] = {}
-        for number, line in enumerate(lines, 2):
-            try:
-                row = json.loads(line)
-                evidence = tuple(
-                    _evidence(item, rank, header.retriever, passages) for rank, item in enumerate(row["evidence"], 1)
-                )
-                found[row["post"]] = (row["text"], evidence)
-            except (ValueError, KeyError, TypeError) as problem:
-                raise DataFormatError(f"damaged line ({problem!r})", path, number) from problem
+    found = {id: (text, evidence) for id, text, evidence in each_row(path)}
     rows = []
     for post in posts:
         text, evidence = found.get(post.id, (None, ()))
         if text != post.text:
             raise DataFormatError(f"holds no evidence for post {post.id} as it stands now; retrieve again", path)
         rows.append(evidence)
-    return header, rows
+    return read_header(path), rows
 
 
 def _evidence(item: dict[str, Any], rank: int, retriever: str, passages: dict[str, Passage]) -> Evidence:

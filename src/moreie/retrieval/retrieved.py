@@ -20,7 +20,8 @@ class Retrieved:
 class Retriever(Protocol):
     """Anything that finds evidence for posts; `name` is what expert views and results call it."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def retrieve(self, posts: Sequence[Post]) -> list[Retrieved]: ...
 

@@ -50,6 +50,7 @@ class Stretch:
     span: tuple[int, int] | None = None
 
     def xml(self) -> bytes:
+        """Raises `DataFormatError` where a multistream file cannot be decompressed."""
         if self.content is not None:
             return self.content
         start, end = self.span or (0, 0)
@@ -58,7 +59,9 @@ class Stretch:
             try:
                 return bz2.decompress(file.read(end - start))
             except (OSError, ValueError, EOFError) as problem:
-                raise SourceError(f"{self.path}: damaged between bytes {start:,} and {end:,} ({problem})") from problem
+                raise DataFormatError(
+                    f"damaged between bytes {start:,} and {end:,} ({problem})", self.path
+                ) from problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +157,7 @@ def _cut_streams(path: Path, index: Path, progress: Progress | None) -> Iterator
 
 
 def read_stretch(stretch: Stretch) -> Reading:
-    """Articles, redirects and bad pages of a stretch.
-
-    Raises:
-        SourceError: a multistream file that cannot be decompressed there.
-    """
+    """Articles, redirects, and what could not be read of a stretch."""
     reading = Reading([], {}, [])
     for page in _raw_pages(stretch, reading.bad):
         if page.redirect:
@@ -174,7 +173,11 @@ def read_stretch(stretch: Stretch) -> Reading:
 
 
 def _raw_pages(stretch: Stretch, bad: list[DataFormatError]) -> Iterator[RawPage]:
-    content = stretch.xml()
+    try:
+        content = stretch.xml()
+    except DataFormatError as problem:
+        bad.append(problem)
+        return
     end = content.rfind(_PAGE_END) + len(_PAGE_END)  # a last stream closes the document behind its pages
     root = _parsed(content[:end])
     if not isinstance(root, ParseError):

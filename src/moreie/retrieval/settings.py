@@ -1,0 +1,56 @@
+"""How text evidence is found: what a user chooses, and what an evidence file says about itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from moreie.retrieval.entity import EntityRetriever
+from moreie.retrieval.filters import Filtered
+from moreie.retrieval.text import CaptionRetriever, TextRetriever
+
+if TYPE_CHECKING:
+    from moreie.knowledge.corpus import KnowledgeCorpus
+    from moreie.retrieval.retrieved import Retriever
+
+# So many more passages are asked for as filters may leave out, and as a re-ranker chooses from.
+SPARE = 5
+CANDIDATES = 30
+Mode = Literal["sentences", "entities", "captions"]
+
+
+class RetrievalSettings(BaseModel):
+    """`sentences`: the whole post against sentences; `entities`: its names first, against titles and sentences;
+    `captions`: the caption of its picture against introductions. `rerank` names a sentence encoder or cross-encoder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Mode = "sentences"
+    k: int = Field(default=10, ge=1)
+    rerank: str | None = None
+    cross_encoder: bool = False
+    keep_copies: bool = True
+    """False leaves out near-copies of the post and repetitions: for training and evaluation."""
+
+    def retriever(self, corpus: KnowledgeCorpus) -> Retriever:
+        """The retriever of these settings over a corpus.
+
+        Raises:
+            EncoderError: `rerank` cannot be loaded.
+        """
+        wanted = self.k if self.keep_copies else self.k + SPARE
+        found = max(wanted, CANDIDATES) if self.rerank else wanted
+        retriever: Retriever
+        if self.mode == "captions":
+            retriever = CaptionRetriever(corpus, found)
+        elif self.mode == "entities":
+            retriever = EntityRetriever(corpus, found)
+        else:
+            retriever = TextRetriever(corpus, found)
+        if self.rerank:
+            from moreie.retrieval.rerank import CrossEncoder, Reranked, SentenceSimilarity
+
+            scorer = CrossEncoder if self.cross_encoder else SentenceSimilarity
+            retriever = Reranked(retriever, scorer.from_pretrained(self.rerank), wanted)
+        return retriever if self.keep_copies else Filtered(retriever, self.k)

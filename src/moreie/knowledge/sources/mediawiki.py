@@ -24,7 +24,7 @@ _REDIRECT = regex.compile(r"\s*#redirect\s*:?\s*\[\[([^\]|#]+)", regex.IGNORECAS
 _PAGE_END = b"</page>"
 _TITLE = regex.compile(rb"<title>(.*?)</title>", regex.DOTALL)
 BLOCK = 1 << 20
-STRETCH_BYTES = 4 << 20  # of XML that one worker reads at a time
+STRETCH_BYTES = 2 << 20  # of XML that one worker reads at a time
 STREAMS_PER_STRETCH = 4  # of a multistream dump: of a hundred pages each
 LONGEST_PAGE = 512 << 20
 

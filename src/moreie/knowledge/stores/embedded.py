@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import faiss
 import lancedb
 import numpy as np
 import pyarrow as pa
@@ -40,6 +39,8 @@ from moreie.knowledge.stores.rows import (
     image_rows,
     passage_of,
 )
+from moreie.knowledge.stores.vectors import EXACT_LIMIT, ROWS_PER_READ, VectorSearch, build_index
+from moreie.knowledge.stores.vectors import FILE as VECTOR_FILE
 from moreie.schema import Passage
 
 # So many rows added may stay outside an index; they are searched one by one.
@@ -52,6 +53,7 @@ class EmbeddedWriter:
     """Creates the tables of a new corpus in `folder`. `dimension`: of image vectors, None for a corpus without."""
 
     def __init__(self, folder: Path, dimension: int | None):
+        self._folder = folder
         database = lancedb.connect(folder)
         schemas = {PASSAGES: PASSAGE_ROWS, SENTENCES: SENTENCE_ROWS, NAMES: NAME_ROWS, FILES: FILE_ROWS}
         if dimension:
@@ -83,6 +85,8 @@ class EmbeddedWriter:
             self._tables[SENTENCES].create_index("introduction", config=Bitmap())
             self._tables[PASSAGES].create_index("key", config=BTree())
             self._tables[NAMES].create_index("name", config=BTree())
+        if IMAGES in self._tables:
+            _index_vectors(self._folder, self._tables[IMAGES])
         return {name: table.version for name, table in self._tables.items()}
 
     def _add(self, name: str, rows: pa.Table) -> None:
@@ -229,6 +233,8 @@ class EmbeddedEditor:
         """Rewrite small files and removed rows, bring the indexes up to date, and forget versions `older_than` this."""
         for table in self._tables.values():
             _optimize(table, older_than)
+        if IMAGES in self._tables:
+            _index_vectors(self._folder, self._tables[IMAGES])
         return {name: table.version for name, table in self._tables.items()}
 
 
@@ -257,10 +263,40 @@ def _append(table: Any, rows: pa.Table) -> None:
         table.add(rows)
 
 
+def _index_vectors(folder: Path, table: Any) -> None:
+    """Make the vector index of an image table that is large enough to need one."""
+    count = table.count_rows()
+    if count <= EXACT_LIMIT:
+        (folder / VECTOR_FILE).unlink(missing_ok=True)
+        return
+    batches = table.search().with_row_id(True).select(["vector"]).limit(None).to_batches(ROWS_PER_READ)
+    build_index(((_ids(batch), _matrix(batch["vector"])) for batch in batches), count, folder / VECTOR_FILE)
+
+
+def _vectors(table: Any, ids: NDArray[np.int64], some: NDArray[np.int64] | None) -> NDArray[np.float32]:
+    """Vectors [N, D] of rows in the order of their ids, of all rows (None) or of some."""
+    if some is None:
+        rows = table.search().with_row_id(True).select(["vector"]).limit(None).to_arrow()
+    else:
+        rows = table.take_row_ids(some.tolist()).with_row_id().select(["vector"]).to_arrow()
+    places = {id: place for place, id in enumerate(_ids(rows).tolist())}
+    order = [places[id] for id in (ids if some is None else some).tolist()]
+    return _matrix(rows["vector"].combine_chunks())[order]
+
+
+def _ids(rows: Any) -> NDArray[np.int64]:
+    return np.asarray(rows["_rowid"]).astype(np.int64)
+
+
+def _matrix(vectors: Any) -> NDArray[np.float32]:
+    return np.asarray(vectors.flatten()).astype(np.float32).reshape(len(vectors), -1)
+
+
 class EmbeddedReader:
     """One state of a corpus folder. `tables`: the versions named by the manifest."""
 
     def __init__(self, folder: Path, tables: dict[str, int], threads: int = 2):
+        self._folder = folder
         database = lancedb.connect(folder)
         self._tables: dict[str, Any] = {}
         for name, version in tables.items():
@@ -313,25 +349,19 @@ class EmbeddedReader:
         return {name: list(dict.fromkeys(passage for _, passage in sorted(rows))) for name, rows in found.items()}
 
     @cached_property
-    def _image_columns(self) -> tuple[list[str], list[int], Any]:
-        """File names, introduction keys, and a Faiss index over the vectors."""
+    def _images(self) -> tuple[list[str], list[int], VectorSearch]:
+        """File names, introduction keys, and a search over the vectors of the same rows."""
         table = self._tables[IMAGES]
-        columns = table.search().select(["file", "passage", "vector"]).limit(table.count_rows()).to_arrow()
-        vectors = columns["vector"].combine_chunks()
-        matrix = np.asarray(vectors.flatten()).astype(np.float32).reshape(len(columns), -1)
-        index = faiss.IndexFlatIP(matrix.shape[1])
-        index.add(matrix)
-        return columns["file"].to_pylist(), columns["passage"].to_pylist(), index
+        columns = table.search().with_row_id(True).select(["file", "passage"]).limit(None).to_arrow()
+        ids = columns["_rowid"].to_numpy().astype(np.int64)
+        search = VectorSearch(ids, lambda some: _vectors(table, ids, some), self._folder / VECTOR_FILE)
+        return columns["file"].to_pylist(), columns["passage"].to_pylist(), search
 
     def search_images(self, vectors: NDArray[np.float32], k: int) -> list[list[ImageHit]]:
         if IMAGES not in self._tables or not len(vectors) or not self._tables[IMAGES].count_rows():
             return [[] for _ in vectors]
-        files, passages, index = self._image_columns
-        scores, rows = index.search(np.ascontiguousarray(vectors, dtype=np.float32), min(k, len(files)))
-        return [
-            [ImageHit(files[i], passages[i], float(s)) for i, s in zip(row, score, strict=True) if i >= 0]
-            for row, score in zip(rows, scores, strict=True)
-        ]
+        files, passages, search = self._images
+        return [[ImageHit(files[i], passages[i], score) for i, score in row] for row in search.search(vectors, k)]
 
     def thumbnails(self, files: Sequence[str]) -> dict[str, bytes]:
         if IMAGES not in self._tables or not files:

@@ -19,19 +19,37 @@ from moreie.retrieval.query import post_query, split_case
 from moreie.schema import Passage, Post
 
 
-def _words(post: Post) -> list[str]:
-    return [w.text for w in post.words if any(c.isalnum() for c in w.text) and not w.text.startswith("http")]
+def _split(word: str) -> str:
+    return " ".join(split_case(word.lstrip("#@").replace("_", " ")))
 
 
-def _content(post: Post) -> list[str]:
-    return [w for w in _words(post) if w.lower() not in ENGLISH_STOP_WORDS or (len(w) > 1 and w.isupper())]
+def _tokens(post: Post, *, urls: bool = True, rt: bool = True, tags: bool = False, handles: bool = False) -> list[str]:
+    """Words of a post; some data sets keep the sign of a hashtag or handle as a word of its own."""
+    kept = []
+    words = [w.text for w in post.words]
+    for before, word in zip(["", *words], words, strict=False):
+        if (not urls and word.startswith("http")) or (not rt and word == "RT"):
+            continue
+        tag, handle = (word[0] == sign or before == sign for sign in "#@")
+        kept.append(_split(word) if (tags and tag) or (handles and handle) else word)
+    return kept
+
+
+def _content(words: list[str]) -> list[str]:
+    return [w for w in words if w.lower() not in ENGLISH_STOP_WORDS or (len(w) > 1 and w.isupper())]
 
 
 VARIANTS: dict[str, Callable[[Post], str]] = {
-    "all words": lambda post: " ".join(_words(post)),
-    "all words, #CamelCase split": lambda post: " ".join(p for w in _words(post) for p in split_case(w)),
-    "without function words": lambda post: " ".join(_content(post)),
-    "ours: also split, capitalised words twice": post_query,
+    "every token": lambda post: " ".join(_tokens(post)),
+    "without URLs": lambda post: " ".join(_tokens(post, urls=False)),
+    "without RT": lambda post: " ".join(_tokens(post, rt=False)),
+    "#CamelCase split": lambda post: " ".join(_tokens(post, tags=True)),
+    "@Handles split": lambda post: " ".join(_tokens(post, handles=True)),
+    "all four": lambda post: " ".join(_tokens(post, urls=False, rt=False, tags=True, handles=True)),
+    "all four, without function words": lambda post: " ".join(
+        _content(_tokens(post, urls=False, rt=False, tags=True, handles=True))
+    ),
+    "ours: also every CamelCase word split and kept, capitalised words twice": post_query,
 }
 
 

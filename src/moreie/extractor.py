@@ -28,7 +28,7 @@ from moreie.models.relation import RelationExpert, admissible
 from moreie.models.windows import Window, cut_windows
 from moreie.retrieval.image import EmbeddedImages, ImageRetriever
 from moreie.retrieval.retrieved import Retrieved
-from moreie.retrieval.text import TextRetriever
+from moreie.retrieval.settings import Mode, RetrievalSettings
 from moreie.schema import NO_RELATION, Evidence, Extraction, GateWeights, Mention, Post, Relation
 from moreie.shipped import DEMO_CORPUS, MODEL
 from moreie.training.data import POST_LIMIT
@@ -42,7 +42,8 @@ class ExtractorSpec(BaseModel):
     """`extractor.json`: which mixtures make up the model and how their evidence is retrieved.
 
     `ner` and `relations` are folders beside it; `image_encoder` a folder relative to it, or a hub id. `image_floor`
-    is the least cosine similarity at which an article picture counts as evidence.
+    is the least cosine similarity at which an article picture counts as evidence. `text_mode`: how text evidence is
+    found (`retrieval.settings`); experts read best what they were trained with.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +54,7 @@ class ExtractorSpec(BaseModel):
     image_encoder: str | None = None
     k: int = 10
     image_floor: float = 0.0
+    text_mode: Mode = "sentences"
     format: int = 1
 
 
@@ -87,7 +89,9 @@ class Extractor:
         name: str = "custom",
         k: int = 10,
         image_floor: float = 0.0,
+        text_mode: Mode = "sentences",
     ):
+        self.text_mode: Mode = text_mode
         self.ner, self.relations, self.name, self.k, self.image_floor = ner, relations, name, k, image_floor
         self.image_encoder = image_encoder
         self._lock = threading.Lock()
@@ -95,7 +99,8 @@ class Extractor:
 
     def _use(self, corpus: KnowledgeCorpus | None) -> None:
         self.corpus = corpus
-        self.text_retriever = TextRetriever(corpus, self.k) if corpus else None
+        settings = RetrievalSettings(mode=self.text_mode, k=self.k)
+        self.text_retriever = settings.retriever(corpus) if corpus else None
         self._image = None
         if corpus and self.image_encoder and corpus.manifest.image_encoder:
             if corpus.manifest.image_encoder.fingerprint != self.image_encoder.fingerprint:
@@ -132,6 +137,7 @@ class Extractor:
             name=spec.name,
             k=spec.k,
             image_floor=spec.image_floor,
+            text_mode=spec.text_mode,
         )
 
     def extract(self, post: Post | str, *, image: str | Path | None = None) -> Extraction:
@@ -335,6 +341,7 @@ class Extractor:
             image_encoder=image_encoder,
             k=self.k,
             image_floor=self.image_floor,
+            text_mode=self.text_mode,
         )
         (folder / EXTRACTOR_FILE).write_text(spec.model_dump_json(indent=2) + "\n")
 

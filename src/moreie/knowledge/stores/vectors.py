@@ -72,7 +72,7 @@ class VectorSearch:
     """
 
     def __init__(self, ids: NDArray[np.int64], read: Any, path: Path | None, probes: int = 32):
-        self._known = None
+        self._known: Any = None
         self._place = {int(id): place for place, id in enumerate(ids)}
         indexed: set[int] = set()
         if path is not None and path.is_file():

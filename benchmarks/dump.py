@@ -31,8 +31,10 @@ from pathlib import Path
 from moreie.knowledge.build import Sources, build_corpus
 from moreie.knowledge.workers import LocalWorkers
 build_corpus(sys.argv[2], Sources(dumps=(Path(sys.argv[1]),)), workers=LocalWorkers(2))
-ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(max(ours, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1e3)
+from joblib.externals.loky import get_reusable_executor
+get_reusable_executor().shutdown(wait=True)
+who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+print(*(resource.getrusage(one).ru_maxrss / 1e3 for one in who))
 """
 
 

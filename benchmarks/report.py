@@ -75,31 +75,35 @@ def quality_table() -> str:
 
 # The whole English Wikipedia, assumed.
 CHARACTERS, SENTENCES = 30e9, 180e6
+# The index and the merge are one machine's work: more cores than this are not counted for it.
+CORES_OF_ONE_MACHINE = 16
 
 
 def projection_table() -> str:
     """Hours, disk and memory for the whole English Wikipedia, from measured rates."""
-    dump = json.loads((RESULTS / "dump.json").read_text(encoding="utf-8"))
-    index = json.loads((RESULTS / "text_index.json").read_text(encoding="utf-8"))
-    reading = next(row for row in dump if row["name"] == "dump → passages, one core")
+    dump, index, build = (
+        json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("dump", "text_index", "retrieval")
+    )
+    named = {row["name"]: row for row in [*build, *dump]}
+    reading = named["dump → passages, one core"]
     pages, _, rest = reading["work"].partition(" article pages, ")
     characters = reading["ours"] * float(rest.split()[0]) * 1e6 / int(pages)  # a second and core
-    scaling = next(row for row in dump if row["name"] == "dump → passages, two processes")["ratio"] / 2
-    largest = [row for row in index if row["name"] == "text index: build"][-1]
-    size = next(r for r in index if r["name"] == "text index: size on disk" and r["work"] == largest["work"])["ours"]
-    lines = [
-        "| cores | reading | index | together | disk while building | disk after | memory |",
-        "|---:|" + "---:|" * 6,
-    ]
-    # Passages lie beside the index: as many bytes again as the sentences of the measured corpus take.
-    disk = SENTENCES * (size + 70) / 1e9
+    scaling = named["dump → passages, two processes"]["ratio"] / 2
+    indexing = [row for row in index if row["name"] == "text index: build"][-1]["ours"] / 2  # a second and core
+    size = named["corpus build: size on disk"]
+    sentences = int(size["work"].split(", ")[1].split()[0].replace(",", ""))
+    disk = SENTENCES * size["ours"] * 1e6 / sentences / 1e9
+    worker = named["corpus from a dump: peak memory of a worker"]["ours"] / 1e3
+    builder = named["corpus build: peak memory"]["ours"]
+    heading = ("cores", "reading", "index", "together", "disk while building", "disk after", "memory, all machines")
+    lines = [f"| {' | '.join(heading)} |", "|" + "---:|" * len(heading)]
     for cores in (1, 16, 256):
         read = CHARACTERS / characters / cores / (1 if cores == 1 else scaling) / 3600
-        put = SENTENCES / largest["ours"] * 2 / min(cores, 16) / 3600
-        memory = 1 + 0.3 * min(cores, 64)
+        put = SENTENCES / indexing / min(cores, CORES_OF_ONE_MACHINE) / 3600
         lines.append(
             f"| {cores} | {read:.1f} h | {put:.1f} h | {read + put:.1f} h | {3 * disk:.0f} GB | {disk:.0f} GB | "
-            f"{memory:.0f} GB |"
+            f"{builder + cores * worker:.0f} GB |"
         )
     return "\n".join(lines) + "\n"
 

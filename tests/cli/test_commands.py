@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from moreie.cli.app import app
+from moreie.datasets import read_posts
 from moreie.shipped import DEMO_POSTS
 
 runner = CliRunner()
@@ -33,6 +34,8 @@ COMMANDS = [
     ["corpus", "compact"],
     ["corpus", "verify"],
     ["corpus", "export"],
+    ["corpus", "pictures"],
+    ["evidence"],
 ]
 
 
@@ -116,6 +119,27 @@ def test_evidence_of_a_file_is_kept(tmp_path: Path, data: Path) -> None:
     assert done.exit_code == 0, done.output
     assert target.exists()
     assert "without evidence" in done.stderr
+    again = runner.invoke(app, command)
+    assert "nothing to do" in again.stderr
+    other = runner.invoke(app, [*command, "--mode", "entities"])
+    assert "without evidence" in other.stderr, "other settings, other evidence"
+    posts = read_posts(data / "twitter2017-sample.txt")
+    shown = runner.invoke(app, ["evidence", str(target), "--post", posts[0].id])
+    assert shown.exit_code == 0, shown.output
+    assert '"mode": "entities"' in shown.stdout
+    assert "text retriever" in shown.stdout
+    lost = runner.invoke(app, ["evidence", str(target), "--post", "nobody"])
+    assert lost.exit_code == 2
+    assert "holds no post 'nobody'" in lost.stderr
+
+
+def test_names_come_first_in_mode_entities() -> None:
+    command = ["retrieve", "--text", "so glad to see #TheHeartOfTheAndes today", "--mode", "entities", "--json"]
+    found = json.loads(runner.invoke(app, command).stdout)
+    assert found["evidence"][0]["title"] == "The Heart of the Andes"
+    wrong = runner.invoke(app, [*command[:-2], "nouns"])
+    assert wrong.exit_code == 2
+    assert "sentences or entities" in wrong.stderr
 
 
 def test_a_corpus_is_built_and_described(tmp_path: Path, data: Path) -> None:
@@ -176,6 +200,10 @@ def test_data_check_counts(data: Path) -> None:
         (["corpus", "verify", "nowhere"], "nowhere"),
         (["corpus", "remove", "nowhere", "1"], "nowhere"),
         (["corpus", "export", "nowhere", "out.jsonl"], "nowhere"),
+        (["corpus", "verify", "milvus://localhost:1/wiki"], "reads corpus folders"),
+        (["corpus", "pictures", "nowhere", "out.jsonl"], "nowhere"),
+        (["corpus", "build", "there", "--dump", __file__, "--workers", "many"], "--workers many"),
+        (["evidence", __file__], "no evidence file"),
         (["data", "check", "nowhere.txt"], "nowhere.txt"),
         (["report", "nowhere"], "nowhere"),
     ],

@@ -65,6 +65,8 @@ class Manifest(BaseModel):
 def read_manifest(folder: Path) -> Manifest:
     """Raises `KnowledgeCorpusError` when the folder holds no finished corpus that this version reads."""
     path = folder / FILE
+    if str(folder).startswith("milvus"):
+        raise KnowledgeCorpusError(f"{folder}: a corpus in Milvus; this command reads corpus folders")
     if not folder.is_dir():
         hint = ""
         if folder.with_name(folder.name + ".partial").is_dir():

@@ -1,4 +1,4 @@
-"""Dump → passages: pages a second a core beside mwparserfromhell alone, two processes beside one, and peak memory.
+"""Dump → passages: pages a second a core beside mwparserfromhell alone, and two processes beside one.
 
 python benchmarks/dump.py enwiki-pages-articles.xml.bz2 [more dumps …]
 
@@ -9,33 +9,18 @@ redirects, splits sentences and writes the rows of every part.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 import mwparserfromhell
-from rows import Row, compare, save
+from rows import compare, save
 
 from moreie.errors import SourceError
 from moreie.knowledge.parts import Part, read_part
 from moreie.knowledge.sources.mediawiki import RawPage, _raw_pages, cut_dump
 from moreie.knowledge.workers import LocalWorkers
-
-MEMORY = """
-import resource, sys
-from pathlib import Path
-from moreie.knowledge.build import Sources, build_corpus
-from moreie.knowledge.workers import LocalWorkers
-build_corpus(sys.argv[2], Sources(dumps=(Path(sys.argv[1]),)), workers=LocalWorkers(2))
-from joblib.externals.loky import get_reusable_executor
-get_reusable_executor().shutdown(wait=True)
-who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-print(*(resource.getrusage(one).ru_maxrss / 1e3 for one in who))
-"""
 
 
 def pages_of(dumps: list[Path]) -> list[RawPage]:
@@ -104,19 +89,6 @@ def main() -> None:
                 repeats=5,
             )
         )
-        for times in (4, 16):
-            write_dump(dump, pages, times)
-            start = time.perf_counter()
-            command = [sys.executable, "-c", MEMORY, str(dump), f"{folder}/corpus{times}"]
-            environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-            done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-            taken = time.perf_counter() - start
-            size = dump.stat().st_size / 1e6
-            label = f"{size:.0f} MB of XML, two processes"
-            rows.append(
-                Row("corpus from a dump: peak memory of a process", label, float(done.stdout.split()[-1]), "MB")
-            )
-            rows.append(Row("corpus from a dump: whole build", label, times * len(pages) / taken, "pages/s"))
     save("dump", rows)
 
 

@@ -81,11 +81,11 @@ CORES_OF_ONE_MACHINE = 16
 
 def projection_table() -> str:
     """Hours, disk and memory for the whole English Wikipedia, from measured rates."""
-    dump, index, build = (
+    dump, index, build, memory = (
         json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("dump", "text_index", "retrieval")
+        for name in ("dump", "text_index", "retrieval", "dump_memory")
     )
-    named = {row["name"]: row for row in [*build, *dump]}
+    named = {row["name"]: row for row in [*build, *dump, *memory]}
     reading = named["dump → passages, one core"]
     pages, _, rest = reading["work"].partition(" article pages, ")
     characters = reading["ours"] * float(rest.split()[0]) * 1e6 / int(pages)  # a second and core

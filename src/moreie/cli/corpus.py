@@ -33,7 +33,6 @@ EncoderName = Annotated[
     str | None, typer.Option(help="Hub id or folder [default: the DINOv2-small shipped with moreie].")
 ]
 SkipBad = Annotated[bool, typer.Option(help="Skip and count malformed articles instead of stopping.")]
-CorpusFolder = Annotated[Path, typer.Argument(help="Corpus folder.")]
 CorpusName = Annotated[str, typer.Argument(help="Corpus folder, or milvus://host:port/name.")]
 WorkersName = Annotated[
     str | None, typer.Option(help="Processes, or `ray`, or ray://host:port [default: one a core].", metavar="N|ray")
@@ -120,12 +119,13 @@ def _bars(sources: Sources) -> Iterator[Progress]:
         yield lambda path, amount: bar.advance(tasks[path], amount)
 
 
-def _say_skipped(skipped: list[str], corpus: str | Path) -> None:
+def _say_skipped(skipped: list[str], corpus: str) -> None:
     out = console(stderr=True)
     for line in skipped[:20]:
         out.print(f"skipped {line}", markup=False, soft_wrap=True)
     if len(skipped) > 20:
-        listing = Path(f"{Path(corpus).name}-skipped.txt")
+        folder = Path() if corpus.startswith("milvus") else Path(corpus).parent
+        listing = folder / f"{Path(corpus).name}-skipped.txt"
         listing.write_text("\n".join(skipped) + "\n", encoding="utf-8")
         out.print(f"… {len(skipped)} skipped in all, listed in {listing}", markup=False)
 
@@ -224,7 +224,7 @@ def compact(
 
 
 @app.command(epilog="[bold]Example[/]\n\nmoreie corpus verify wiki")
-def verify(corpus: CorpusFolder) -> None:
+def verify(corpus: CorpusName) -> None:
     """Read everything and report any damage (exit status 1)."""
     with clear_errors():
         from moreie.knowledge.verify import verify as check
@@ -239,15 +239,15 @@ def verify(corpus: CorpusFolder) -> None:
 
 @app.command(epilog="[bold]Example[/]\n\nmoreie corpus export wiki articles.jsonl.zst")
 def export(
-    corpus: CorpusFolder, target: Annotated[Path, typer.Argument(help="File: .jsonl, .jsonl.gz or .jsonl.zst.")]
+    corpus: CorpusName, target: Annotated[Path, typer.Argument(help="File: .jsonl, .jsonl.gz or .jsonl.zst.")]
 ) -> None:
     """Write a corpus' articles to a file that `corpus build` takes."""
     with clear_errors():
+        from moreie.knowledge.corpus import KnowledgeCorpus
         from moreie.knowledge.export import export as write
-        from moreie.knowledge.manifest import read_manifest
 
         with progress_bar() as bar:
-            task = bar.add_task(target.name, total=read_manifest(corpus).articles)
+            task = bar.add_task(target.name, total=KnowledgeCorpus.open(corpus).manifest.articles)
             count = write(corpus, target, lambda articles: bar.advance(task, articles))
         console(stderr=True).print(f"{target}: {count:,} articles", markup=False)
 
@@ -262,7 +262,7 @@ moreie corpus add wiki --images manifest.jsonl --image-root pictures.tar
 
 @app.command(epilog=PICTURES_EXAMPLES)
 def pictures(
-    corpus: CorpusFolder, target: Annotated[Path, typer.Argument(help="Image manifest to write (.jsonl[.zst]).")]
+    corpus: CorpusName, target: Annotated[Path, typer.Argument(help="Image manifest to write (.jsonl[.zst]).")]
 ) -> None:
     """List the pictures that articles show and the corpus lacks, as a manifest that `corpus add --images` takes."""
     with clear_errors():
@@ -278,7 +278,7 @@ def _size(corpus: str) -> int:
 
 @app.command(epilog="[bold]Example[/]\n\nmoreie corpus info wiki --json")
 def info(
-    corpus: Annotated[str, typer.Argument(help="Corpus folder or cluster URI.")],
+    corpus: CorpusName,
     json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Describe a corpus: counts, sources, encoder, size."""

@@ -3,7 +3,7 @@ given back (paper, §3.1)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from moreie.schema import Passage
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from moreie.knowledge.stores.rows import StoreReader
@@ -114,6 +115,24 @@ class KnowledgeCorpus:
             return None
         passages = self._store.passages([key for keys in found.values() for key in keys])
         return {name: [passages[key] for key in keys if key in passages] for name, keys in found.items()}
+
+    def passages(self, keys: Sequence[int]) -> dict[int, Passage]:
+        """Passages by their keys (the number behind `#` in a passage's id); unknown keys are left out."""
+        return self._store.passages(keys)
+
+    def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Every row of a table (`knowledge.stores.rows`), in batches; passages in the order of their keys.
+
+        Raises:
+            KnowledgeCorpusError: the corpus has no such table, or damage.
+        """
+        if table not in self.manifest.tables:
+            raise KnowledgeCorpusError(f"{self.location}: keeps no {table}")
+        try:
+            yield from self._store.scan(table, columns)
+        except (ValueError, OSError, RuntimeError) as problem:
+            said = str(problem).splitlines()[0]
+            raise KnowledgeCorpusError(f"{self.location}: table {table} is damaged ({said})") from problem
 
     def thumbnails(self, files: Sequence[str]) -> dict[str, bytes]:
         """JPEG thumbnails of article pictures by file name; names unknown to the corpus are left out."""

@@ -1,38 +1,60 @@
-"""Is a corpus whole? Every row of it is read and checked against the others and the manifest."""
+"""Is a corpus whole? Every row of it is read, batch by batch, and checked against the others and the manifest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lancedb
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from moreie.knowledge.manifest import Manifest, read_manifest
-from moreie.knowledge.stores.rows import IMAGES, PASSAGES, SENTENCES
+from moreie.errors import KnowledgeCorpusError
+from moreie.knowledge.corpus import KnowledgeCorpus
+from moreie.knowledge.manifest import read_manifest
+from moreie.knowledge.stores.rows import IMAGES, NAMES, PASSAGES, SENTENCES
 
 # A vector kept in half precision has a length this near to 1.
 LENGTH_TOLERANCE = 5e-3
 EXAMPLES = 3
 
 
-def verify(corpus: Path, progress: Callable[[str], None] = lambda table: None) -> list[str]:
-    """What is wrong with a corpus folder, in words; nothing when it is whole.
+def verify(corpus: Path | str, progress: Callable[[str], None] = lambda table: None) -> list[str]:
+    """What is wrong with a corpus (a folder, or one in Milvus), in words; nothing when it is whole.
 
     Raises:
         KnowledgeCorpusError: no corpus there at all.
     """
-    manifest = read_manifest(corpus)
-    tables: dict[str, pa.Table] = {}
     problems: list[str] = []
-    database = lancedb.connect(corpus)
-    for name, version in manifest.tables.items():
-        progress(name)
+    if not str(corpus).startswith("milvus"):
+        problems = _damage(Path(corpus), read_manifest(Path(corpus)).tables)
+        if any("cannot be read" in problem for problem in problems):
+            return problems  # of tables that can be opened the rest makes sense only together
+    opened = KnowledgeCorpus.open(corpus)
+    try:
+        progress(PASSAGES)
+        keys, found = _check_passages(opened)
+        problems += found
+        progress(SENTENCES)
+        problems += _check_sentences(opened, keys)
+        for name, check in ((NAMES, _check_names), (IMAGES, _check_images)):
+            if name in opened.manifest.tables:
+                progress(name)
+                problems += check(opened, keys)
+    except KnowledgeCorpusError as problem:
+        problems.append(str(problem))
+    return problems
+
+
+def _damage(folder: Path, tables: dict[str, int]) -> list[str]:
+    """Tables of a corpus folder that cannot be opened or lack an index, in words."""
+    problems = []
+    database = lancedb.connect(folder)
+    for name, version in tables.items():
         try:
             table = database.open_table(name)
             table.checkout(version)
-            tables[name] = table.search().limit(None).to_arrow()
             indexed = {column for index in table.list_indices() for column in index.columns}
         except (ValueError, OSError, RuntimeError) as problem:
             problems.append(f"table {name}, version {version}: cannot be read ({str(problem).splitlines()[0]})")
@@ -40,12 +62,6 @@ def verify(corpus: Path, progress: Callable[[str], None] = lambda table: None) -
         for column in {PASSAGES: ("key",), SENTENCES: ("sentence", "introduction")}.get(name, ()):
             if column not in indexed:
                 problems.append(f"table {name}: no index on {column}; compact the corpus or build it again")
-    if PASSAGES in tables:
-        problems += _check_passages(manifest, tables[PASSAGES])
-        if SENTENCES in tables:
-            problems += _check_sentences(manifest, tables[SENTENCES], tables[PASSAGES])
-        if IMAGES in tables:
-            problems += _check_images(manifest, tables[IMAGES], tables[PASSAGES])
     return problems
 
 
@@ -53,46 +69,110 @@ def _counted(what: str, said: int, found: int) -> list[str]:
     return [] if said == found else [f"the manifest says {said:,} {what}, there are {found:,}"]
 
 
-def _check_passages(manifest: Manifest, passages: pa.Table) -> list[str]:
-    keys = passages["key"].to_pylist()
-    problems = _counted("passages", manifest.passages, len(keys))
-    problems += _counted("articles", manifest.articles, len(set(passages["article"].to_pylist())))
-    if len(set(keys)) != len(keys):
-        problems.append(f"{len(keys) - len(set(keys)):,} passage keys occur twice")
-    empty = [k for k, text in zip(keys, passages["text"].to_pylist(), strict=True) if not (text or "").strip()]
+def _check_passages(corpus: KnowledgeCorpus) -> tuple[NDArray[np.int64], list[str]]:
+    """Passage keys [N], sorted and distinct, and what is wrong."""
+    articles: set[str] = set()
+    batches: list[NDArray[np.int64]] = []
+    empty: list[int] = []
+    for rows in corpus.scan(PASSAGES, ["key", "article", "text"]):
+        batches.append(_integers(rows, "key"))
+        articles.update(rows["article"].unique().to_pylist())
+        texts = rows["text"].to_pylist()
+        empty += [int(batches[-1][i]) for i, text in enumerate(texts) if not (text or "").strip()]
+    every = _together(batches)
+    keys = np.unique(every)
+    problems = _counted("passages", corpus.manifest.passages, len(every))
+    problems += _counted("articles", corpus.manifest.articles, len(articles))
+    if len(keys) != len(every):
+        problems.append(f"{len(every) - len(keys):,} passage keys occur twice")
     if empty:
         problems.append(f"{len(empty):,} passages without text, such as {empty[:EXAMPLES]}")
-    return problems
+    return keys, problems
 
 
-def _check_sentences(manifest: Manifest, sentences: pa.Table, passages: pa.Table) -> list[str]:
-    problems = _counted("sentences", manifest.sentences, len(sentences))
-    texts = dict(zip(passages["key"].to_pylist(), passages["text"].to_pylist(), strict=True))
-    owners, found = sentences["passage"].to_pylist(), sentences["sentence"].to_pylist()
-    lost = sorted({key for key in owners if key not in texts})
-    if lost:
-        problems.append(f"sentences of {len(lost):,} passages that are not there, such as {lost[:EXAMPLES]}")
-    astray = [key for key, text in zip(owners, found, strict=True) if key in texts and text not in texts[key]]
+def _check_sentences(corpus: KnowledgeCorpus, keys: NDArray[np.int64]) -> list[str]:
+    texts = _Texts(corpus)
+    owners: list[NDArray[np.int64]] = []
+    astray: list[int] = []
+    count = 0
+    for rows in corpus.scan(SENTENCES, ["passage", "sentence"]):
+        passages = _integers(rows, "passage")
+        count += len(passages)
+        owners.append(np.unique(passages))
+        own = texts.of(owners[-1])
+        for key, sentence in zip(passages.tolist(), rows["sentence"].to_pylist(), strict=True):
+            if key in own and sentence not in own[key]:
+                astray.append(key)
+    held = np.unique(_together(owners))
+    lost, mute = np.setdiff1d(held, keys), np.setdiff1d(keys, held)
+    problems = _counted("sentences", corpus.manifest.sentences, count)
+    if len(lost):
+        problems.append(f"sentences of {len(lost):,} passages that are not there, such as {_some(lost)}")
     if astray:
         problems.append(f"{len(astray):,} sentences that are not in their passage, such as in {astray[:EXAMPLES]}")
-    mute = sorted(texts.keys() - set(owners))
-    if mute:
-        problems.append(f"{len(mute):,} passages without a sentence, such as {mute[:EXAMPLES]}")
+    if len(mute):
+        problems.append(f"{len(mute):,} passages without a sentence, such as {_some(mute)}")
     return problems
 
 
-def _check_images(manifest: Manifest, images: pa.Table, passages: pa.Table) -> list[str]:
-    problems = _counted("images", manifest.images, len(images))
-    if not len(images):
-        return problems
-    keys = set(passages["key"].to_pylist())
-    files = images["file"].to_pylist()
-    lost = [f for f, key in zip(files, images["passage"].to_pylist(), strict=True) if key not in keys]
+class _Texts:
+    """Texts of passages by key, for keys that are asked for in their order: only some lie in memory at a time."""
+
+    def __init__(self, corpus: KnowledgeCorpus):
+        self._corpus = corpus
+        self._batches: Iterator[pa.Table] = corpus.scan(PASSAGES, ["key", "text"])
+        self._held: dict[int, str] = {}
+        self._read = -1
+
+    def of(self, keys: NDArray[np.int64]) -> dict[int, str]:
+        """Texts of these passages (sorted, distinct), less those that are not there."""
+        first, last = int(keys[0]), int(keys[-1])
+        self._held = {key: text for key, text in self._held.items() if key >= first}
+        while self._read < last and (rows := next(self._batches, None)) is not None:
+            if len(rows):
+                self._held.update(zip(rows["key"].to_pylist(), rows["text"].to_pylist(), strict=True))
+                self._read = max(self._read, *rows["key"].to_pylist())
+        missing = [key for key in keys.tolist() if key not in self._held]
+        further = {key: passage.text for key, passage in self._corpus.passages(missing).items()}
+        return {**self._held, **further} if further else self._held
+
+
+def _check_names(corpus: KnowledgeCorpus, keys: NDArray[np.int64]) -> list[str]:
+    lost = [
+        name
+        for rows in corpus.scan(NAMES, ["name", "passage"])
+        for name in rows["name"].filter(pa.array(~np.isin(_integers(rows, "passage"), keys))).to_pylist()
+    ]
+    return [f"{len(lost):,} names of articles that are not there, such as {lost[:EXAMPLES]}"] if lost else []
+
+
+def _check_images(corpus: KnowledgeCorpus, keys: NDArray[np.int64]) -> list[str]:
+    lost: list[str] = []
+    wrong: list[str] = []
+    count = 0
+    for rows in corpus.scan(IMAGES, ["file", "passage", "vector"]):
+        count += len(rows)
+        lost += rows["file"].filter(pa.array(~np.isin(_integers(rows, "passage"), keys))).to_pylist()
+        values = np.asarray(rows["vector"].combine_chunks().flatten()).astype(np.float32)
+        lengths = np.linalg.norm(values.reshape(len(rows), -1), axis=1)
+        wrong += rows["file"].filter(pa.array(~(np.abs(lengths - 1) < LENGTH_TOLERANCE))).to_pylist()
+    problems = _counted("images", corpus.manifest.images, count)
     if lost:
         problems.append(f"{len(lost):,} pictures of articles that are not there, such as {lost[:EXAMPLES]}")
-    vectors = np.asarray(images["vector"].combine_chunks().flatten()).astype(np.float32).reshape(len(files), -1)
-    lengths = np.linalg.norm(vectors, axis=1)
-    wrong = np.flatnonzero(~(np.abs(lengths - 1) < LENGTH_TOLERANCE))
-    if len(wrong):
-        problems.append(f"{len(wrong):,} embeddings that are no unit vectors, such as of {files[int(wrong[0])]}")
+    if wrong:
+        problems.append(f"{len(wrong):,} embeddings that are no unit vectors, such as of {wrong[0]}")
     return problems
+
+
+def _integers(rows: pa.Table, column: str) -> NDArray[np.int64]:
+    values: NDArray[np.int64] = rows[column].to_numpy().astype(np.int64)
+    return values
+
+
+def _together(batches: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate(batches) if batches else np.empty(0, dtype=np.int64)
+
+
+def _some(keys: NDArray[np.int64]) -> list[int]:
+    some: list[int] = keys[:EXAMPLES].tolist()
+    return some

@@ -319,6 +319,21 @@ class ClusterReader:
             found.update((row["key"], passage_of(row)) for row in rows)
         return found
 
+    def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        if table not in self._here:
+            raise KnowledgeCorpusError(f"{self._where.uri}: collection {self._where.collection(table)} is missing")
+        iterator = self._client.query_iterator(
+            self._where.collection(table),
+            batch_size=ROWS_PER_CALL,
+            filter=visible(self._revision),
+            output_fields=list(columns),
+        )
+        try:
+            while rows := iterator.next():
+                yield pa.Table.from_pylist([{name: row[name] for name in columns} for row in rows])
+        finally:
+            iterator.close()
+
     def names(self, names: Sequence[str]) -> dict[str, list[int]] | None:
         found: dict[str, list[tuple[bool, int]]] = {}
         for part in chunks(sorted(set(names)), 500):

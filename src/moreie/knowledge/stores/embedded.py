@@ -292,6 +292,11 @@ def _matrix(vectors: Any) -> NDArray[np.float32]:
     return np.asarray(vectors.flatten()).astype(np.float32).reshape(len(vectors), -1)
 
 
+def _batches(table: Any, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    batches: Iterator[pa.RecordBatch] = table.search().select(list(columns)).limit(None).to_batches(ROWS_PER_READ)
+    return batches
+
+
 class EmbeddedReader:
     """One state of a corpus folder. `tables`: the versions named by the manifest."""
 
@@ -336,6 +341,17 @@ class EmbeddedReader:
         wanted = ",".join(str(int(key)) for key in sorted(set(keys)))
         found = self._tables[PASSAGES].search().where(f"key IN ({wanted})").limit(len(keys)).to_arrow()
         return {row["key"]: passage_of(row) for row in found.to_pylist()}
+
+    def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        opened = self._tables[table]
+        if table != PASSAGES:
+            yield from (pa.Table.from_batches([batch]) for batch in _batches(opened, columns) if len(batch))
+            return
+        last = max((max(b["key"].to_pylist()) for b in _batches(opened, ["key"]) if len(b)), default=-1)
+        for start in range(0, last + 1, ROWS_PER_READ):
+            within = f"key >= {start} AND key < {start + ROWS_PER_READ}"
+            rows = opened.search().where(within).select(sorted({"key", *columns})).limit(None).to_arrow()
+            yield rows.sort_by("key").select(list(columns))
 
     def names(self, names: Sequence[str]) -> dict[str, list[int]] | None:
         if NAMES not in self._tables:

@@ -3,7 +3,7 @@ gives back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
@@ -140,6 +140,10 @@ class StoreReader(Protocol):
     def search_images(self, vectors: NDArray[np.float32], k: int) -> list[list[ImageHit]]: ...
 
     def passages(self, keys: Sequence[int]) -> dict[int, Passage]: ...
+
+    def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Every row of a table, in batches; passages in the order of their keys."""
+        ...
 
     def names(self, names: Sequence[str]) -> dict[str, list[int]] | None:
         """First passages of the articles that bear these normal forms, titles before redirects; None where the

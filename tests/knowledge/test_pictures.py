@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def test_a_corpus_without_picture_files_says_so(small_corpus: Path, tmp_path: Pa
     assert export_pictures(small_corpus, tmp_path / "m.jsonl") == (0, 0)
     old = json.loads((small_corpus / "manifest.json").read_text())
     del old["tables"]["files"]
-    (tmp_path / "old").mkdir()
+    shutil.copytree(small_corpus, tmp_path / "old")
     (tmp_path / "old" / "manifest.json").write_text(json.dumps(old))
     with pytest.raises(KnowledgeCorpusError, match="named no pictures"):
         export_pictures(tmp_path / "old", tmp_path / "m.jsonl")

@@ -19,11 +19,13 @@ from moreie.encoders.images import ImageEncoder
 from moreie.errors import DataFormatError, KnowledgeCorpusError
 from moreie.knowledge.build import Sources, build_corpus
 from moreie.knowledge.corpus import KnowledgeCorpus
+from moreie.knowledge.export import export
 from moreie.knowledge.passages import rows_of
 from moreie.knowledge.stores import cluster_editor
 from moreie.knowledge.stores.cluster import ClusterLocation, read_cluster_manifest
 from moreie.knowledge.stores.cluster_editor import ClusterEditor
 from moreie.knowledge.update import add, compact, remove, replace
+from moreie.knowledge.verify import verify
 from moreie.schema import Article, Paragraph
 from moreie.shipped import IMAGE_ENCODER
 
@@ -144,6 +146,18 @@ def test_names_lead_to_the_same_articles(both: tuple[KnowledgeCorpus, KnowledgeC
         assert all("apital" in (p.sentence or "") and "Tennessee" in (p.sentence or "") for p, _ in rows[0])
         assert rows[0]
         assert rows[1] == []
+
+
+def test_either_store_is_verified_and_exported(both: tuple[KnowledgeCorpus, KnowledgeCorpus], tmp_path: Path) -> None:
+    exported = []
+    for number, corpus in enumerate(both):
+        assert verify(corpus.location) == []
+        target = tmp_path / f"{number}.jsonl"
+        export(corpus.location, target)
+        exported.append(target)
+    articles = [sorted(target.read_text(encoding="utf-8").splitlines()) for target in exported]
+    assert articles[0]
+    assert articles[0] == articles[1]
 
 
 def said(corpus: KnowledgeCorpus, query: str) -> list[str]:

@@ -6,9 +6,9 @@ stemming, no stop words.
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import lancedb
 import numpy as np
 import pyarrow as pa
+from lancedb.background_loop import LOOP
 from lancedb.index import FTS, Bitmap, BTree
 from lancedb.query import FullTextOperator, MatchQuery
 from numpy.typing import NDArray
@@ -41,6 +42,7 @@ from moreie.knowledge.stores.rows import (
 )
 from moreie.knowledge.stores.vectors import EXACT_LIMIT, ROWS_PER_READ, VectorSearch, build_index
 from moreie.knowledge.stores.vectors import FILE as VECTOR_FILE
+from moreie.knowledge.workers import available_cores
 from moreie.schema import Passage
 
 # So many rows added may stay outside an index; they are searched one by one.
@@ -300,10 +302,13 @@ def _batches(table: Any, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
 class EmbeddedReader:
     """One state of a corpus folder. `tables`: the versions named by the manifest."""
 
-    def __init__(self, folder: Path, tables: dict[str, int], threads: int = 2):
+    def __init__(self, folder: Path, tables: dict[str, int], threads: int | None = None):
         self._folder = folder
-        database = lancedb.connect(folder)
+        self._session = lancedb.Session()  # one cache for both ways of asking
+        database = lancedb.connect(folder, session=self._session)
         self._tables: dict[str, Any] = {}
+        self._sentences: Any = None
+        self._version = tables[SENTENCES]
         for name, version in tables.items():
             try:
                 table = database.open_table(name)
@@ -314,26 +319,49 @@ class EmbeddedReader:
                     "restore the folder or build it again"
                 ) from problem
             self._tables[name] = table
-        self._threads = threads
+        self._threads = threads or available_cores()
 
     def search_sentences(
         self, queries: Sequence[str], k: int, *, introductions_only: bool, all_words: bool
     ) -> list[list[SentenceHit]]:
-        table = self._tables[SENTENCES]
+        condition = "introduction" if introductions_only else None
+        ranked = LOOP.run(self._ranked(queries, k, condition, all_words))  # type: ignore[no-untyped-call]
+        wanted = sorted({row for hits in ranked for row, _ in hits})
+        if not wanted:
+            return [[] for _ in queries]
+        # Reading the rows of all queries at once costs a twentieth of reading them query by query.
+        rows = self._tables[SENTENCES].take_row_ids(wanted).with_row_id().select(["passage", "sentence"]).to_arrow()
+        columns = (rows[name].to_pylist() for name in ("_rowid", "passage", "sentence"))
+        read = {row: (passage, sentence) for row, passage, sentence in zip(*columns, strict=True)}
+        return [[SentenceHit(*read[row], score) for row, score in hits] for hits in ranked]
 
-        def search(query: str) -> list[SentenceHit]:
+    async def _ranked(
+        self, queries: Sequence[str], k: int, condition: str | None, all_words: bool
+    ) -> list[list[tuple[int, float]]]:
+        """Rows and BM25 scores of each query's k best sentences, `threads` queries at a time."""
+        table = await self._searched()
+        free = asyncio.Semaphore(self._threads)
+
+        async def search(query: str) -> list[tuple[int, float]]:
             if not query.strip():
                 return []
-            builder = table.search(_match(query, all_words), query_type="fts").limit(k)
-            if introductions_only:
-                builder = builder.where("introduction", prefilter=True)
-            found = builder.select(["passage", "sentence", "_score"]).to_arrow()
-            columns = (found[name].to_pylist() for name in ("passage", "sentence", "_score"))
-            return [SentenceHit(*row) for row in zip(*columns, strict=True)]
+            async with free:
+                builder = table.query().nearest_to_text(_match(query, all_words)).limit(k)
+                if condition:
+                    builder = builder.where(condition)
+                found = await builder.with_row_id().select(["_score"]).to_arrow()
+            return list(zip(found["_rowid"].to_pylist(), found["_score"].to_pylist(), strict=True))
 
-        # The engine answers one query a call but releases the interpreter meanwhile.
-        with ThreadPoolExecutor(self._threads) as pool:
-            return list(pool.map(search, queries))
+        return await asyncio.gather(*map(search, queries))
+
+    async def _searched(self) -> Any:
+        """The sentences for the engine's asynchronous calls, which cost a millisecond less each than the others."""
+        if self._sentences is None:
+            database = await lancedb.connect_async(self._folder, session=self._session)
+            table = await database.open_table(SENTENCES)
+            await table.checkout(self._version)
+            self._sentences = table
+        return self._sentences
 
     def passages(self, keys: Sequence[int]) -> dict[int, Passage]:
         if not keys:

@@ -243,6 +243,25 @@ def test_a_corpus_without_images_leaves_the_image_experts_out(small_corpus: Path
     assert extraction.mentions
 
 
+def test_iterative_retrieval_asks_for_the_mentions_found_without_evidence(
+    small_corpus: Path, extractor: Extractor
+) -> None:
+    iterative = Extractor(
+        extractor.ner,
+        None,
+        corpus=KnowledgeCorpus.open(small_corpus),
+        image_encoder=None,
+        text_mode="iterative",
+    )
+    alone = iterative.mentions_alone(
+        [post_from_text("David Bowie played in London", id="p"), post_from_text("", id="e")]
+    )
+    assert [post.type for post in alone[0]] == ["PER", "LOC"]
+    assert alone[1] == []
+    extraction = iterative.extract("David Bowie played in London")
+    assert {e.passage.title for e in extraction.evidence[:2]} == {"David Bowie", "London"}
+
+
 def test_without_a_corpus_the_answer_says_so(extractor: Extractor) -> None:
     bare = Extractor(extractor.ner, None, corpus=None, image_encoder=None)
     extraction = bare.extract(TEXT)

@@ -100,7 +100,7 @@ class Extractor:
     def _use(self, corpus: KnowledgeCorpus | None) -> None:
         self.corpus = corpus
         settings = RetrievalSettings(mode=self.text_mode, k=self.k)
-        self.text_retriever = settings.retriever(corpus) if corpus else None
+        self.text_retriever = settings.retriever(corpus, self.mentions_alone) if corpus else None
         self._image = None
         if corpus and self.image_encoder and corpus.manifest.image_encoder:
             if corpus.manifest.image_encoder.fingerprint != self.image_encoder.fingerprint:
@@ -173,6 +173,12 @@ class Extractor:
                     self._use(latest)
                 results = self._batch(batch, on_stage)
             yield from results
+
+    def mentions_alone(self, posts: Sequence[Post]) -> list[list[Mention]]:
+        """Entities of each post found without any evidence: the queries of iterative retrieval."""
+        windows = [w for w in cut_windows(self.ner.experts[0].encoder, posts, POST_LIMIT) if w.post.words]
+        nothing: list[tuple[Evidence, ...]] = [()] * len(windows)
+        return self._mentions(posts, windows, self.ner([w.post for w in windows], {"text": nothing, "image": nothing}))
 
     # --- one batch ----------------------------------------------------------------------------------------------
 

@@ -123,10 +123,13 @@ def test_evidence_of_a_file_is_kept(tmp_path: Path, data: Path) -> None:
     assert "nothing to do" in again.stderr
     other = runner.invoke(app, [*command, "--mode", "entities"])
     assert "without evidence" in other.stderr, "other settings, other evidence"
+    iterative = runner.invoke(app, [*command, "--mode", "iterative"])
+    assert "without evidence" in iterative.stderr, iterative.output
+    assert '"model": "moreie-minilm-1"' in runner.invoke(app, ["evidence", str(target)]).stdout
     posts = read_posts(data / "twitter2017-sample.txt")
     shown = runner.invoke(app, ["evidence", str(target), "--post", posts[0].id])
     assert shown.exit_code == 0, shown.output
-    assert '"mode": "entities"' in shown.stdout
+    assert '"mode": "iterative"' in shown.stdout
     assert "text retriever" in shown.stdout
     lost = runner.invoke(app, ["evidence", str(target), "--post", "nobody"])
     assert lost.exit_code == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from transformers import (
 
 from moreie.datasets import post_from_text
 from moreie.encoders.images import ImageEncoder
-from moreie.errors import EncoderError, KnowledgeCorpusError
+from moreie.errors import EncoderError, KnowledgeCorpusError, MoreieError
 from moreie.knowledge.build import Sources, build_corpus
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.retrieval.crossmodal import PictureRanked, TextToImageRetriever
@@ -29,8 +30,9 @@ from moreie.retrieval.filters import Filtered, without_copies, without_repetitio
 from moreie.retrieval.fusion import FusedRetriever, fuse
 from moreie.retrieval.rerank import CrossEncoder, Reranked, SentenceSimilarity
 from moreie.retrieval.retrieved import Retrieved
+from moreie.retrieval.settings import RetrievalSettings
 from moreie.retrieval.text import TextRetriever
-from moreie.schema import Evidence, Passage
+from moreie.schema import Evidence, Mention, Passage, Post
 from moreie.shipped import IMAGE_ENCODER
 
 MINILM = IMAGE_ENCODER.with_name("minilm")
@@ -63,6 +65,42 @@ def test_predicted_mentions_are_asked_for_first(small_corpus: Path) -> None:
     retriever = EntityRetriever(KnowledgeCorpus.open(small_corpus), 4)
     assert retriever.retrieve([post], [[mention]])[0].evidence[0].passage.title == "Libya"
     assert retriever.retrieve([post])[0].evidence[0].passage.title == "London"
+
+
+def test_a_name_that_its_article_writes_otherwise_is_also_sought_as_the_post_writes_it(tmp_path: Path) -> None:
+    articles = [
+        {"id": "1", "title": "Beyoncé", "paragraphs": ["Beyoncé is a singer.", "Beyoncé, Beyoncé and Beyoncé sang."]},
+        {
+            "id": "2",
+            "title": "Radio",
+            "paragraphs": ["Long before the accent came back a host who was late said Beyonce."],
+        },
+        {"id": "3", "title": "Word order", "paragraphs": ["United they stand, every man. Man here, United there."]},
+        {"id": "4", "title": "Football", "paragraphs": ["On that day in the rain it was Man United who won the cup."]},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(a) + "\n" for a in articles), encoding="utf-8")
+    build_corpus(tmp_path / "corpus", Sources(articles=(tmp_path / "a.jsonl",)))
+    retriever = EntityRetriever(KnowledgeCorpus.open(tmp_path / "corpus"), 2)
+    accent, phrase = retriever.retrieve(
+        [post_from_text("listening to Beyonce", id="p"), post_from_text("up with Man United", id="q")]
+    )
+    assert [e.passage.title for e in accent.evidence] == ["Beyoncé", "Radio"]
+    assert phrase.evidence[0].passage.title == "Football"
+
+
+def test_iterative_retrieval_asks_for_what_a_model_predicts(small_corpus: Path) -> None:
+    posts = [post_from_text("so sad about libya today, London calling", id="p"), post_from_text("", id="e")]
+
+    def predict(asked: Sequence[Post]) -> list[list[Mention]]:
+        return [[p.mention("LOC", i, i, 0.9) for i, w in enumerate(p.words) if w.text == "libya"] for p in asked]
+
+    corpus = KnowledgeCorpus.open(small_corpus)
+    retriever = RetrievalSettings(mode="iterative", k=4).retriever(corpus, predict)
+    found, nothing = retriever.retrieve(posts)
+    assert found.evidence[0].passage.title == "Libya"
+    assert nothing.evidence == ()
+    with pytest.raises(MoreieError, match="needs a model"):
+        RetrievalSettings(mode="iterative").retriever(corpus)
 
 
 def test_a_corpus_without_names_says_so(small_corpus: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from moreie.knowledge.corpus import KnowledgeCorpus
+    from moreie.retrieval.entity import Predict
     from moreie.retrieval.retrieved import Retrieved
     from moreie.retrieval.settings import RetrievalSettings
     from moreie.schema import Post
@@ -27,6 +28,8 @@ moreie retrieve --image photo.jpg --corpus art --json
 moreie retrieve --text "Kawhi Leonard wins the fan vote" --mode entities --corpus wiki
 
 moreie retrieve --input train.txt --corpus wiki --save evidence/train-text.jsonl.zst
+
+moreie retrieve --input train.txt --corpus wiki --mode iterative --save evidence/train-text.jsonl.zst
 
 moreie retrieve --input train.txt --captions captions.jsonl --corpus wiki --save evidence/train-image.jsonl.zst
 """
@@ -49,8 +52,15 @@ def retrieve(
     ] = None,
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Passages per retriever.")] = 10,
     mode: Annotated[
-        str, typer.Option(help="`sentences`: the whole post is the query; `entities`: its names first.")
+        str,
+        typer.Option(
+            help="`sentences`: the whole post is the query; `entities`: its names first; `iterative`: the names that "
+            "a model predicts first."
+        ),
     ] = "sentences",
+    model: Annotated[
+        Path | None, typer.Option(help="With --mode iterative: model folder [default: the shipped model].")
+    ] = None,
     rerank: Annotated[
         str | None, typer.Option(help="Sentence encoder (or, with --cross-encoder, classifier) to re-rank by.")
     ] = None,
@@ -70,12 +80,19 @@ def retrieve(
         from moreie.retrieval.settings import RetrievalSettings
         from moreie.shipped import DEMO_CORPUS, IMAGE_ENCODER
 
-        if mode not in ("sentences", "entities"):
-            raise MoreieError(f"--mode {mode}: sentences or entities")
+        if mode not in ("sentences", "entities", "iterative"):
+            raise MoreieError(f"--mode {mode}: sentences, entities or iterative")
+        predict = name = None
+        if mode == "iterative":
+            from moreie.extractor import Extractor
+
+            extractor = Extractor.from_pretrained(model)
+            predict, name = extractor.mentions_alone, extractor.name
         try:
             settings = RetrievalSettings(
                 mode="captions" if captions else mode,  # type: ignore[arg-type]
                 k=k,
+                model=name,
                 rerank=rerank,
                 cross_encoder=cross_encoder,
                 keep_copies=keep_copies or input is None,
@@ -86,14 +103,14 @@ def retrieve(
         if input is not None:
             if save is None:
                 raise MoreieError("--input needs --save: the evidence of a file goes into a file")
-            _retrieve_file(opened, input, captions, caption_field, save, settings)
+            _retrieve_file(opened, input, captions, caption_field, save, settings, predict)
             return
         if text is None and image is None:
             raise MoreieError("give --text, --image, or both (or a file of posts with --input)")
         post = post_from_text(text or "", id="post", image=image)
         found: list[tuple[str, Retrieved]] = []
         if text is not None:
-            found.append(("text", settings.retriever(opened).retrieve([post])[0]))
+            found.append(("text", settings.retriever(opened, predict).retrieve([post])[0]))
         if image is not None:
             from moreie.encoders.images import ImageEncoder
             from moreie.retrieval.image import ImageRetriever
@@ -131,13 +148,14 @@ def _retrieve_file(
     caption_field: str,
     save: Path,
     settings: RetrievalSettings,
+    predict: Predict | None = None,
     batch: int = 256,
 ) -> None:
     from moreie.datasets import read_captions, read_posts
     from moreie.retrieval.cache import EvidenceHeader, posts_digest, read_header, save_evidence
 
     posts = read_posts(input, captions=read_captions(captions, caption_field) if captions else None)
-    retriever = settings.retriever(corpus)
+    retriever = settings.retriever(corpus, predict)
     header = EvidenceHeader(
         retriever=retriever.name,
         query=f"caption:{caption_field}" if captions else "post",

@@ -85,6 +85,11 @@ class KnowledgeCorpus:
         passages = self._store.passages([hit.passage for hits in found for hit in hits])
         return [[(replace(passages[h.passage], sentence=h.sentence), h.score) for h in hits] for hits in found]
 
+    def matching_sentences(self, queries: Sequence[str], k: int) -> list[list[SentenceHit]]:
+        """The k best sentences for each query that hold every word of it, by their BM25 score, best first. Their
+        paragraphs are not read: `passages` gives those that are wanted."""
+        return self._store.search_sentences(queries, k, introductions_only=False, all_words=True)
+
     def search_images(
         self, vectors: NDArray[np.float32], k: int, *, encoder_fingerprint: str
     ) -> list[list[tuple[Passage, float]]]:

@@ -22,13 +22,22 @@ _INSIDE_NAMES = frozenset(".'’&-–")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Words [first, last) of a post, the normal form they are looked up by, and the share of their content words that
-    are capitalised."""
+    """Words [first, last) of a post, the normal form they are looked up by, the share of their content words that are
+    capitalised, and the words themselves in lower case."""
 
     first: int
     last: int
     name: str
     capitalised: float
+    written: str
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A name's normal form, and how the post writes it (in lower case)."""
+
+    normal: str
+    written: str
 
 
 def candidate_spans(post: Post) -> list[Span]:
@@ -74,9 +83,10 @@ def _spans(words: Sequence[str], first: int, last: int, tagged: bool = False) ->
     capitalised = sum(word[0].isupper() for word in content) / len(content)
     if len(words) == 1 and tagged and len(name) >= SHORTEST_JOINED:
         capitalised = max(capitalised, 0.5)
-    spans = [Span(first, last, name, capitalised)]
+    written = " ".join(words).lower()
+    spans = [Span(first, last, name, capitalised, written)]
     if len(words) == 1 and len(parts := split_case(words[0])) > 1:
-        spans.append(Span(first, last, normal_name(" ".join(parts)), capitalised))
+        spans.append(Span(first, last, normal_name(" ".join(parts)), capitalised, written))
     return spans
 
 
@@ -98,12 +108,12 @@ def _likely(span: Span) -> bool:
     return span.capitalised >= 0.5 or several
 
 
-def unknown_names(post: Post, known: Sequence[Span]) -> list[str]:
-    """Normal forms of runs of capitalised words, less what articles of several words are called by."""
+def unknown_names(post: Post, known: Sequence[Span]) -> list[Name]:
+    """Runs of capitalised words, less what articles of several words are called by."""
     words = _words(post)
     covered = {place for span in known if span.last - span.first > 1 for place in range(span.first, span.last)}
     single = {span.name for span in known}
-    names: list[str] = []
+    names: list[Name] = []
     run: list[str] = []
     for place, word in enumerate([*words, None]):
         if word and place not in covered and (word[0].isupper() or (word[0].isdigit() and run)):
@@ -113,17 +123,18 @@ def unknown_names(post: Post, known: Sequence[Span]) -> list[str]:
         else:
             names.append(_trimmed(run))
             run = []
-    return [name for name in dict.fromkeys(names) if name and name not in single]
+    return [name for name in dict.fromkeys(names) if name.normal and name.normal not in single]
 
 
-def _trimmed(run: list[str]) -> str:
-    """The normal form of a run without function words at its ends; empty where nothing is left."""
+def _trimmed(run: list[str]) -> Name:
+    """A run without function words at its ends; empty where nothing is left."""
     while run and run[0].lower() in ENGLISH_STOP_WORDS:
         run = run[1:]
     while run and run[-1].lower() in ENGLISH_STOP_WORDS:
         run = run[:-1]
     name = normal_name(" ".join(run))
-    return name if len(name) > 1 and not name.replace(" ", "").isdigit() else ""
+    usable = len(name) > 1 and not name.replace(" ", "").isdigit()
+    return Name(name if usable else "", " ".join(run).lower())
 
 
 def mention_spans(post: Post, mentions: Sequence[Mention]) -> list[Span]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from moreie.retrieval.entity import EntityRetriever
+from moreie.errors import MoreieError
+from moreie.retrieval.entity import EntityRetriever, IterativeRetriever, Predict
 from moreie.retrieval.filters import Filtered
 from moreie.retrieval.text import CaptionRetriever, TextRetriever
 
@@ -17,27 +18,30 @@ if TYPE_CHECKING:
 # So many more passages are asked for as filters may leave out, and as a re-ranker chooses from.
 SPARE = 5
 CANDIDATES = 30
-Mode = Literal["sentences", "entities", "captions"]
+Mode = Literal["sentences", "entities", "iterative", "captions"]
 
 
 class RetrievalSettings(BaseModel):
     """`sentences`: the whole post against sentences; `entities`: its names first, against titles and sentences;
-    `captions`: the caption of its picture against introductions. `rerank` names a sentence encoder or cross-encoder."""
+    `iterative`: as `entities`, the names being those that `model` predicts without evidence; `captions`: the caption of
+    its picture against introductions. `rerank` names a sentence encoder or cross-encoder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Mode = "sentences"
     k: int = Field(default=10, ge=1)
+    model: str | None = None
     rerank: str | None = None
     cross_encoder: bool = False
     keep_copies: bool = True
     """False leaves out near-copies of the post and repetitions: for training and evaluation."""
 
-    def retriever(self, corpus: KnowledgeCorpus) -> Retriever:
-        """The retriever of these settings over a corpus.
+    def retriever(self, corpus: KnowledgeCorpus, predict: Predict | None = None) -> Retriever:
+        """The retriever of these settings over a corpus; `iterative` needs what predicts mentions.
 
         Raises:
             EncoderError: `rerank` cannot be loaded.
+            MoreieError: `iterative` without `predict`.
         """
         wanted = self.k if self.keep_copies else self.k + SPARE
         found = max(wanted, CANDIDATES) if self.rerank else wanted
@@ -46,6 +50,10 @@ class RetrievalSettings(BaseModel):
             retriever = CaptionRetriever(corpus, found)
         elif self.mode == "entities":
             retriever = EntityRetriever(corpus, found)
+        elif self.mode == "iterative":
+            if predict is None:
+                raise MoreieError("iterative retrieval needs a model that predicts mentions")
+            retriever = IterativeRetriever(corpus, predict, found)
         else:
             retriever = TextRetriever(corpus, found)
         if self.rerank:

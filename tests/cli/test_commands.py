@@ -142,7 +142,7 @@ def test_names_come_first_in_mode_entities() -> None:
     assert found["evidence"][0]["title"] == "The Heart of the Andes"
     wrong = runner.invoke(app, [*command[:-2], "nouns"])
     assert wrong.exit_code == 2
-    assert "sentences or entities" in wrong.stderr
+    assert "sentences, entities or iterative" in wrong.stderr
 
 
 def test_a_corpus_is_built_and_described(tmp_path: Path, data: Path) -> None:

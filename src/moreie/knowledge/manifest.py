@@ -50,6 +50,8 @@ class Manifest(BaseModel):
     passages: int
     sentences: int
     images: int
+    introductions: int = 0
+    """Introductions that are embedded."""
     sources: tuple[SourceRecord, ...]
     image_encoder: ImageEncoderRecord | None = None
     tables: dict[str, int]
@@ -60,6 +62,17 @@ class Manifest(BaseModel):
     def version(self) -> str:
         """Name of this state of the corpus, as results and caches record it."""
         return f"{self.digest}.{self.revision}"
+
+    def other_encoder(self, location: Path | str, fingerprint: str) -> str | None:
+        """What is wrong with an encoder of this fingerprint, in words, unless the embeddings are its own."""
+        record = self.image_encoder
+        if record is None or record.fingerprint == fingerprint:
+            return None
+        held = " and ".join(name for name in ("images", "introductions") if name in self.tables)
+        return (
+            f"{location}: its {held} were embedded by {record.name} ({record.fingerprint}), not by the encoder at hand "
+            f"({fingerprint}); use that encoder, or build the corpus again"
+        )
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moreie.errors import KnowledgeCorpusError
-from moreie.knowledge.manifest import Manifest, read_manifest
+from moreie.knowledge.manifest import Manifest, in_milvus, read_manifest
 from moreie.knowledge.stores.rows import IMAGES, INTRODUCTIONS
 from moreie.schema import Passage
 
@@ -43,7 +43,7 @@ class KnowledgeCorpus:
         Raises:
             KnowledgeCorpusError: nothing there, an unfinished build, or damage.
         """
-        if str(location).startswith("milvus"):
+        if in_milvus(location):
             from moreie.knowledge.stores.cluster import ClusterReader, read_cluster_manifest
 
             manifest = read_cluster_manifest(str(location))
@@ -59,7 +59,7 @@ class KnowledgeCorpus:
 
     def latest(self) -> KnowledgeCorpus:
         """This corpus if nobody has changed it since it was opened, else its newest state."""
-        if self.location.startswith("milvus"):
+        if in_milvus(self.location):
             from moreie.knowledge.stores.cluster import read_cluster_manifest
 
             current = read_cluster_manifest(self.location)

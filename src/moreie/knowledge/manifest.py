@@ -75,10 +75,15 @@ class Manifest(BaseModel):
         )
 
 
+def in_milvus(location: Path | str) -> bool:
+    """Whether a location is one in Milvus; any other is a folder."""
+    return str(location).startswith(("milvus:", "milvus+tls:"))
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Raises `KnowledgeCorpusError` when the folder holds no finished corpus that this version reads."""
     path = folder / FILE
-    if str(folder).startswith("milvus"):
+    if in_milvus(folder):
         raise KnowledgeCorpusError(f"{folder}: a corpus in Milvus; this command reads corpus folders")
     if not folder.is_dir():
         hint = ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -24,7 +24,7 @@ from moreie.knowledge.build import Progress, Sources, encoder_record, now, parti
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.knowledge.embedding import BatchStore
 from moreie.knowledge.introductions import TextBatch, embed_texts, text_batches, unembedded
-from moreie.knowledge.manifest import Manifest, SourceRecord, read_manifest
+from moreie.knowledge.manifest import Manifest, SourceRecord, in_milvus, read_manifest
 from moreie.knowledge.passages import rows_of
 from moreie.knowledge.pictures import IMAGES_PER_BATCH, PictureStore
 from moreie.knowledge.sources.articles import read_articles
@@ -149,7 +149,7 @@ def embed(
     """Embed the introductions that have no embedding by the text tower of an image encoder: pictures find them then.
 
     Finished batches are kept until all are done: the same call after any crash or kill does none of them twice.
-    `progress` hears the introductions of each batch as it is begun.
+    `progress` hears how many introductions are done with, or were before.
 
     Raises:
         EncoderError: the encoder has no text tower.
@@ -177,7 +177,7 @@ def embed(
         change = f"embed\0{image_encoder.fingerprint}\0{added}"
         update = {"image_encoder": encoder_record(image_encoder), "digest": _digest(manifest, change)}
         changed = _commit(manifest.model_copy(update=update), editor)
-        store.clear()
+        _forget_kept(corpus, INTRODUCTIONS)
         return Embedding(added, store.resumed, changed)
 
 
@@ -213,7 +213,7 @@ def _ingest(
         if image_encoder and images:
             update["image_encoder"] = encoder_record(image_encoder)
         changed = _commit(manifest.model_copy(update=update), editor)
-        shutil.rmtree(_kept_folder(corpus, "pictures"), ignore_errors=True)
+        _forget_kept(corpus, "pictures")
         added = work.articles - len(work.replaced)
         return Change(added, len(work.replaced), 0, images - before, work.skipped, changed)
 
@@ -303,7 +303,7 @@ class _Adding:
 
 @contextmanager
 def _change(corpus: Path | str) -> Iterator[tuple[Manifest, Editor]]:
-    if str(corpus).startswith("milvus"):
+    if in_milvus(corpus):
         from moreie.knowledge.stores.cluster import read_cluster_manifest
         from moreie.knowledge.stores.cluster_editor import ClusterEditor
 
@@ -343,9 +343,17 @@ def _commit(manifest: Manifest, editor: Editor, tables: dict[str, int] | None = 
 
 def _kept_folder(corpus: Path | str, what: str) -> Path:
     """Where what is embedded is kept until a change is complete."""
-    if str(corpus).startswith("milvus"):
+    if in_milvus(corpus):
         return partial_folder(corpus) / what
     return Path(corpus) / f".{what}"
+
+
+def _forget_kept(corpus: Path | str, what: str) -> None:
+    folder = _kept_folder(corpus, what)
+    shutil.rmtree(folder, ignore_errors=True)
+    if in_milvus(corpus):
+        with suppress(OSError):  # not there, or a build's
+            folder.parent.rmdir()
 
 
 def _check_encoder(corpus: Path | str, manifest: Manifest, encoder: ImageEncoder | None) -> None:

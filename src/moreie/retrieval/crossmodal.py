@@ -64,11 +64,14 @@ class ImageToTextRetriever:
         found = self.corpus.search_introductions(vectors, self.k, encoder_fingerprint=self.encoder.fingerprint)
         hits = dict(zip(images.rows.tolist(), found, strict=True))
         left = self.corpus.unembedded
-        warning = (f"{left:,} introductions are not embedded, so not found (`moreie corpus embed` adds them)",)
-        return [
-            Retrieved(ranked(hits.get(row, []), self.name), (*warnings, *(warning if left else ())))
-            for row, warnings in enumerate(images.warnings)
-        ]
+        lacking = f"{left:,} introductions are not embedded, so not found (`moreie corpus embed` adds them)"
+        results = []
+        for row, warnings in enumerate(images.warnings):
+            kept = hits.get(row, [])
+            nothing = () if kept or warnings else ("no introduction found",)
+            said = (*warnings, *nothing, *((lacking,) if left else ()))
+            results.append(Retrieved(ranked(kept, self.name), said))
+        return results
 
 
 class PictureRanked:

@@ -103,6 +103,7 @@ def test_embedding_is_a_revision_of_its_own(plain: Path, clip: ImageEncoder) -> 
     assert reader.unembedded == done.introductions
     again = embed(plain, clip)
     assert (again.introductions, again.manifest) == (0, done.manifest), "the same command again changes nothing"
+    assert not (plain / ".introductions").exists()
 
 
 def test_embeddings_follow_their_articles(corpus: Path, clip: ImageEncoder, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from moreie.knowledge.corpus import KnowledgeCorpus
 
 # So many are kept together, and sorted by length.
-TEXTS_PER_BATCH = 1_024
+TEXTS_PER_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,6 +171,7 @@ def embed(
 
         keys = store.keep(embed_texts, batches())
         if not keys:
+            _forget_kept(corpus, INTRODUCTIONS)
             return Embedding(0, 0, manifest)
         editor.add_introductions(store.load(key).rows for key in keys)
         added = editor.counts()[INTRODUCTIONS] - before

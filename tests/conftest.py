@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from moreie.encoders.images import ImageEncoder
     from moreie.extractor import Extractor
 
 DATA = Path(__file__).parent / "data"
@@ -51,6 +52,34 @@ def tiny_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     BertModel(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_folder: Path) -> ImageEncoder:
+    """A CLIP of random weights: both towers and their preparation are real. Its name is its folder."""
+    import torch
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    from moreie.encoders.images import ImageEncoder
+
+    folder = tmp_path_factory.mktemp("clip")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder_folder)
+    # CLIP's vector of a text is the state of its end token, which has to be there.
+    ends = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    special = {"bos_token_id": 0, "eos_token_id": tokenizer.sep_token_id, "pad_token_id": tokenizer.pad_token_id}
+    torch.manual_seed(0)
+    config = CLIPConfig(
+        text_config={**small, **special, "vocab_size": len(tokenizer), "max_position_embeddings": 40},
+        vision_config={**small, "image_size": 32, "patch_size": 8},
+        projection_dim=16,
+    )
+    CLIPModel(config).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return ImageEncoder.from_pretrained(folder)
 
 
 @pytest.fixture(scope="session")

@@ -102,7 +102,7 @@ class Extractor:
         settings = RetrievalSettings(mode=self.text_mode, k=self.k)
         self.text_retriever = settings.retriever(corpus, self.mentions_alone) if corpus else None
         self._image = None
-        if corpus and self.image_encoder and corpus.manifest.image_encoder:
+        if corpus and self.image_encoder and corpus.manifest.image_encoder and corpus.manifest.images:
             if corpus.manifest.image_encoder.fingerprint != self.image_encoder.fingerprint:
                 corpus.search_images(
                     np.zeros((0, 1), np.float32), 1, encoder_fingerprint=self.image_encoder.fingerprint

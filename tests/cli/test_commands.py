@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from moreie.cli.app import app
 from moreie.datasets import read_posts
+from moreie.encoders.images import ImageEncoder
 from moreie.shipped import DEMO_POSTS
 
 runner = CliRunner()
@@ -32,6 +33,7 @@ COMMANDS = [
     ["corpus", "replace"],
     ["corpus", "remove"],
     ["corpus", "compact"],
+    ["corpus", "embed"],
     ["corpus", "verify"],
     ["corpus", "export"],
     ["corpus", "pictures"],
@@ -181,6 +183,49 @@ def test_a_corpus_is_changed_checked_and_exported(tmp_path: Path, small_corpus: 
     assert "passages" in damaged.stdout
 
 
+def test_texts_and_pictures_are_searched_by_either(tmp_path: Path, data: Path, clip: ImageEncoder) -> None:
+    shutil.copy(DEMO_POSTS.parent / "pictures" / "andes.jpg", tmp_path / "andes.jpg")
+    (tmp_path / "images.jsonl").write_text('{"file": "andes.jpg", "title": "London"}\n')
+    folder, photo, encoder = str(tmp_path / "corpus"), str(tmp_path / "andes.jpg"), ["--image-encoder", clip.name]
+    sources = ["--articles", str(data / "articles.jsonl"), "--images", str(tmp_path / "images.jsonl")]
+    assert runner.invoke(app, ["corpus", "build", folder, *sources, *encoder]).exit_code == 0
+    across = ["retrieve", "--corpus", folder, *encoder, "-k", "2", "--json"]
+    early = runner.invoke(app, [*across, "--image", photo, "--search", "texts"])
+    assert early.exit_code == 2
+    assert "moreie corpus embed" in early.stderr
+    done = runner.invoke(app, ["corpus", "embed", folder, *encoder])
+    assert done.exit_code == 0, done.output
+    assert "introductions embedded" in done.stderr
+    assert "embedded introductions" in runner.invoke(app, ["corpus", "info", folder]).stdout
+    (tmp_path / "new.jsonl").write_text('{"id": "z1", "title": "Zorblax", "paragraphs": ["Zorblax is new."]}\n')
+    added = runner.invoke(app, ["corpus", "add", folder, "--articles", str(tmp_path / "new.jsonl")])
+    assert "1 introductions are not embedded" in added.stderr
+    assert "does the other 1" in " ".join(runner.invoke(app, ["corpus", "info", folder]).stdout.split())
+    found = {
+        search: json.loads(runner.invoke(app, [*across, *asked, "--search", search]).stdout)
+        for search, asked in (("texts", ["--image", photo]), ("pictures", ["--image", photo, "--text", "London"]))
+    }
+    assert [e["retriever"] for e in found["texts"]["evidence"]] == ["image", "image"]
+    assert "1 introductions are not embedded" in found["texts"]["warnings"][0]
+    assert {e["image"] for e in found["texts"]["evidence"]} == {None}
+    assert [e["image"] for e in found["pictures"]["evidence"]] == ["andes.jpg", "andes.jpg"]
+    table = runner.invoke(app, ["retrieve", "--corpus", folder, *encoder, "--text", "x", "--search", "pictures"])
+    assert "text → picture retriever" in table.stdout
+    extracted = runner.invoke(app, ["extract", "--text", "London", "--corpus", folder])
+    assert extracted.exit_code == 2, "the model's image encoder is another one"
+    assert "images and introductions were embedded by" in " ".join(extracted.stderr.split())
+
+
+def test_embedded_introductions_do_not_hinder_a_model_with_another_encoder(
+    tmp_path: Path, small_corpus: Path, clip: ImageEncoder
+) -> None:
+    folder = str(shutil.copytree(small_corpus, tmp_path / "corpus"))
+    assert runner.invoke(app, ["corpus", "embed", folder, "--image-encoder", clip.name]).exit_code == 0
+    done = runner.invoke(app, ["extract", "--text", "Angela Merkel visits London", "--corpus", folder, "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["evidence"]
+
+
 def test_data_check_counts(data: Path) -> None:
     done = runner.invoke(app, ["data", "check", str(data / "twitter2017-sample.txt"), str(data / "mnre-sample.txt")])
     assert done.exit_code == 0
@@ -196,6 +241,12 @@ def test_data_check_counts(data: Path) -> None:
         (["extract", "--text", "x", "--model", "nowhere"], "nowhere"),
         (["extract", "--input", "nowhere.jsonl"], "nowhere.jsonl"),
         (["retrieve"], "give --text"),
+        (["retrieve", "--image", "x.png", "--search", "sounds"], "--search sounds: texts or pictures"),
+        (["retrieve", "--text", "x", "--search", "pictures"], "without a text tower"),
+        (["retrieve", "--image", "x.png", "--search", "texts"], "openai/clip-vit-base-patch32"),
+        (["retrieve", "--text", "x", "--search", "pictures", "--mode", "entities"], "do not go with --search"),
+        (["retrieve", "--input", "x.txt", "--save", "y", "--search", "texts"], "--search is for --text and --image"),
+        (["corpus", "embed", "nowhere", "--image-encoder", "x"], "nowhere"),
         (["train", "nowhere.yaml"], "nowhere.yaml"),
         (["corpus", "info", "nowhere"], "nowhere"),
         (["corpus", "build", "there", "--articles", "nowhere.jsonl"], "nowhere.jsonl"),
@@ -218,7 +269,7 @@ def test_wrong_input_ends_with_a_clear_error(
     monkeypatch.chdir(tmp_path)
     done = runner.invoke(app, command)
     assert done.exit_code == 2, done.output
-    assert said in done.stderr.replace("\n", " ")
+    assert said in " ".join(done.stderr.split())
     assert "Traceback" not in done.output
 
 

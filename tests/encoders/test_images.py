@@ -13,6 +13,7 @@ from PIL import Image
 
 from moreie.encoders.images import ImageEncoder, load_image
 from moreie.errors import EncoderError, ImageError
+from moreie.shipped import IMAGE_ENCODER
 
 
 def picture(path: Path, colour: tuple[int, int, int] = (200, 30, 30), size: tuple[int, int] = (64, 48)) -> Path:
@@ -107,3 +108,13 @@ def test_vectors_are_unit_length_and_batches_change_nothing(tmp_path: Path, make
 def test_an_absent_encoder_is_named(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="no image encoder at"):
         ImageEncoder.from_pretrained(tmp_path)
+
+
+def test_texts_of_any_length_keep_their_order(clip: ImageEncoder) -> None:
+    texts = [f"{'word ' * length}number {length}" for length in (9, 0, 30, 3, 200, 1, 12)]
+    together = clip.encode_texts(texts, batch_size=2)
+    alone = np.concatenate([clip.encode_texts([text]) for text in texts])
+    assert together == pytest.approx(alone, abs=2e-2)
+    assert clip.encode_texts([]).shape == (0, clip.dimension)
+    with pytest.raises(EncoderError, match=r"without a text tower.*openai/clip-vit-base-patch32"):
+        ImageEncoder.from_pretrained(IMAGE_ENCODER).encode_texts(texts)

@@ -24,7 +24,7 @@ from moreie.knowledge.passages import rows_of
 from moreie.knowledge.stores import cluster_editor
 from moreie.knowledge.stores.cluster import ClusterLocation, read_cluster_manifest
 from moreie.knowledge.stores.cluster_editor import ClusterEditor
-from moreie.knowledge.update import add, compact, remove, replace
+from moreie.knowledge.update import add, compact, embed, remove, replace
 from moreie.knowledge.verify import verify
 from moreie.schema import Article, Paragraph
 from moreie.shipped import IMAGE_ENCODER
@@ -219,6 +219,59 @@ def test_what_a_change_cut_off_left_in_milvus_is_taken_away(
     assert said(KnowledgeCorpus.open(location), "Quuxifer") == []
     with ClusterEditor.alone(location), pytest.raises(KnowledgeCorpusError, match="another change is under way"):
         remove(location, ["z1"])
+
+
+def introductions(corpus: KnowledgeCorpus, clip: ImageEncoder, text: str, k: int = 3) -> list[tuple[str, float]]:
+    rows = corpus.search_introductions(clip.encode_texts([text]), k, encoder_fingerprint=clip.fingerprint)
+    return [(passage.text, score) for passage, score in rows[0]]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "server"])
+def test_introductions_are_embedded_in_either_store(
+    kind: str, server: str, sources: Sources, clip: ImageEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    locations = {"folder": str(tmp_path / "c"), "file": f"milvus:{tmp_path / 'c.db'}", "server": f"{server}/embedded"}
+    location = locations[kind]
+    build_corpus(location, sources, image_encoder=clip)
+    before = KnowledgeCorpus.open(location)
+    with pytest.raises(KnowledgeCorpusError, match="not embedded; `moreie corpus embed`"):
+        introductions(before, clip, "London")
+    if kind != "folder":
+        ClusterEditor(location, before.manifest).create_introductions(99)  # a change that is never heard of again
+        monkeypatch.setattr(cluster_editor, "LOCK_SECONDS", 0)  # ten minutes later
+    done = embed(location, clip)
+    assert done.introductions == before.unembedded > 5
+    opened = KnowledgeCorpus.open(location)
+    passages = [
+        row for batch in opened.scan("passages", ["title", "text", "introduction"]) for row in batch.to_pylist()
+    ]
+    texts = [f"{row['title']}. {row['text']}" for row in passages if row["introduction"]]
+    scores = np.sort(clip.encode_texts(texts) @ clip.encode_texts(["London"])[0])[::-1]
+    assert [score for _, score in introductions(opened, clip, "London", 5)] == pytest.approx(scores[:5], abs=2e-2)
+    path = tmp_path / "new.jsonl"
+    path.write_text('{"id": "z1", "title": "Zorblax", "paragraphs": ["Zorblax are a band from Quintara."]}\n')
+    add(location, Sources(articles=(path,)))
+    assert KnowledgeCorpus.open(location).unembedded == 1
+    assert embed(location, clip).introductions == 1
+    reader = KnowledgeCorpus.open(location)
+    band = "Zorblax are a band from Quintara."
+    assert band in dict(introductions(reader, clip, f"Zorblax. {band}"))
+    assert band not in dict(introductions(opened, clip, f"Zorblax. {band}", 99)), "the old state has it not"
+    path.write_text('{"id": "z1", "title": "Zorblax", "paragraphs": ["Zorblax are a club."]}\n')
+    replace(location, Sources(articles=(path,)))
+    assert band not in dict(introductions(KnowledgeCorpus.open(location), clip, f"Zorblax. {band}", 99))
+    assert band in dict(introductions(reader, clip, f"Zorblax. {band}"))
+    assert embed(location, clip).introductions == 1
+    assert verify(location) == []
+    assert remove(location, ["z1"]).removed == 1
+    compact(location, timedelta(0))
+    last = KnowledgeCorpus.open(location)
+    assert (last.manifest.introductions, last.unembedded) == (done.introductions, 0)
+    assert introductions(last, clip, "London") == introductions(KnowledgeCorpus.open(location), clip, "London")
+    assert verify(location) == []
+    export(location, tmp_path / "out.jsonl")
+    assert not list(tmp_path.glob("*.partial")), "nothing that was kept on the way stays"
 
 
 def test_a_cluster_that_does_not_answer_is_a_clear_error() -> None:

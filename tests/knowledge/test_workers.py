@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -18,6 +19,8 @@ from PIL import Image
 from moreie.encoders.images import ImageEncoder
 from moreie.errors import DataFormatError, KnowledgeCorpusError
 from moreie.knowledge.build import Sources, build_corpus
+from moreie.knowledge.corpus import KnowledgeCorpus
+from moreie.knowledge.update import embed
 from moreie.knowledge.verify import verify
 from moreie.knowledge.workers import LocalWorkers, RayWorkers, workers_of
 from moreie.shipped import IMAGE_ENCODER
@@ -110,6 +113,21 @@ def test_pictures_are_embedded_on_ray_as_here(cluster: RayWorkers, tmp_path: Pat
     assert reports[0].manifest.digest == reports[1].manifest.digest
     assert reports[1].manifest.images == 3
     assert verify(tmp_path / "there") == []
+
+
+@pytest.mark.slow
+def test_introductions_are_embedded_on_ray_as_here(
+    cluster: RayWorkers, small_corpus: Path, clip: ImageEncoder, tmp_path: Path
+) -> None:
+    found = []
+    for name, workers in (("here", LocalWorkers(1)), ("there", cluster)):
+        corpus = Path(shutil.copytree(small_corpus, tmp_path / name))
+        assert embed(corpus, clip, workers=workers).introductions > 5
+        assert verify(corpus) == []
+        query = clip.encode_texts(["London"])
+        rows = KnowledgeCorpus.open(corpus).search_introductions(query, 5, encoder_fingerprint=clip.fingerprint)
+        found.append([(passage.id, score) for passage, score in rows[0]])
+    assert found[0] == found[1]
 
 
 @pytest.mark.slow

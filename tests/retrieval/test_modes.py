@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,21 +11,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import (
-    AutoTokenizer,
-    BertConfig,
-    BertForSequenceClassification,
-    CLIPConfig,
-    CLIPImageProcessor,
-    CLIPModel,
-)
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from moreie.datasets import post_from_text
 from moreie.encoders.images import ImageEncoder
 from moreie.errors import EncoderError, KnowledgeCorpusError, MoreieError
 from moreie.knowledge.build import Sources, build_corpus
 from moreie.knowledge.corpus import KnowledgeCorpus
-from moreie.retrieval.crossmodal import PictureRanked, TextToImageRetriever
+from moreie.knowledge.update import add, embed
+from moreie.retrieval.crossmodal import ImageToTextRetriever, PictureRanked, TextToImageRetriever
 from moreie.retrieval.entity import EntityRetriever
 from moreie.retrieval.filters import Filtered, without_copies, without_repetitions
 from moreie.retrieval.fusion import FusedRetriever, fuse
@@ -104,8 +99,6 @@ def test_iterative_retrieval_asks_for_what_a_model_predicts(small_corpus: Path) 
 
 
 def test_a_corpus_without_names_says_so(small_corpus: Path, tmp_path: Path) -> None:
-    import shutil
-
     old = tmp_path / "old"
     shutil.copytree(small_corpus, old)
     manifest = json.loads((old / "manifest.json").read_text())
@@ -188,25 +181,6 @@ def test_copies_of_the_post_and_repetitions_are_left_out() -> None:
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_folder: Path) -> ImageEncoder:
-    """A CLIP of random weights: both towers and their preparation are real."""
-    folder = tmp_path_factory.mktemp("clip")
-    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder_folder)
-    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    special = {"bos_token_id": 0, "eos_token_id": tokenizer.sep_token_id, "pad_token_id": tokenizer.pad_token_id}
-    torch.manual_seed(0)
-    config = CLIPConfig(
-        text_config={**small, **special, "vocab_size": len(tokenizer), "max_position_embeddings": 40},
-        vision_config={**small, "image_size": 32, "patch_size": 8},
-        projection_dim=16,
-    )
-    CLIPModel(config).save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return ImageEncoder.from_pretrained(folder)
-
-
-@pytest.fixture(scope="module")
 def picture_corpus(tmp_path_factory: pytest.TempPathFactory, data: Path, clip: ImageEncoder) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
@@ -246,3 +220,44 @@ def test_text_finds_pictures_and_pictures_rank_text(clip: ImageEncoder, picture_
         TextToImageRetriever(corpus, ImageEncoder.from_pretrained(IMAGE_ENCODER))
     with pytest.raises(KnowledgeCorpusError, match="were embedded by"):
         corpus.search_images(query[None], 1, encoder_fingerprint="another")
+
+
+def test_pictures_find_texts(clip: ImageEncoder, picture_corpus: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(picture_corpus / "corpus", tmp_path / "corpus"))
+    photo = picture_corpus / "London.png"
+    with pytest.raises(KnowledgeCorpusError, match="`moreie corpus embed` does that"):
+        ImageToTextRetriever(KnowledgeCorpus.open(folder), clip).retrieve([POST])
+    embed(folder, clip)
+    (tmp_path / "cut.png").write_bytes(photo.read_bytes()[:200])
+    posts = [
+        post_from_text("a photo", id="q", image=photo),
+        POST,
+        post_from_text("another", id="r", image=picture_corpus / "Libya.png"),
+        post_from_text("broken", id="b", image=tmp_path / "cut.png"),
+    ]
+    corpus = KnowledgeCorpus.open(folder)
+    retriever = ImageToTextRetriever(corpus, clip, 3)
+    found, without, other, broken = retriever.retrieve(posts)
+    passages = [
+        row for batch in corpus.scan("passages", ["title", "text", "introduction"]) for row in batch.to_pylist()
+    ]
+    texts = [f"{row['title']}. {row['text']}" for row in passages if row["introduction"]]
+    vectors = clip.encode_texts(texts)
+    for retrieved, name in ((found, "London.png"), (other, "Libya.png")):
+        expected = np.sort(vectors @ clip.encode([picture_corpus / name])[0])[::-1][:3]
+        assert [e.score for e in retrieved.evidence] == pytest.approx(expected, abs=2e-2)
+        assert [(e.rank, e.retriever, e.passage.introduction) for e in retrieved.evidence] == [
+            (rank, "image", True) for rank in (1, 2, 3)
+        ]
+        assert retrieved.warnings == ()
+    assert (without.evidence, without.warnings) == ((), ("no picture",))
+    assert broken.evidence == ()
+    assert broken.warnings[0].startswith("picture unreadable")
+    assert retriever.retrieve([]) == []
+    new = tmp_path / "new.jsonl"
+    new.write_text('{"id": "z1", "title": "Zorblax", "paragraphs": ["Zorblax are a band."]}\n')
+    add(folder, Sources(articles=(new,)))
+    said = ImageToTextRetriever(KnowledgeCorpus.open(folder), clip, 3).retrieve(posts[:1])[0].warnings
+    assert said == ("1 introductions are not embedded, so not found (`moreie corpus embed` adds them)",)
+    with pytest.raises(EncoderError, match="without a text tower"):
+        ImageToTextRetriever(corpus, ImageEncoder.from_pretrained(IMAGE_ENCODER))

@@ -124,7 +124,9 @@ def _say_skipped(skipped: list[str], corpus: str) -> None:
     for line in skipped[:20]:
         out.print(f"skipped {line}", markup=False, soft_wrap=True)
     if len(skipped) > 20:
-        folder = Path() if corpus.startswith("milvus") else Path(corpus).parent
+        from moreie.knowledge.manifest import in_milvus
+
+        folder = Path() if in_milvus(corpus) else Path(corpus).parent
         listing = folder / f"{Path(corpus).name}-skipped.txt"
         listing.write_text("\n".join(skipped) + "\n", encoding="utf-8")
         out.print(f"… {len(skipped)} skipped in all, listed in {listing}", markup=False)
@@ -195,6 +197,12 @@ def _say_change(corpus: str, done: Change) -> None:
         markup=False,
         soft_wrap=True,
     )
+    if done.manifest.introductions:
+        from moreie.knowledge.corpus import KnowledgeCorpus
+
+        if left := KnowledgeCorpus.open(corpus).unembedded:
+            out = console(stderr=True)
+            out.print(f"{left:,} introductions are not embedded; `moreie corpus embed` does that", markup=False)
 
 
 @app.command(epilog="[bold]Example[/]\n\nmoreie corpus remove wiki 12345 67890")
@@ -204,6 +212,47 @@ def remove(corpus: CorpusName, articles: Annotated[list[str], typer.Argument(hel
         from moreie.knowledge.update import remove as change
 
         _say_change(corpus, change(corpus, articles))
+
+
+EMBED_EXAMPLES = """[bold]Examples[/]
+
+moreie corpus embed wiki --image-encoder openai/clip-vit-base-patch32
+
+moreie retrieve --image photo.jpg --search texts --corpus wiki --image-encoder openai/clip-vit-base-patch32
+"""
+
+
+@app.command(epilog=EMBED_EXAMPLES)
+def embed(
+    corpus: CorpusName,
+    image_encoder: Annotated[
+        str, typer.Option(help="Hub id or folder of CLIP or its kind; the one that embedded the corpus' pictures.")
+    ],
+    workers: Annotated[
+        str | None, typer.Option(help="`ray`, or ray://host:port [default: this process].", metavar="ray")
+    ] = None,
+) -> None:
+    """Embed the introductions of articles, so that photographs find them; again after articles were added."""
+    with clear_errors():
+        from moreie.encoders.images import ImageEncoder
+        from moreie.knowledge.corpus import KnowledgeCorpus
+        from moreie.knowledge.update import embed as change
+        from moreie.knowledge.workers import workers_of
+
+        total = KnowledgeCorpus.open(corpus).unembedded
+        encoder = ImageEncoder.from_pretrained(image_encoder)
+        with progress_bar() as bar:
+            task = bar.add_task("introductions", total=total)
+            done = change(corpus, encoder, workers=workers_of(workers), progress=lambda n: bar.advance(task, n))
+        out = console(stderr=True)
+        if done.resumed:
+            out.print(f"{done.resumed:,} batches of a run that was cut off were taken over", markup=False)
+        out.print(
+            f"{corpus}: {done.introductions:,} introductions embedded; now {done.manifest.version} with "
+            f"{done.manifest.introductions:,} embedded introductions",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 @app.command(epilog="[bold]Example[/]\n\nmoreie corpus compact wiki --older-than 24")
@@ -292,6 +341,8 @@ def info(
             return
         from rich.table import Table
 
+        from moreie.knowledge.stores.rows import INTRODUCTIONS
+
         table = Table(title=str(corpus), show_header=False, title_justify="left")
         rows = [
             ("version", opened.version),
@@ -301,6 +352,9 @@ def info(
             ("sentences", f"{manifest.sentences:,}"),
             ("images", f"{manifest.images:,}"),
         ]
+        if INTRODUCTIONS in manifest.tables:
+            left = f"; `moreie corpus embed` does the other {opened.unembedded:,}" if opened.unembedded else ""
+            rows.append(("embedded introductions", f"{manifest.introductions:,}{left}"))
         if manifest.image_encoder:
             rows.append(("image encoder", f"{manifest.image_encoder.name} ({manifest.image_encoder.fingerprint})"))
         rows += [

@@ -11,11 +11,11 @@ import typer
 from moreie.cli.console import clear_errors, console, progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from moreie.knowledge.corpus import KnowledgeCorpus
     from moreie.retrieval.entity import Predict
-    from moreie.retrieval.retrieved import Retrieved
+    from moreie.retrieval.retrieved import Retrieved, Retriever
     from moreie.retrieval.settings import RetrievalSettings
     from moreie.schema import Post
 
@@ -26,6 +26,10 @@ moreie retrieve --text "Kawhi Leonard wins the fan vote" -k 5
 moreie retrieve --image photo.jpg --corpus art --json
 
 moreie retrieve --text "Kawhi Leonard wins the fan vote" --mode entities --corpus wiki
+
+moreie retrieve --image photo.jpg --search texts --corpus wiki --image-encoder openai/clip-vit-base-patch32
+
+moreie retrieve --text "a harbour by moonlight" --search pictures --corpus art --image-encoder art-clip/
 
 moreie retrieve --input train.txt --corpus wiki --save evidence/train-text.jsonl.zst
 
@@ -51,6 +55,13 @@ def retrieve(
         str | None, typer.Option(help="Hub id or folder [default: DINOv2-small, shipped].")
     ] = None,
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Passages per retriever.")] = 10,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            help="What is searched: `texts` or `pictures` [default: texts for --text, pictures for --image]. Across "
+            "the two it takes an image encoder with a text tower (CLIP), and for --image `moreie corpus embed`."
+        ),
+    ] = None,
     mode: Annotated[
         str,
         typer.Option(
@@ -82,6 +93,13 @@ def retrieve(
 
         if mode not in ("sentences", "entities", "iterative"):
             raise MoreieError(f"--mode {mode}: sentences, entities or iterative")
+        if search not in (None, "texts", "pictures"):
+            raise MoreieError(f"--search {search}: texts or pictures")
+        if search == "pictures" and (mode != "sentences" or rerank):
+            raise MoreieError("--mode and --rerank do not go with --search pictures: they are for texts")
+        if search and input:
+            raise MoreieError("--search is for --text and --image; the evidence of a file is found in texts")
+        encoder_name = str(image_encoder or IMAGE_ENCODER)
         predict = name = None
         if mode == "iterative":
             from moreie.extractor import Extractor
@@ -109,20 +127,36 @@ def retrieve(
             raise MoreieError("give --text, --image, or both (or a file of posts with --input)")
         post = post_from_text(text or "", id="post", image=image)
         found: list[tuple[str, Retrieved]] = []
-        if text is not None:
-            found.append(("text", settings.retriever(opened, predict).retrieve([post])[0]))
-        if image is not None:
-            from moreie.encoders.images import ImageEncoder
-            from moreie.retrieval.image import ImageRetriever
-
-            encoder = ImageEncoder.from_pretrained(image_encoder or IMAGE_ENCODER)
-            found.append(("image", ImageRetriever(opened, encoder, k).retrieve([post])[0]))
+        texts = settings.retriever(opened, predict) if text is not None and search != "pictures" else None
+        if texts:
+            found.append(("text", texts.retrieve([post])[0]))
+        for kind, retriever in _with_encoder(opened, k, text is not None, image is not None, search, encoder_name):
+            found.append((kind, retriever.retrieve([post])[0]))
         if json:
             evidence = [e.to_dict() for _, r in found for e in r.evidence]
             warnings = [w for _, r in found for w in r.warnings]
             typer.echo(json_module.dumps({"evidence": evidence, "warnings": warnings}, ensure_ascii=False, indent=2))
         else:
             _print(found)
+
+
+def _with_encoder(
+    corpus: KnowledgeCorpus, k: int, text: bool, image: bool, search: str | None, encoder_name: str
+) -> Iterator[tuple[str, Retriever]]:
+    """What finds evidence by an image encoder, each with the name it is shown under."""
+    if not image and search != "pictures":
+        return
+    from moreie.encoders.images import ImageEncoder
+    from moreie.retrieval.crossmodal import ImageToTextRetriever, TextToImageRetriever
+    from moreie.retrieval.image import ImageRetriever
+
+    encoder = ImageEncoder.from_pretrained(encoder_name)
+    if text and search == "pictures":
+        yield "text → picture", TextToImageRetriever(corpus, encoder, k)
+    if image and search == "texts":
+        yield "picture → text", ImageToTextRetriever(corpus, encoder, k)
+    elif image:
+        yield "image", ImageRetriever(corpus, encoder, k)
 
 
 def _print(found: Sequence[tuple[str, Retrieved]]) -> None:

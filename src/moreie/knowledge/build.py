@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from filelock import FileLock, Timeout
 
 from moreie.errors import KnowledgeCorpusError, SourceError
-from moreie.knowledge.manifest import ImageEncoderRecord, Manifest, SourceRecord, write_manifest
+from moreie.knowledge.manifest import ImageEncoderRecord, Manifest, SourceRecord, in_milvus, write_manifest
 from moreie.knowledge.merge import Ledger, Merger
 from moreie.knowledge.parts import Part, PartStore, TextSource, read_part
 from moreie.knowledge.pictures import PictureStore
@@ -96,7 +96,7 @@ def build_corpus(
     for path in [source.path for source in texts] + [manifest for manifest, _ in sources.images]:
         if not path.is_file():
             raise SourceError(f"{path}: no such file")
-    milvus = str(destination).startswith("milvus:")
+    milvus = in_milvus(destination)
     if not milvus and Path(destination).exists():
         raise KnowledgeCorpusError(f"{destination}: already exists; remove it or choose another name")
     folder = partial_folder(destination)
@@ -128,7 +128,7 @@ def build_corpus(
 
 def partial_folder(destination: Path | str) -> Path:
     """Where the finished work of a build lies until the corpus is complete."""
-    if str(destination).startswith("milvus:"):
+    if in_milvus(destination):
         return Path(str(destination).rpartition("/")[2].removesuffix(".db") + ".partial").absolute()
     return Path(destination).with_name(Path(destination).name + ".partial")
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moreie.errors import KnowledgeCorpusError
-from moreie.knowledge.manifest import Manifest, read_manifest
+from moreie.knowledge.manifest import Manifest, in_milvus, read_manifest
+from moreie.knowledge.stores.rows import IMAGES, INTRODUCTIONS
 from moreie.schema import Passage
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class KnowledgeCorpus:
         Raises:
             KnowledgeCorpusError: nothing there, an unfinished build, or damage.
         """
-        if str(location).startswith("milvus"):
+        if in_milvus(location):
             from moreie.knowledge.stores.cluster import ClusterReader, read_cluster_manifest
 
             manifest = read_cluster_manifest(str(location))
@@ -57,7 +59,7 @@ class KnowledgeCorpus:
 
     def latest(self) -> KnowledgeCorpus:
         """This corpus if nobody has changed it since it was opened, else its newest state."""
-        if self.location.startswith("milvus"):
+        if in_milvus(self.location):
             from moreie.knowledge.stores.cluster import read_cluster_manifest
 
             current = read_cluster_manifest(self.location)
@@ -100,17 +102,39 @@ class KnowledgeCorpus:
         Raises:
             KnowledgeCorpusError: the corpus keeps no images, or embeddings of another encoder.
         """
-        record = self.manifest.image_encoder
-        if record is None:
+        if self.manifest.image_encoder is None or IMAGES not in self.manifest.tables:
             raise KnowledgeCorpusError(f"{self.location}: holds no images; build it with an image manifest")
-        if record.fingerprint != encoder_fingerprint:
-            raise KnowledgeCorpusError(
-                f"{self.location}: its images were embedded by {record.name} ({record.fingerprint}), not by the "
-                f"encoder at hand ({encoder_fingerprint}); use that encoder, or build the corpus again"
-            )
+        self._check_encoder(encoder_fingerprint)
         hits = [_best_per_passage(row, k) for row in self._store.search_images(vectors, OVERSAMPLING * k)]
         passages = self._store.passages([hit.passage for row in hits for hit in row])
         return [[(replace(passages[h.passage], image=h.file), h.score) for h in row] for row in hits]
+
+    def search_introductions(
+        self, vectors: NDArray[np.float32], k: int, *, encoder_fingerprint: str
+    ) -> list[list[tuple[Passage, float]]]:
+        """The k introductions whose title and text are nearest to each row of `vectors` [Q, D], unit length; the score
+        is the cosine similarity.
+
+        Raises:
+            KnowledgeCorpusError: the introductions are not embedded, or by another encoder.
+        """
+        if INTRODUCTIONS not in self.manifest.tables:
+            raise KnowledgeCorpusError(
+                f"{self.location}: its introductions are not embedded; `moreie corpus embed` does that"
+            )
+        self._check_encoder(encoder_fingerprint)
+        hits = self._store.search_introductions(vectors, k)
+        passages = self._store.passages([key for row in hits for key, _ in row])
+        return [[(passages[key], score) for key, score in row] for row in hits]
+
+    @cached_property
+    def unembedded(self) -> int:
+        """Introductions that are not embedded: `search_introductions` does not find them."""
+        return self._store.count_introductions() - self.manifest.introductions
+
+    def _check_encoder(self, fingerprint: str) -> None:
+        if problem := self.manifest.other_encoder(self.location, fingerprint):
+            raise KnowledgeCorpusError(problem)
 
     def named(self, names: Sequence[str]) -> dict[str, list[Passage]] | None:
         """Introductions of the articles that bear these normal forms (`knowledge.names`), titles before redirects;

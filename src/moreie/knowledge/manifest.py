@@ -50,6 +50,8 @@ class Manifest(BaseModel):
     passages: int
     sentences: int
     images: int
+    introductions: int = 0
+    """Introductions that are embedded."""
     sources: tuple[SourceRecord, ...]
     image_encoder: ImageEncoderRecord | None = None
     tables: dict[str, int]
@@ -61,11 +63,27 @@ class Manifest(BaseModel):
         """Name of this state of the corpus, as results and caches record it."""
         return f"{self.digest}.{self.revision}"
 
+    def other_encoder(self, location: Path | str, fingerprint: str) -> str | None:
+        """What is wrong with an encoder of this fingerprint, in words, unless the embeddings are its own."""
+        record = self.image_encoder
+        if record is None or record.fingerprint == fingerprint:
+            return None
+        held = " and ".join(name for name in ("images", "introductions") if name in self.tables)
+        return (
+            f"{location}: its {held} were embedded by {record.name} ({record.fingerprint}), not by the encoder at hand "
+            f"({fingerprint}); use that encoder, or build the corpus again"
+        )
+
+
+def in_milvus(location: Path | str) -> bool:
+    """Whether a location is one in Milvus; any other is a folder."""
+    return str(location).startswith(("milvus:", "milvus+tls:"))
+
 
 def read_manifest(folder: Path) -> Manifest:
     """Raises `KnowledgeCorpusError` when the folder holds no finished corpus that this version reads."""
     path = folder / FILE
-    if str(folder).startswith("milvus"):
+    if in_milvus(folder):
         raise KnowledgeCorpusError(f"{folder}: a corpus in Milvus; this command reads corpus folders")
     if not folder.is_dir():
         hint = ""

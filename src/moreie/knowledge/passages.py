@@ -55,6 +55,11 @@ def rows_of(articles: Iterable[Article], first_key: int = 0) -> Rows:
     )
 
 
+def titled(title: str, text: str) -> str:
+    """What an encoder reads of a passage: a paragraph alone often does not name what it is about."""
+    return f"{title}. {text}"
+
+
 def _add(
     article: Article,
     first: int,

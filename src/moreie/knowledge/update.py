@@ -1,4 +1,4 @@
-"""Living knowledge: articles and pictures added, replaced and removed while others search.
+"""Living knowledge: articles and pictures added, replaced and removed, introductions embedded, while others search.
 
 A change writes new versions of the tables and then the manifest that names them, in one rename. Readers keep the
 state they opened; a change that is cut off is set back by the next one.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -21,17 +21,21 @@ from filelock import FileLock, Timeout
 
 from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.build import Progress, Sources, encoder_record, now, partial_folder, read_entries, source_record
-from moreie.knowledge.manifest import Manifest, SourceRecord, read_manifest
+from moreie.knowledge.corpus import KnowledgeCorpus
+from moreie.knowledge.embedding import BatchStore
+from moreie.knowledge.introductions import TextBatch, embed_texts, text_batches, unembedded
+from moreie.knowledge.manifest import Manifest, SourceRecord, in_milvus, read_manifest
 from moreie.knowledge.passages import rows_of
 from moreie.knowledge.pictures import IMAGES_PER_BATCH, PictureStore
 from moreie.knowledge.sources.articles import read_articles
 from moreie.knowledge.sources.mediawiki import read_dump
-from moreie.knowledge.stores.rows import IMAGES, PASSAGES, SENTENCES, Editor
+from moreie.knowledge.stores.rows import IMAGES, INTRODUCTIONS, PASSAGES, SENTENCES, Editor
 from moreie.schema import Article
 
 if TYPE_CHECKING:
     from moreie.encoders.images import ImageEncoder
     from moreie.knowledge.sources.images import ImageEntry
+    from moreie.knowledge.workers import Workers
 
 ARTICLES_PER_BATCH = 20_000
 LOCK = ".lock"
@@ -47,6 +51,15 @@ class Change:
     removed: int
     images: int
     skipped: list[str]
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """How many introductions were embedded, and how many batches of them were taken over from a run cut off."""
+
+    introductions: int
+    resumed: int
     manifest: Manifest
 
 
@@ -126,6 +139,49 @@ def compact(corpus: Path | str, older_than: timedelta = timedelta(hours=1)) -> M
         return manifest
 
 
+def embed(
+    corpus: Path | str,
+    image_encoder: ImageEncoder,
+    *,
+    workers: Workers | None = None,
+    progress: Callable[[int], None] = lambda introductions: None,
+) -> Embedding:
+    """Embed the introductions that have no embedding by the text tower of an image encoder: pictures find them then.
+
+    Finished batches are kept until all are done: the same call after any crash or kill does none of them twice.
+    `progress` hears how many introductions are done with, or were before.
+
+    Raises:
+        EncoderError: the encoder has no text tower.
+        KnowledgeCorpusError: no corpus there, another change under way, or embeddings of another encoder in it.
+    """
+    image_encoder.need_text_tower()
+    with _change(corpus) as (manifest, editor):
+        _check_encoder(corpus, manifest, image_encoder)
+        editor.create_introductions(image_encoder.dimension)
+        before = editor.counts()[INTRODUCTIONS]
+        store = BatchStore(_kept_folder(corpus, INTRODUCTIONS), image_encoder, workers)
+        texts = unembedded(KnowledgeCorpus.open(corpus), editor)
+
+        def batches() -> Iterator[TextBatch]:
+            for batch in text_batches(texts, image_encoder.fingerprint):
+                editor.hold()
+                yield batch
+                progress(len(batch.texts))
+
+        keys = store.keep(embed_texts, batches())
+        if not keys:
+            _forget_kept(corpus, INTRODUCTIONS)
+            return Embedding(0, 0, manifest)
+        editor.add_introductions(store.load(key).rows for key in keys)
+        added = editor.counts()[INTRODUCTIONS] - before
+        change = f"embed\0{image_encoder.fingerprint}\0{added}"
+        update = {"image_encoder": encoder_record(image_encoder), "digest": _digest(manifest, change)}
+        changed = _commit(manifest.model_copy(update=update), editor)
+        _forget_kept(corpus, INTRODUCTIONS)
+        return Embedding(added, store.resumed, changed)
+
+
 def _ingest(
     corpus: Path | str,
     sources: Sources,
@@ -145,7 +201,7 @@ def _ingest(
         editor.move_images({keys[0]: work.first[id] for id, keys in work.replaced.items()})
         for pair in sources.images:
             if image_encoder is not None:
-                records.append(work.add_images(*pair, image_encoder, _pictures_folder(corpus)))
+                records.append(work.add_images(*pair, image_encoder, _kept_folder(corpus, "pictures")))
         images = editor.counts().get(IMAGES, 0)
         if not work.articles and not work.images:
             return Change(0, 0, 0, 0, work.skipped, manifest)
@@ -158,8 +214,7 @@ def _ingest(
         if image_encoder and images:
             update["image_encoder"] = encoder_record(image_encoder)
         changed = _commit(manifest.model_copy(update=update), editor)
-        if not isinstance(corpus, str):
-            shutil.rmtree(_pictures_folder(corpus), ignore_errors=True)
+        _forget_kept(corpus, "pictures")
         added = work.articles - len(work.replaced)
         return Change(added, len(work.replaced), 0, images - before, work.skipped, changed)
 
@@ -241,6 +296,7 @@ class _Adding:
     def _unknown(self, entries: Iterator[tuple[ImageEntry, int]]) -> Iterator[tuple[ImageEntry, int]]:
         """Pictures that the corpus does not have; when replacing, all."""
         while batch := list(islice(entries, IMAGES_PER_BATCH)):
+            self.editor.hold()
             known = set() if self.replacing else self.editor.pictures(entry.file for entry, _ in batch)
             self.known += sum((entry.file, passage) in known for entry, passage in batch)
             yield from ((entry, passage) for entry, passage in batch if (entry.file, passage) not in known)
@@ -248,7 +304,7 @@ class _Adding:
 
 @contextmanager
 def _change(corpus: Path | str) -> Iterator[tuple[Manifest, Editor]]:
-    if str(corpus).startswith("milvus"):
+    if in_milvus(corpus):
         from moreie.knowledge.stores.cluster import read_cluster_manifest
         from moreie.knowledge.stores.cluster_editor import ClusterEditor
 
@@ -278,6 +334,7 @@ def _commit(manifest: Manifest, editor: Editor, tables: dict[str, int] | None = 
             "passages": counts[PASSAGES],
             "sentences": counts[SENTENCES],
             "images": counts.get(IMAGES, 0),
+            "introductions": counts.get(INTRODUCTIONS, 0),
             "tables": tables,
         }
     )
@@ -285,22 +342,26 @@ def _commit(manifest: Manifest, editor: Editor, tables: dict[str, int] | None = 
     return changed
 
 
-def _pictures_folder(corpus: Path | str) -> Path:
-    """Where embedded pictures are kept until a change is complete."""
-    if str(corpus).startswith("milvus:"):
-        return partial_folder(corpus) / "pictures"
-    return Path(corpus) / ".pictures"
+def _kept_folder(corpus: Path | str, what: str) -> Path:
+    """Where what is embedded is kept until a change is complete."""
+    if in_milvus(corpus):
+        return partial_folder(corpus) / what
+    return Path(corpus) / f".{what}"
+
+
+def _forget_kept(corpus: Path | str, what: str) -> None:
+    folder = _kept_folder(corpus, what)
+    shutil.rmtree(folder, ignore_errors=True)
+    if in_milvus(corpus):
+        with suppress(OSError):  # not there, or a build's
+            folder.parent.rmdir()
 
 
 def _check_encoder(corpus: Path | str, manifest: Manifest, encoder: ImageEncoder | None) -> None:
     if encoder is None:
         raise KnowledgeCorpusError("image manifests need an image encoder")
-    record = manifest.image_encoder
-    if record is not None and record.fingerprint != encoder.fingerprint:
-        raise KnowledgeCorpusError(
-            f"{corpus}: its images were embedded by {record.name} ({record.fingerprint}), not by {encoder.name} "
-            f"({encoder.fingerprint}); use that encoder"
-        )
+    if problem := manifest.other_encoder(corpus, encoder.fingerprint):
+        raise KnowledgeCorpusError(problem)
 
 
 def _next_key(manifest: Manifest) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import lancedb
@@ -12,12 +13,20 @@ from numpy.typing import NDArray
 
 from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.corpus import KnowledgeCorpus
-from moreie.knowledge.manifest import read_manifest
-from moreie.knowledge.stores.rows import IMAGES, NAMES, PASSAGES, SENTENCES
+from moreie.knowledge.manifest import in_milvus, read_manifest
+from moreie.knowledge.stores.rows import IMAGES, INTRODUCTIONS, NAMES, PASSAGES, SENTENCES
 
 # A vector kept in half precision has a length this near to 1.
 LENGTH_TOLERANCE = 5e-3
 EXAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """Passage keys [N], sorted and distinct: of all passages, and of those that are introductions."""
+
+    all: NDArray[np.int64]
+    introductions: NDArray[np.int64]
 
 
 def verify(corpus: Path | str, progress: Callable[[str], None] = lambda table: None) -> list[str]:
@@ -27,7 +36,7 @@ def verify(corpus: Path | str, progress: Callable[[str], None] = lambda table: N
         KnowledgeCorpusError: no corpus there at all.
     """
     problems: list[str] = []
-    if not str(corpus).startswith("milvus"):
+    if not in_milvus(corpus):
         problems = _damage(Path(corpus), read_manifest(Path(corpus)).tables)
         if any("cannot be read" in problem for problem in problems):
             return problems  # of tables that can be opened the rest makes sense only together
@@ -37,8 +46,9 @@ def verify(corpus: Path | str, progress: Callable[[str], None] = lambda table: N
         keys, found = _check_passages(opened)
         problems += found
         progress(SENTENCES)
-        problems += _check_sentences(opened, keys)
-        for name, check in ((NAMES, _check_names), (IMAGES, _check_images)):
+        problems += _check_sentences(opened, keys.all)
+        checks = ((NAMES, _check_names), (IMAGES, _check_images), (INTRODUCTIONS, _check_introductions))
+        for name, check in checks:
             if name in opened.manifest.tables:
                 progress(name)
                 problems += check(opened, keys)
@@ -69,13 +79,15 @@ def _counted(what: str, said: int, found: int) -> list[str]:
     return [] if said == found else [f"the manifest says {said:,} {what}, there are {found:,}"]
 
 
-def _check_passages(corpus: KnowledgeCorpus) -> tuple[NDArray[np.int64], list[str]]:
-    """Passage keys [N], sorted and distinct, and what is wrong."""
+def _check_passages(corpus: KnowledgeCorpus) -> tuple[_Keys, list[str]]:
+    """Passage keys, and what is wrong."""
     articles: set[str] = set()
     batches: list[NDArray[np.int64]] = []
+    introductions: list[NDArray[np.int64]] = []
     empty: list[int] = []
-    for rows in corpus.scan(PASSAGES, ["key", "article", "text"]):
+    for rows in corpus.scan(PASSAGES, ["key", "article", "text", "introduction"]):
         batches.append(_integers(rows, "key"))
+        introductions.append(_integers(rows.filter(rows["introduction"]), "key"))
         articles.update(rows["article"].unique().to_pylist())
         texts = rows["text"].to_pylist()
         empty += [int(batches[-1][i]) for i, text in enumerate(texts) if not (text or "").strip()]
@@ -87,7 +99,7 @@ def _check_passages(corpus: KnowledgeCorpus) -> tuple[NDArray[np.int64], list[st
         problems.append(f"{len(every) - len(keys):,} passage keys occur twice")
     if empty:
         problems.append(f"{len(empty):,} passages without text, such as {empty[:EXAMPLES]}")
-    return keys, problems
+    return _Keys(keys, np.unique(_together(introductions))), problems
 
 
 def _check_sentences(corpus: KnowledgeCorpus, keys: NDArray[np.int64]) -> list[str]:
@@ -137,31 +149,59 @@ class _Texts:
         return {**self._held, **further} if further else self._held
 
 
-def _check_names(corpus: KnowledgeCorpus, keys: NDArray[np.int64]) -> list[str]:
+def _check_names(corpus: KnowledgeCorpus, keys: _Keys) -> list[str]:
     lost = [
         name
         for rows in corpus.scan(NAMES, ["name", "passage"])
-        for name in rows["name"].filter(pa.array(~np.isin(_integers(rows, "passage"), keys))).to_pylist()
+        for name in rows["name"].filter(pa.array(~np.isin(_integers(rows, "passage"), keys.all))).to_pylist()
     ]
     return [f"{len(lost):,} names of articles that are not there, such as {lost[:EXAMPLES]}"] if lost else []
 
 
-def _check_images(corpus: KnowledgeCorpus, keys: NDArray[np.int64]) -> list[str]:
+def _check_images(corpus: KnowledgeCorpus, keys: _Keys) -> list[str]:
     lost: list[str] = []
     wrong: list[str] = []
     count = 0
     for rows in corpus.scan(IMAGES, ["file", "passage", "vector"]):
         count += len(rows)
-        lost += rows["file"].filter(pa.array(~np.isin(_integers(rows, "passage"), keys))).to_pylist()
-        values = np.asarray(rows["vector"].combine_chunks().flatten()).astype(np.float32)
-        lengths = np.linalg.norm(values.reshape(len(rows), -1), axis=1)
-        wrong += rows["file"].filter(pa.array(~(np.abs(lengths - 1) < LENGTH_TOLERANCE))).to_pylist()
+        lost += rows["file"].filter(pa.array(~np.isin(_integers(rows, "passage"), keys.all))).to_pylist()
+        wrong += rows["file"].filter(pa.array(_not_unit(rows))).to_pylist()
     problems = _counted("images", corpus.manifest.images, count)
     if lost:
         problems.append(f"{len(lost):,} pictures of articles that are not there, such as {lost[:EXAMPLES]}")
     if wrong:
         problems.append(f"{len(wrong):,} embeddings that are no unit vectors, such as of {wrong[0]}")
     return problems
+
+
+def _check_introductions(corpus: KnowledgeCorpus, keys: _Keys) -> list[str]:
+    batches: list[NDArray[np.int64]] = []
+    wrong: list[NDArray[np.int64]] = []
+    for rows in corpus.scan(INTRODUCTIONS, ["passage", "vector"]):
+        batches.append(_integers(rows, "passage"))
+        wrong.append(batches[-1][_not_unit(rows)])
+    every, bent = _together(batches), _together(wrong)
+    held = np.unique(every)
+    lost = np.setdiff1d(held, keys.all)
+    other = np.setdiff1d(np.setdiff1d(held, keys.introductions), lost)
+    problems = _counted("embedded introductions", corpus.manifest.introductions, len(every))
+    if len(held) != len(every):
+        problems.append(f"{len(every) - len(held):,} introductions are embedded twice")
+    if len(lost):
+        problems.append(f"embeddings of {len(lost):,} passages that are not there, such as {_some(lost)}")
+    if len(other):
+        problems.append(f"embeddings of {len(other):,} passages that are no introductions, such as {_some(other)}")
+    if len(bent):
+        problems.append(f"{len(bent):,} embeddings that are no unit vectors, such as of passage {bent[0]}")
+    return problems
+
+
+def _not_unit(rows: pa.Table) -> NDArray[np.bool_]:
+    """Which rows [N] have a vector that is not of unit length."""
+    values = np.asarray(rows["vector"].combine_chunks().flatten()).astype(np.float32)
+    lengths = np.linalg.norm(values.reshape(len(rows), -1), axis=1)
+    off: NDArray[np.bool_] = ~(np.abs(lengths - 1) < LENGTH_TOLERANCE)
+    return off
 
 
 def _integers(rows: pa.Table, column: str) -> NDArray[np.int64]:

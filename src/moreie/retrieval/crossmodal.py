@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from moreie.encoders.images import ImageEncoder, load_image
-from moreie.errors import EncoderError, ImageError
+from moreie.errors import ImageError
 from moreie.knowledge.corpus import KnowledgeCorpus
+from moreie.knowledge.passages import titled
+from moreie.retrieval.image import embed_pictures
 from moreie.retrieval.retrieved import Retrieved, Retriever, ranked
 from moreie.schema import Post
 
@@ -23,7 +25,7 @@ class TextToImageRetriever:
     name = "image"
 
     def __init__(self, corpus: KnowledgeCorpus, encoder: ImageEncoder, k: int = 10):
-        _need_text_tower(encoder)
+        encoder.need_text_tower()
         self.corpus, self.encoder, self.k = corpus, encoder, k
 
     def retrieve(self, posts: Sequence[Post]) -> list[Retrieved]:
@@ -38,8 +40,42 @@ class TextToImageRetriever:
         ]
 
 
+class ImageToTextRetriever:
+    """The photograph is the query, titles and texts of introductions are matched, embedded by `moreie corpus embed`.
+
+    Raises:
+        EncoderError: the encoder has no text tower.
+    """
+
+    name = "image"
+
+    def __init__(self, corpus: KnowledgeCorpus, encoder: ImageEncoder, k: int = 10):
+        encoder.need_text_tower()
+        self.corpus, self.encoder, self.k = corpus, encoder, k
+
+    def retrieve(self, posts: Sequence[Post]) -> list[Retrieved]:
+        """At most k introductions a post, all posts in one batch.
+
+        Raises:
+            KnowledgeCorpusError: the corpus' introductions are not embedded, or by another encoder.
+        """
+        images = embed_pictures(posts, self.encoder)
+        vectors = images.vectors[images.rows]
+        found = self.corpus.search_introductions(vectors, self.k, encoder_fingerprint=self.encoder.fingerprint)
+        hits = dict(zip(images.rows.tolist(), found, strict=True))
+        left = self.corpus.unembedded
+        lacking = f"{left:,} introductions are not embedded, so not found (`moreie corpus embed` adds them)"
+        results = []
+        for row, warnings in enumerate(images.warnings):
+            kept = hits.get(row, [])
+            nothing = () if kept or warnings else ("no introduction found",)
+            said = (*warnings, *nothing, *((lacking,) if left else ()))
+            results.append(Retrieved(ranked(kept, self.name), said))
+        return results
+
+
 class PictureRanked:
-    """Another retriever's evidence in the order in which title and text fit the post's picture: image → text.
+    """Another retriever's evidence in the order in which title and text fit the post's picture.
 
     Posts without a readable picture keep their order, and say so.
 
@@ -48,7 +84,7 @@ class PictureRanked:
     """
 
     def __init__(self, retriever: Retriever, encoder: ImageEncoder, k: int = 10):
-        _need_text_tower(encoder)
+        encoder.need_text_tower()
         self.retriever, self.encoder, self.k = retriever, encoder, k
         self.name = retriever.name
 
@@ -65,16 +101,8 @@ class PictureRanked:
             if picture is None:
                 warnings = (*warnings, "no picture to rank by")
             elif best:
-                texts = [f"{passage.title}. {passage.text}" for passage, _ in best]
+                texts = [titled(passage.title, passage.text) for passage, _ in best]
                 scores = self.encoder.encode_texts(texts) @ self.encoder.encode([picture])[0]
                 best = [(best[i][0], float(scores[i])) for i in np.argsort(-scores, kind="stable")]
             results.append(Retrieved(ranked(best[: self.k], self.name), warnings))
         return results
-
-
-def _need_text_tower(encoder: ImageEncoder) -> None:
-    if not encoder.reads_text:
-        raise EncoderError(
-            f"{encoder.name}: an image encoder without a text tower; text and pictures can be compared with CLIP or "
-            "its kind (openai/clip-vit-base-patch32)"
-        )

@@ -22,6 +22,31 @@ class EmbeddedImages:
     vectors: NDArray[np.float32]
     warnings: tuple[tuple[str, ...], ...]
 
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Places of the posts whose picture could be read."""
+        return np.flatnonzero(~np.isnan(self.vectors).any(1))
+
+
+def embed_pictures(posts: Sequence[Post], encoder: ImageEncoder) -> EmbeddedImages:
+    """Embed the posts' pictures, in one batch."""
+    warnings: list[tuple[str, ...]] = []
+    pictures, rows = [], []
+    for row, post in enumerate(posts):
+        if post.image is None:
+            warnings.append(("no picture",))
+            continue
+        try:
+            pictures.append(load_image(post.image))
+            rows.append(row)
+            warnings.append(())
+        except ImageError as problem:
+            warnings.append((f"picture unreadable: {problem}",))
+    vectors = np.full((len(posts), encoder.dimension), np.nan, dtype=np.float32)
+    if pictures:
+        vectors[rows] = encoder.encode(pictures)
+    return EmbeddedImages(vectors, tuple(warnings))
+
 
 class ImageRetriever:
     """The photograph is the query, article pictures are matched, their articles' introductions come back.
@@ -36,22 +61,7 @@ class ImageRetriever:
 
     def embed(self, posts: Sequence[Post]) -> EmbeddedImages:
         """Embed the posts' pictures, in one batch."""
-        warnings: list[tuple[str, ...]] = []
-        pictures, rows = [], []
-        for row, post in enumerate(posts):
-            if post.image is None:
-                warnings.append(("no picture",))
-                continue
-            try:
-                pictures.append(load_image(post.image))
-                rows.append(row)
-                warnings.append(())
-            except ImageError as problem:
-                warnings.append((f"picture unreadable: {problem}",))
-        vectors = np.full((len(posts), self.encoder.dimension), np.nan, dtype=np.float32)
-        if pictures:
-            vectors[rows] = self.encoder.encode(pictures)
-        return EmbeddedImages(vectors, tuple(warnings))
+        return embed_pictures(posts, self.encoder)
 
     def retrieve(self, posts: Sequence[Post]) -> list[Retrieved]:
         """At most k introductions a post, all posts in one batch."""
@@ -59,7 +69,7 @@ class ImageRetriever:
 
     def search(self, images: EmbeddedImages) -> list[Retrieved]:
         """Evidence for pictures already embedded."""
-        rows = np.flatnonzero(~np.isnan(images.vectors).any(1))
+        rows = images.rows
         found = self.corpus.search_images(images.vectors[rows], self.k, encoder_fingerprint=self.encoder.fingerprint)
         hits = dict(zip(rows.tolist(), found, strict=True))
         results = []

@@ -13,6 +13,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from moreie.encoders import packing
 from moreie.encoders.precision import autocast, default_device
 from moreie.errors import EncoderError
+from moreie.knowledge.passages import titled
 from moreie.retrieval.retrieved import Retrieved, Retriever, ranked
 from moreie.schema import Passage, Post
 
@@ -119,7 +120,7 @@ class SentenceSimilarity:
 
 
 def _text(passage: Passage) -> str:
-    return f"{passage.title}. {passage.text}"
+    return titled(passage.title, passage.text)
 
 
 @dataclass(frozen=True)

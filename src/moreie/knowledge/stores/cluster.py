@@ -31,9 +31,11 @@ from moreie.knowledge.names import normal_name
 from moreie.knowledge.stores.rows import (
     FILES,
     IMAGES,
+    INTRODUCTIONS,
     NAMES,
     PASSAGES,
     SENTENCES,
+    VECTORS,
     ImageHit,
     SentenceHit,
     passage_of,
@@ -118,9 +120,9 @@ class ClusterWriter:
         if self._client.has_collection(self._where.collection(MANIFEST)):
             raise KnowledgeCorpusError(f"{location}: already exists; remove it or choose another name")
         self._keys = dict.fromkeys((NAMES, FILES, IMAGES), 0)
+        self._here: list[str] = []
         for name in (*TABLES, *([IMAGES] if dimension else [])):
-            self._client.drop_collection(self._where.collection(name))  # left by a build that was cut off
-            create_collection(self._client, self._where, name, dimension or 2)
+            self._create(name, dimension or 2)
 
     def add_passages(self, passages: pa.Table, sentences: pa.Table) -> None:
         rows = passages.to_pylist()
@@ -141,15 +143,19 @@ class ClusterWriter:
         self._insert(IMAGES, self._with_keys(IMAGES, rows))
 
     def finish(self) -> dict[str, int]:
-        here = [n for n in (*TABLES, IMAGES) if self._client.has_collection(self._where.collection(n))]
-        for name in here:
+        for name in self._here:
             self._client.flush(self._where.collection(name))
-        return dict.fromkeys(here, 1)
+        return dict.fromkeys(self._here, 1)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """The commit point: readers open a corpus by its manifest, and there is none before this."""
         create_collection(self._client, self._where, MANIFEST)
         save_manifest(self._client, self._where, manifest)
+
+    def _create(self, name: str, dimension: int = 2) -> None:
+        self._client.drop_collection(self._where.collection(name))  # left by a build or change that was cut off
+        create_collection(self._client, self._where, name, dimension)
+        self._here.append(name)
 
     def _with_keys(self, name: str, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for row in rows:
@@ -189,13 +195,13 @@ def create_collection(client: Any, where: ClusterLocation, name: str, dimension:
         parameters = {"bm25_k1": 1.2, "bm25_b": 0.75}
         index.add_index("bm25", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25", params=parameters)
     else:
-        for field, longest in _TEXTS[name].items():
+        for field, longest in _TEXTS.get(name, {}).items():
             schema.add_field(field, DataType.VARCHAR, max_length=longest)
         for field in _FLAGS.get(name, ()):
             schema.add_field(field, DataType.BOOL)
         if name == PASSAGES:
             schema.add_field("links", DataType.JSON)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimension if name == IMAGES else 2)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimension if name in VECTORS else 2)
         index.add_index("vector", index_type="FLAT", metric_type="IP")
     if name not in (PASSAGES, MANIFEST):
         schema.add_field("passage", DataType.INT64)
@@ -263,7 +269,7 @@ class ClusterReader:
     def __init__(self, location: str, revision: int):
         self._where, self._revision = ClusterLocation.parse(location), revision
         self._client = self._where.client()
-        self._here = {name for name in (*TABLES, IMAGES) if loaded(self._client, self._where, name)}
+        self._here = {name for name in (*TABLES, *VECTORS) if loaded(self._client, self._where, name)}
 
     def _search(self, name: str, data: list[Any], field: str, k: int, columns: list[str], condition: str = "") -> Any:
         return self._client.search(
@@ -310,6 +316,15 @@ class ClusterReader:
             [ImageHit(hit["entity"]["file"], hit["entity"]["passage"], float(hit["distance"])) for hit in row]
             for row in rows
         ]
+
+    def search_introductions(self, vectors: NDArray[np.float32], k: int) -> list[list[tuple[int, float]]]:
+        if INTRODUCTIONS not in self._here or not len(vectors):
+            return [[] for _ in vectors]
+        rows = self._search(INTRODUCTIONS, list(vectors.tolist()), "vector", k, ["passage"])
+        return [[(hit["entity"]["passage"], float(hit["distance"])) for hit in row] for row in rows]
+
+    def count_introductions(self) -> int:
+        return int(self._query(PASSAGES, "introduction == true", ["count(*)"])[0]["count(*)"])
 
     def passages(self, keys: Sequence[int]) -> dict[int, Passage]:
         columns = ["key", "article", "title", "text", "introduction", "links", "url"]

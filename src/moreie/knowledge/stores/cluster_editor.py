@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import pyarrow as pa
+
 from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.manifest import Manifest
 from moreie.knowledge.stores.cluster import (
@@ -18,14 +20,14 @@ from moreie.knowledge.stores.cluster import (
     ClusterLocation,
     ClusterWriter,
     _listed,
+    _unpacked,
     chunks,
-    create_collection,
     load_manifest,
     loaded,
     save_manifest,
     visible,
 )
-from moreie.knowledge.stores.rows import FILES, IMAGES, NAMES, PASSAGES, SENTENCES
+from moreie.knowledge.stores.rows import FILES, IMAGES, INTRODUCTIONS, NAMES, PASSAGES, SENTENCES, VECTORS
 
 # A change that has not written for so long was cut off.
 LOCK_SECONDS = 600
@@ -42,7 +44,10 @@ class ClusterEditor(ClusterWriter):
         self._client = self._where.client()
         self._current = manifest.revision
         self.revision = manifest.revision + 1
-        self._here = [name for name in (*TABLES, IMAGES) if loaded(self._client, self._where, name)]
+        # A collection that no manifest names was begun by a change that was cut off.
+        named = [name for name in (*TABLES, *VECTORS) if name in manifest.tables]
+        self._here = [name for name in named if loaded(self._client, self._where, name)]
+        self._held = time.monotonic()
         for name in self._here:
             self._client.delete(self._where.collection(name), filter=f"since > {self._current}")
             self._end(name, f"until == {self.revision}", FOREVER, at=self._current - 1)
@@ -92,8 +97,9 @@ class ClusterEditor(ClusterWriter):
     def remove(self, keys: Iterable[int], *, images: bool = True) -> None:
         for part in chunks(sorted(set(keys)), 500):
             self._end(PASSAGES, f"key in {part}", self.revision)
-            for name in (SENTENCES, NAMES, FILES, *([IMAGES] if images and IMAGES in self._here else [])):
-                self._end(name, f"passage in {part}", self.revision)
+            for name in (SENTENCES, NAMES, FILES, INTRODUCTIONS, *([IMAGES] if images else [])):
+                if name in self._here:
+                    self._end(name, f"passage in {part}", self.revision)
 
     def move_images(self, introductions: dict[int, int]) -> None:
         if IMAGES not in self._here:
@@ -106,9 +112,28 @@ class ClusterEditor(ClusterWriter):
 
     def create_images(self, dimension: int) -> None:
         if IMAGES not in self._here:
-            self._client.drop_collection(self._where.collection(IMAGES))
-            create_collection(self._client, self._where, IMAGES, dimension)
-            self._here.append(IMAGES)
+            self._create(IMAGES, dimension)
+
+    def create_introductions(self, dimension: int) -> None:
+        if INTRODUCTIONS not in self._here:
+            self._create(INTRODUCTIONS, dimension)
+
+    def embedded(self, keys: Iterable[int]) -> set[int]:
+        found: set[int] = set()
+        for part in chunks(sorted(set(keys))):
+            found.update(row["passage"] for row in self._query(INTRODUCTIONS, f"passage in {part}", ["passage"]))
+        return found
+
+    def add_introductions(self, rows: Iterable[pa.Table]) -> None:
+        for batch in rows:
+            own = ({**row, "key": row["passage"], "vector": _unpacked(row["vector"])} for row in batch.to_pylist())
+            self._insert(INTRODUCTIONS, own)
+            self.hold()
+
+    def hold(self) -> None:
+        if time.monotonic() - self._held > LOCK_SECONDS / 10:
+            _touch(self._client, self._where)
+            self._held = time.monotonic()
 
     def create_names(self) -> None:
         """A corpus in Milvus has had names from its first version on."""

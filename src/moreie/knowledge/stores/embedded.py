@@ -1,4 +1,4 @@
-"""The embedded store: LanceDB tables in a folder, exact k-NN by Faiss over the vectors kept in a table.
+"""The embedded store: LanceDB tables in a folder, k-NN by Faiss over the vectors kept in tables.
 
 BM25 has k1 = 1.2, b = 0.75 over words split at white space and punctuation, lower-cased, accents folded; no
 stemming, no stop words.
@@ -29,19 +29,28 @@ from moreie.knowledge.stores.rows import (
     FILE_ROWS,
     FILES,
     IMAGES,
+    INTRODUCTIONS,
     NAME_ROWS,
     NAMES,
     PASSAGE_ROWS,
     PASSAGES,
     SENTENCE_ROWS,
     SENTENCES,
+    VECTORS,
     ImageHit,
     SentenceHit,
     image_rows,
+    introduction_rows,
     passage_of,
 )
-from moreie.knowledge.stores.vectors import EXACT_LIMIT, ROWS_PER_READ, VectorSearch, build_index
-from moreie.knowledge.stores.vectors import FILE as VECTOR_FILE
+from moreie.knowledge.stores.vectors import (
+    EXACT_LIMIT,
+    ROWS_PER_READ,
+    VectorSearch,
+    build_index,
+    index_file,
+    unindexed,
+)
 from moreie.knowledge.workers import available_cores
 from moreie.schema import Passage
 
@@ -88,7 +97,7 @@ class EmbeddedWriter:
             self._tables[PASSAGES].create_index("key", config=BTree())
             self._tables[NAMES].create_index("name", config=BTree())
         if IMAGES in self._tables:
-            _index_vectors(self._folder, self._tables[IMAGES])
+            _index_vectors(self._folder, IMAGES, self._tables[IMAGES])
         return {name: table.version for name, table in self._tables.items()}
 
     def _add(self, name: str, rows: pa.Table) -> None:
@@ -119,6 +128,8 @@ class EmbeddedEditor:
                 table.checkout(version)
                 table.restore()
             self._tables[name] = table
+        self._grown: set[str] = set()
+        self._indexed: dict[str, int] = {}
 
     def keys(self, articles: Iterable[str]) -> dict[str, list[int]]:
         """Passage keys of those of the article ids that are in the corpus."""
@@ -145,7 +156,7 @@ class EmbeddedEditor:
         for part in _parts(sorted(set(keys))):
             listed = ",".join(map(str, part))
             self._tables[PASSAGES].delete(f"key IN ({listed})")
-            for name in (SENTENCES, NAMES, FILES, *([IMAGES] if images else [])):
+            for name in (SENTENCES, NAMES, FILES, INTRODUCTIONS, *([IMAGES] if images else [])):
                 if name in self._tables:
                     self._tables[name].delete(f"passage IN ({listed})")
 
@@ -160,6 +171,11 @@ class EmbeddedEditor:
     def create_images(self, dimension: int) -> None:
         if IMAGES not in self._tables:
             self._tables[IMAGES] = self._database.create_table(IMAGES, schema=image_rows(dimension), mode="overwrite")
+
+    def create_introductions(self, dimension: int) -> None:
+        if INTRODUCTIONS not in self._tables:
+            schema = introduction_rows(dimension)
+            self._tables[INTRODUCTIONS] = self._database.create_table(INTRODUCTIONS, schema=schema, mode="overwrite")
 
     def create_names(self) -> None:
         """Give a corpus of an older version the names of its articles, from their titles."""
@@ -200,6 +216,23 @@ class EmbeddedEditor:
         table = self._tables[IMAGES]
         rows = table.merge_insert(["file", "passage"]).when_matched_update_all().when_not_matched_insert_all()
         rows.execute(images)
+        self._grown.add(IMAGES)
+
+    def embedded(self, keys: Iterable[int]) -> set[int]:
+        found: set[int] = set()
+        for part in _parts(sorted(set(keys))):
+            query = self._tables[INTRODUCTIONS].search().where(f"passage IN ({','.join(map(str, part))})")
+            found.update(query.select(["passage"]).limit(None).to_arrow()["passage"].to_pylist())
+        return found
+
+    def add_introductions(self, rows: Iterable[pa.Table]) -> None:
+        table = self._tables[INTRODUCTIONS]
+        batches = (batch for some in rows for batch in some.to_batches())
+        table.add(pa.RecordBatchReader.from_batches(table.schema, batches))  # one version, however many batches
+        self._grown.add(INTRODUCTIONS)
+
+    def hold(self) -> None:
+        """The lock on the folder holds by itself."""
 
     def pictures(self, files: Iterable[str]) -> set[tuple[str, int]]:
         """Pictures of these file names that are in the corpus, with their articles' first passages."""
@@ -225,6 +258,10 @@ class EmbeddedEditor:
             statistics = table.index_stats(index)
             if statistics is None or statistics.num_unindexed_rows > UNINDEXED_ROWS:
                 _optimize(table, None)
+        for name in self._grown:
+            ids = _ids(self._tables[name].search().with_row_id(True).select(["passage"]).limit(None).to_arrow())
+            if len(ids) > EXACT_LIMIT and unindexed(ids, self._folder / index_file(name)) > UNINDEXED_ROWS:
+                self._index_vectors(name)
         return {name: table.version for name, table in self._tables.items()}
 
     def commit(self, manifest: Manifest) -> None:
@@ -235,9 +272,16 @@ class EmbeddedEditor:
         """Rewrite small files and removed rows, bring the indexes up to date, and forget versions `older_than` this."""
         for table in self._tables.values():
             _optimize(table, older_than)
-        if IMAGES in self._tables:
-            _index_vectors(self._folder, self._tables[IMAGES])
+        for name in VECTORS:
+            if name in self._tables:
+                self._index_vectors(name)
         return {name: table.version for name, table in self._tables.items()}
+
+    def _index_vectors(self, name: str) -> None:
+        version = self._tables[name].version
+        if self._indexed.get(name) != version:
+            _index_vectors(self._folder, name, self._tables[name])
+            self._indexed[name] = version
 
 
 def _optimize(table: Any, older_than: timedelta | None) -> None:
@@ -265,14 +309,14 @@ def _append(table: Any, rows: pa.Table) -> None:
         table.add(rows)
 
 
-def _index_vectors(folder: Path, table: Any) -> None:
-    """Make the vector index of an image table that is large enough to need one."""
-    count = table.count_rows()
+def _index_vectors(folder: Path, name: str, table: Any) -> None:
+    """Make the vector index of a table that is large enough to need one."""
+    count, path = table.count_rows(), folder / index_file(name)
     if count <= EXACT_LIMIT:
-        (folder / VECTOR_FILE).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         return
     batches = table.search().with_row_id(True).select(["vector"]).limit(None).to_batches(ROWS_PER_READ)
-    build_index(((_ids(batch), _matrix(batch["vector"])) for batch in batches), count, folder / VECTOR_FILE)
+    build_index(((_ids(batch), _matrix(batch["vector"])) for batch in batches), count, path)
 
 
 def _vectors(table: Any, ids: NDArray[np.int64], some: NDArray[np.int64] | None) -> NDArray[np.float32]:
@@ -392,20 +436,42 @@ class EmbeddedReader:
                 found.setdefault(name, []).append((redirect, passage))
         return {name: list(dict.fromkeys(passage for _, passage in sorted(rows))) for name, rows in found.items()}
 
+    def _opened(self, name: str, columns: Sequence[str]) -> tuple[pa.Table, VectorSearch]:
+        """Columns of a table of vectors, and a search over the vectors of the same rows."""
+        table = self._tables[name]
+        rows = table.search().with_row_id(True).select(list(columns)).limit(None).to_arrow()
+        ids = _ids(rows)
+        search = VectorSearch(ids, lambda some: _vectors(table, ids, some), self._folder / index_file(name))
+        return rows.select(list(columns)), search
+
     @cached_property
-    def _images(self) -> tuple[list[str], list[int], VectorSearch]:
-        """File names, introduction keys, and a search over the vectors of the same rows."""
-        table = self._tables[IMAGES]
-        columns = table.search().with_row_id(True).select(["file", "passage"]).limit(None).to_arrow()
-        ids = columns["_rowid"].to_numpy().astype(np.int64)
-        search = VectorSearch(ids, lambda some: _vectors(table, ids, some), self._folder / VECTOR_FILE)
-        return columns["file"].to_pylist(), columns["passage"].to_pylist(), search
+    def _images(self) -> tuple[list[str], NDArray[np.int64], VectorSearch]:
+        rows, search = self._opened(IMAGES, ["file", "passage"])
+        return rows["file"].to_pylist(), rows["passage"].to_numpy(), search
+
+    @cached_property
+    def _introductions(self) -> tuple[NDArray[np.int64], VectorSearch]:
+        rows, search = self._opened(INTRODUCTIONS, ["passage"])
+        return rows["passage"].to_numpy(), search
 
     def search_images(self, vectors: NDArray[np.float32], k: int) -> list[list[ImageHit]]:
-        if IMAGES not in self._tables or not len(vectors) or not self._tables[IMAGES].count_rows():
+        if not self._holds(IMAGES) or not len(vectors):
             return [[] for _ in vectors]
         files, passages, search = self._images
-        return [[ImageHit(files[i], passages[i], score) for i, score in row] for row in search.search(vectors, k)]
+        return [[ImageHit(files[i], int(passages[i]), score) for i, score in row] for row in search.search(vectors, k)]
+
+    def search_introductions(self, vectors: NDArray[np.float32], k: int) -> list[list[tuple[int, float]]]:
+        if not self._holds(INTRODUCTIONS) or not len(vectors):
+            return [[] for _ in vectors]
+        passages, search = self._introductions
+        return [[(int(passages[i]), score) for i, score in row] for row in search.search(vectors, k)]
+
+    def count_introductions(self) -> int:
+        return int(self._tables[PASSAGES].count_rows("introduction"))
+
+    def _holds(self, name: str) -> bool:
+        """Whether a table is there and has rows."""
+        return name in self._tables and self._tables[name].count_rows() > 0
 
     def thumbnails(self, files: Sequence[str]) -> dict[str, bytes]:
         if IMAGES not in self._tables or not files:

@@ -1,5 +1,5 @@
-"""What a store keeps, engine aside: tables of passages, sentences, names, picture files and images, and what a search
-gives back."""
+"""What a store keeps, engine aside: tables of passages, sentences, names, picture files, images and embedded
+introductions, and what a search gives back."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from moreie.knowledge.manifest import Manifest
 from moreie.schema import Link, Passage
 
 PASSAGES, SENTENCES, NAMES, FILES, IMAGES = "passages", "sentences", "names", "files", "images"
+INTRODUCTIONS = "introductions"
+# Tables of vectors, both of the corpus' image encoder.
+VECTORS = (IMAGES, INTRODUCTIONS)
 _LINKS = pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("target", pa.string())]))
 # `key` is the passage's number in the corpus; passages of an article follow each other.
 PASSAGE_ROWS = pa.schema(
@@ -51,6 +54,11 @@ def image_rows(dimension: int) -> pa.Schema:
             ("vector", pa.list_(pa.float16(), dimension)),
         ]
     )
+
+
+def introduction_rows(dimension: int) -> pa.Schema:
+    """Unit vectors of this dimension; `passage` is the key of the introduction, which has one at most."""
+    return pa.schema([("passage", pa.int64()), ("vector", pa.list_(pa.float16(), dimension))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +129,21 @@ class Editor(StoreWriter, Protocol):
 
     def create_images(self, dimension: int) -> None: ...
 
+    def create_introductions(self, dimension: int) -> None: ...
+
+    def embedded(self, keys: Iterable[int]) -> set[int]:
+        """Those of the passage keys that have an embedding."""
+        ...
+
+    def add_introductions(self, rows: Iterable[pa.Table]) -> None:
+        """Add embeddings of introductions (`introduction_rows`) that have none."""
+        ...
+
     def create_names(self) -> None: ...
+
+    def hold(self) -> None:
+        """Say that the change is still under way; to be called again and again where it may last."""
+        ...
 
     def counts(self) -> dict[str, int]: ...
 
@@ -138,6 +160,14 @@ class StoreReader(Protocol):
     ) -> list[list[SentenceHit]]: ...
 
     def search_images(self, vectors: NDArray[np.float32], k: int) -> list[list[ImageHit]]: ...
+
+    def search_introductions(self, vectors: NDArray[np.float32], k: int) -> list[list[tuple[int, float]]]:
+        """Keys of embedded introductions with their cosine similarity."""
+        ...
+
+    def count_introductions(self) -> int:
+        """Passages that are introductions, embedded or not."""
+        ...
 
     def passages(self, keys: Sequence[int]) -> dict[int, Passage]: ...
 

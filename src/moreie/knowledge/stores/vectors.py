@@ -1,4 +1,5 @@
-"""k-NN over image vectors: exact while they are few, an inverted file of product codes with re-scoring beyond.
+"""k-NN over vectors of pictures or introductions: exact while they are few, an inverted file of product codes with
+re-scoring beyond.
 
 An index file lies beside the tables and can always be made again from them. It knows rows by their row ids in the
 table; rows that have changed since have others, and are searched exactly.
@@ -19,12 +20,21 @@ from numpy.typing import NDArray
 log = logging.getLogger(__name__)
 # Up to so many vectors every one is compared.
 EXACT_LIMIT = 100_000
-FILE = "images.faiss"
 ROWS_PER_READ = 50_000
 # Vectors that an inverted list's centre, and the codes, are learnt from.
 TRAINING_PER_LIST = 40
 # So many times k candidates are scored again with half-precision vectors.
 CANDIDATES = 20
+
+
+def index_file(table: str) -> str:
+    """Name of the index file of a table's vectors."""
+    return f"{table}.faiss"
+
+
+def unindexed(ids: NDArray[np.int64], path: Path) -> int:
+    """How many of these rows an index file does not know."""
+    return int((~np.isin(ids, _known_ids(_opened(path)))).sum()) if path.is_file() else len(ids)
 
 
 def build_index(vectors: Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]], count: int, path: Path) -> None:
@@ -65,23 +75,34 @@ def _trained(sample: NDArray[np.float32], lists: int) -> Any:
     return index
 
 
+def _opened(path: Path) -> Any:
+    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+
+
+def _known_ids(index: Any) -> NDArray[np.int64]:
+    ids: NDArray[np.int64] = faiss.vector_to_array(index.id_map)  # type: ignore[attr-defined]
+    return ids
+
+
 class VectorSearch:
-    """Searches the image vectors of one state of a table.
+    """Searches the vectors of one state of a table.
 
     `ids` [N] are the rows of that state; `read` gives the vectors of some of them. `path`: an index file, if there is.
     """
 
     def __init__(self, ids: NDArray[np.int64], read: Any, path: Path | None, probes: int = 32):
         self._known: Any = None
-        self._place = {int(id): place for place, id in enumerate(ids)}
-        indexed: set[int] = set()
+        # Row ids in order with their places: a dictionary of millions would be some ten times as large.
+        self._places = np.argsort(ids)
+        self._ids = ids[self._places]
+        indexed = np.empty(0, dtype=np.int64)
         if path is not None and path.is_file():
-            self._known = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+            self._known = _opened(path)
             faiss.extract_index_ivf(self._known.index).nprobe = probes
-            indexed = set(faiss.vector_to_array(self._known.id_map).tolist())  # type: ignore[attr-defined]
+            indexed = _known_ids(self._known)
         elif len(ids) > EXACT_LIMIT:
-            log.warning("%d picture vectors without an index: every one is compared (compact makes one)", len(ids))
-        rest = np.array([id for id in ids.tolist() if id not in indexed], dtype=np.int64)
+            log.warning("%d vectors without an index: every one is compared (compact makes one)", len(ids))
+        rest = ids[~np.isin(ids, indexed)]
         self._gone = len(indexed) - (len(ids) - len(rest))
         self._exact = None
         if len(rest):
@@ -105,5 +126,7 @@ class VectorSearch:
         return [sorted(row, key=lambda hit: -hit[1])[:k] for row in found]
 
     def _collect(self, found: list[list[tuple[int, float]]], scores: NDArray[Any], ids: NDArray[Any]) -> None:
-        for row, own, values in zip(found, ids.tolist(), scores.tolist(), strict=True):
-            row += [(self._place[id], score) for id, score in zip(own, values, strict=True) if id in self._place]
+        slots = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
+        here = self._ids[slots] == ids
+        for row, own, kept, values in zip(found, self._places[slots], here, scores, strict=True):
+            row += zip(own[kept].tolist(), values[kept].tolist(), strict=True)

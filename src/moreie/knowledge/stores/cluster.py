@@ -1,9 +1,8 @@
 """The cluster store: the same rows in Milvus collections, BM25 and k-NN by its own engine.
 
 A location is `milvus://host:port/name` (`milvus+tls://…` for an encrypted line; a token stands in the environment
-variable `MILVUS_TOKEN`), or `milvus:path/to/file.db` for an embedded `milvus-lite` file. The BM25 parameters are those
-of the embedded store; word splitting is Milvus' `standard` analyzer, so ranks differ slightly where a word carries an
-apostrophe or accent.
+variable `MILVUS_TOKEN`), or `milvus:path/to/file.db` for an embedded `milvus-lite` file. Words (`stores.words`) and
+BM25 parameters are those of the embedded store: beside a sentence's text a field keeps its words, and that is searched.
 
 Every row says since which revision of the corpus it is there (`since`) and from which it is not (`until`): a reader
 asks for the rows of the revision whose manifest it read, whatever is written meanwhile.
@@ -14,6 +13,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +27,6 @@ from pydantic import ValidationError
 
 from moreie.errors import KnowledgeCorpusError, MissingExtraError
 from moreie.knowledge.manifest import Manifest
-from moreie.knowledge.names import normal_name
 from moreie.knowledge.stores.rows import (
     FILES,
     IMAGES,
@@ -38,7 +37,10 @@ from moreie.knowledge.stores.rows import (
     SentenceHit,
     passage_of,
 )
+from moreie.knowledge.stores.words import plain_words
 from moreie.schema import Passage
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "manifest"
 TABLES = (PASSAGES, SENTENCES, NAMES, FILES)
@@ -47,8 +49,11 @@ LONGEST = 65_535  # bytes of a Milvus string
 FOREVER = 1 << 62
 # A sentence's key is its passage's with its number behind: so many fit.
 SENTENCES_PER_PASSAGE = 1 << 12
-# Sentences looked at for one that holds every word of a query.
+# Sentences looked at for those that hold every word of a query, before Milvus is asked for them alone: that is a call
+# a query, this is one for many.
 LOOKED_THROUGH = 100
+# Of the sentences' collection: 1 had no field of words.
+LAYOUT = 2
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _TEXTS = {
     PASSAGES: {"article": 512, "title": 2048, "text": LONGEST, "url": 4096},
@@ -144,7 +149,7 @@ class ClusterWriter:
         here = [n for n in (*TABLES, IMAGES) if self._client.has_collection(self._where.collection(n))]
         for name in here:
             self._client.flush(self._where.collection(name))
-        return dict.fromkeys(here, 1)
+        return dict.fromkeys(here, LAYOUT)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """The commit point: readers open a corpus by its manifest, and there is none before this."""
@@ -176,14 +181,13 @@ def create_collection(client: Any, where: ClusterLocation, name: str, dimension:
     schema.add_field("key", DataType.INT64, is_primary=True)
     index = client.prepare_index_params()
     if name == SENTENCES:
-        analyzer = {"tokenizer": "standard", "filter": ["lowercase", "asciifolding"]}
-        schema.add_field(
-            "sentence", DataType.VARCHAR, max_length=LONGEST, enable_analyzer=True, analyzer_params=analyzer
-        )
+        schema.add_field("sentence", DataType.VARCHAR, max_length=LONGEST)
+        analyzed = {"enable_analyzer": True, "enable_match": True, "analyzer_params": {"tokenizer": "standard"}}
+        schema.add_field("words", DataType.VARCHAR, max_length=LONGEST, **analyzed)
         schema.add_field("introduction", DataType.BOOL)
         schema.add_field("bm25", DataType.SPARSE_FLOAT_VECTOR)
         function = Function(
-            name="bm25", function_type=FunctionType.BM25, input_field_names="sentence", output_field_names="bm25"
+            name="bm25", function_type=FunctionType.BM25, input_field_names="words", output_field_names="bm25"
         )
         schema.add_function(function)
         parameters = {"bm25_k1": 1.2, "bm25_b": 0.75}
@@ -210,7 +214,16 @@ def _numbered(sentences: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for number, row in enumerate(own):
             if number >= SENTENCES_PER_PASSAGE:
                 raise KnowledgeCorpusError(f"passage {passage}: more than {SENTENCES_PER_PASSAGE:,} sentences")
-            yield {**row, "key": passage * SENTENCES_PER_PASSAGE + number}
+            yield {**row, "words": _kept(row["sentence"]), "key": passage * SENTENCES_PER_PASSAGE + number}
+
+
+def _kept(sentence: str) -> str:
+    """The words of a sentence as far as a field of Milvus holds them."""
+    written = plain_words(sentence)
+    if len(written) <= LONGEST:
+        return written
+    log.warning("a sentence is longer than Milvus searches; its last words are not found: %.60s…", sentence)
+    return written[: written.rindex(" ", 0, LONGEST)]
 
 
 def _unpacked(vector: Sequence[float]) -> list[float]:
@@ -239,7 +252,7 @@ def load_manifest(client: Any, where: ClusterLocation, location: str) -> Manifes
         manifest = Manifest.model_validate_json(rows[0]["content"])
     except ValidationError as problem:
         raise KnowledgeCorpusError(f"{location}: its manifest is of another version ({problem.title})") from problem
-    if NAMES not in manifest.tables:
+    if NAMES not in manifest.tables or manifest.tables[SENTENCES] < LAYOUT:
         raise KnowledgeCorpusError(f"{location}: built by an older version of moreie; build it again")
     return manifest
 
@@ -284,23 +297,30 @@ class ClusterReader:
     def search_sentences(
         self, queries: Sequence[str], k: int, *, introductions_only: bool, all_words: bool
     ) -> list[list[SentenceHit]]:
+        written = [plain_words(query) for query in queries]
+        asked = [i for i, words in enumerate(written) if words]
+        condition = "introduction == true" if introductions_only else ""
         hits: list[list[SentenceHit]] = [[] for _ in queries]
-        asked = [i for i, query in enumerate(queries) if query.strip()]
-        limit = max(k, LOOKED_THROUGH) if all_words else k
         for part in chunks(asked, 256):
-            condition = "introduction == true" if introductions_only else ""
-            data = [queries[i] for i in part]
-            found = self._search(SENTENCES, data, "bm25", limit, ["passage", "sentence"], condition)
-            for i, row in zip(part, found, strict=True):
-                # milvus-lite reports BM25 as a negative distance, a server as a score.
-                scored = [
-                    SentenceHit(h["entity"]["passage"], h["entity"]["sentence"], abs(float(h["distance"]))) for h in row
-                ]
-                if all_words:
-                    words = set(normal_name(queries[i]).split())
-                    scored = [hit for hit in scored if words <= set(normal_name(hit.sentence).split())]
-                hits[i] = scored[:k]
+            limit = max(k, LOOKED_THROUGH) if all_words else k
+            for i, found in zip(part, self._found([written[i] for i in part], limit, condition), strict=True):
+                whole = [hit for hit, words in found if not all_words or _holds(words, written[i])]
+                if len(whole) < k and len(found) == limit and all_words:
+                    whole = [hit for hit, _ in self._found([written[i]], k, _all_words(written[i], condition))[0]]
+                hits[i] = whole[:k]
         return hits
+
+    def _found(self, written: list[str], k: int, condition: str) -> list[list[tuple[SentenceHit, str]]]:
+        """The best sentences for each query, with their words; a query is written as its words."""
+        rows = self._search(SENTENCES, written, "bm25", k, ["passage", "sentence", "words"], condition)
+        # milvus-lite reports BM25 as a negative distance, a server as a score.
+        return [
+            [
+                (SentenceHit(e["passage"], e["sentence"], abs(float(distance))), e["words"])
+                for e, distance in ((hit["entity"], hit["distance"]) for hit in row)
+            ]
+            for row in rows
+        ]
 
     def search_images(self, vectors: NDArray[np.float32], k: int) -> list[list[ImageHit]]:
         if IMAGES not in self._here or not len(vectors):
@@ -347,6 +367,16 @@ class ClusterReader:
             return {}
         rows = self._query(IMAGES, f"file in {_listed(sorted(set(files)))}", ["file", "thumbnail"])
         return {row["file"]: base64.b64decode(row["thumbnail"]) for row in rows}
+
+
+def _holds(words: str, query: str) -> bool:
+    return set(query.split()) <= set(words.split())
+
+
+def _all_words(query: str, condition: str) -> str:
+    # Words are ASCII letters and digits: nothing in them needs quoting.
+    matches = [f"TEXT_MATCH(words, '{word}')" for word in dict.fromkeys(query.split())]
+    return " and ".join([*([condition] if condition else []), *matches])
 
 
 def _listed(values: Sequence[str]) -> str:

@@ -1,7 +1,6 @@
 """The embedded store: LanceDB tables in a folder, exact k-NN by Faiss over the vectors kept in a table.
 
-BM25 has k1 = 1.2, b = 0.75 over words split at white space and punctuation, lower-cased, accents folded; no
-stemming, no stop words.
+BM25 has k1 = 1.2, b = 0.75 over the words of `stores.words`.
 """
 
 from __future__ import annotations
@@ -41,6 +40,7 @@ from moreie.knowledge.stores.rows import (
 )
 from moreie.knowledge.stores.vectors import EXACT_LIMIT, ROWS_PER_READ, VectorSearch, build_index
 from moreie.knowledge.stores.vectors import FILE as VECTOR_FILE
+from moreie.knowledge.stores.words import ANALYSIS
 from moreie.schema import Passage
 
 # So many rows added may stay outside an index; they are searched one by one.
@@ -80,7 +80,7 @@ class EmbeddedWriter:
         for name in self._tables:
             self._flush(name)
         if self._tables[SENTENCES].count_rows():
-            full_text = FTS(base_tokenizer="simple", with_position=False, stem=False, remove_stop_words=False)
+            full_text = FTS(with_position=False, **ANALYSIS)
             self._tables[SENTENCES].create_index("sentence", config=full_text)
             self._tables[SENTENCES].create_index("introduction", config=Bitmap())
             self._tables[PASSAGES].create_index("key", config=BTree())

@@ -190,7 +190,9 @@ def create_collection(client: Any, where: ClusterLocation, name: str, dimension:
             name="bm25", function_type=FunctionType.BM25, input_field_names="words", output_field_names="bm25"
         )
         schema.add_function(function)
-        parameters = {"bm25_k1": 1.2, "bm25_b": 0.75}
+        parameters: dict[str, Any] = {"bm25_k1": 1.2, "bm25_b": 0.75}
+        # The client sends them one by one; milvus-lite hears them only together, a server either way.
+        parameters["params"] = dict(parameters)
         index.add_index("bm25", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25", params=parameters)
     else:
         for field, longest in _TEXTS[name].items():

@@ -26,6 +26,7 @@ from moreie.knowledge.passages import rows_of
 from moreie.knowledge.pictures import IMAGES_PER_BATCH, PictureStore
 from moreie.knowledge.sources.articles import read_articles
 from moreie.knowledge.sources.mediawiki import read_dump
+from moreie.knowledge.stores import in_cluster
 from moreie.knowledge.stores.rows import IMAGES, PASSAGES, SENTENCES, Editor
 from moreie.schema import Article
 
@@ -287,7 +288,7 @@ def _commit(manifest: Manifest, editor: Editor, tables: dict[str, int] | None = 
 
 def _pictures_folder(corpus: Path | str) -> Path:
     """Where embedded pictures are kept until a change is complete."""
-    if str(corpus).startswith("milvus:"):
+    if in_cluster(corpus):
         return partial_folder(corpus) / "pictures"
     return Path(corpus) / ".pictures"
 

@@ -17,6 +17,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -54,6 +55,7 @@ SENTENCES_PER_PASSAGE = 1 << 12
 LOOKED_THROUGH = 100
 # Of the sentences' collection: 1 had no field of words.
 LAYOUT = 2
+_NO_CONNECTION = 2  # as the client numbers it
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _TEXTS = {
     PASSAGES: {"article": 512, "title": 2048, "text": LONGEST, "url": 4096},
@@ -91,19 +93,67 @@ class ClusterLocation:
         return f"{self.name}_{name}"
 
     def client(self) -> Any:
-        """Raises `KnowledgeCorpusError` where no Milvus answers."""
+        """A client whose failures are `KnowledgeCorpusError`s; raises one where no Milvus answers."""
         try:
             from pymilvus import MilvusClient
-            from pymilvus.exceptions import MilvusException
         except ModuleNotFoundError as problem:
             raise MissingExtraError("cluster", "a corpus in Milvus") from problem
-        token = os.environ.get("MILVUS_TOKEN", "")
-        try:
-            return MilvusClient(self.uri, token=token, timeout=30)
-        except (MilvusException, OSError) as problem:
-            said = str(problem)
-            hint = "; is MILVUS_TOKEN right?" if "auth" in said.lower() or "permission" in said.lower() else ""
-            raise KnowledgeCorpusError(f"{self.uri}: no Milvus answers there{hint} ({said})") from problem
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # what it reports is in our errors
+        with spoken_to(self.uri):
+            return _Client(self.uri, MilvusClient(self.uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=30))
+
+
+class _Client:
+    """Milvus' client with our errors."""
+
+    def __init__(self, uri: str, client: Any):
+        self._uri, self._client = uri, client
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            with spoken_to(self._uri):
+                return method(*arguments, **named)
+
+        return call
+
+
+@contextmanager
+def spoken_to(uri: str) -> Iterator[None]:
+    """Raises `KnowledgeCorpusError` where Milvus does not answer, refuses the token, or fails."""
+    import grpc
+    from pymilvus.exceptions import MilvusException
+
+    try:
+        yield
+    except (MilvusException, grpc.RpcError, OSError) as problem:
+        # The client's own words for a refusal at the first call are those for no answer; its cause says which.
+        calls = [link for link in _causes(problem) if isinstance(link, grpc.Call)]
+        codes = {call.code() for call in calls}
+        said = (calls[0].details() if calls else "") or str(problem)
+        if codes & {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}:
+            raise KnowledgeCorpusError(f"{uri}: Milvus refuses the token in MILVUS_TOKEN ({said})") from problem
+        if grpc.StatusCode.UNAVAILABLE in codes or getattr(problem, "code", None) == _NO_CONNECTION:
+            raise KnowledgeCorpusError(f"{uri}: no Milvus answers there ({said})") from problem
+        raise KnowledgeCorpusError(f"{uri}: Milvus failed ({said})") from problem
+
+
+def _causes(problem: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while problem is not None and id(problem) not in seen:  # the client raises errors from themselves
+        seen.add(id(problem))
+        yield problem
+        problem = problem.__cause__ or problem.__context__
+
+
+def free_location(location: str) -> tuple[ClusterLocation, Any]:
+    """Where a corpus can be built, and a client; raises `KnowledgeCorpusError` where one is there already."""
+    where = ClusterLocation.parse(location)
+    client = where.client()
+    if client.has_collection(where.collection(MANIFEST)):
+        raise KnowledgeCorpusError(f"{location}: already exists; remove it or choose another name")
+    return where, client
 
 
 def chunks(rows: Iterable[T], size: int = ROWS_PER_CALL) -> Iterator[list[T]]:
@@ -118,10 +168,7 @@ class ClusterWriter:
     revision = 1
 
     def __init__(self, location: str, dimension: int | None):
-        self._where = ClusterLocation.parse(location)
-        self._client = self._where.client()
-        if self._client.has_collection(self._where.collection(MANIFEST)):
-            raise KnowledgeCorpusError(f"{location}: already exists; remove it or choose another name")
+        self._where, self._client = free_location(location)
         self._keys = dict.fromkeys((NAMES, FILES, IMAGES), 0)
         for name in (*TABLES, *([IMAGES] if dimension else [])):
             self._client.drop_collection(self._where.collection(name))  # left by a build that was cut off
@@ -351,10 +398,14 @@ class ClusterReader:
             output_fields=list(columns),
         )
         try:
-            while rows := iterator.next():
+            while rows := self._next(iterator):
                 yield pa.Table.from_pylist([{name: row[name] for name in columns} for row in rows])
         finally:
             iterator.close()
+
+    def _next(self, iterator: Any) -> Any:
+        with spoken_to(self._where.uri):
+            return iterator.next()
 
     def names(self, names: Sequence[str]) -> dict[str, list[int]] | None:
         found: dict[str, list[tuple[bool, int]]] = {}

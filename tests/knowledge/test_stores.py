@@ -185,7 +185,7 @@ Found = Sequence[tuple[Passage, float]]
 
 
 def assert_same(ours: Found, theirs: Found) -> None:
-    """The same scores rank by rank; passages that only one engine found tie with the other's last."""
+    """The same scores rank by rank; where passages differ they tie: with each other, or with the other's last."""
     assert [score for _, score in ours] == pytest.approx([score for _, score in theirs], rel=TOLERANCE)
     for row, other in ((ours, theirs), (theirs, ours)):
         scores = {passage.id: score for passage, score in other}
@@ -217,6 +217,16 @@ def test_cluster_and_embedded_store_find_the_same(both: tuple[KnowledgeCorpus, K
     names = ["London.png", 'a"b\\c', "x' or '1'='1"]
     assert embedded.thumbnails(names) == clustered.thumbnails(names)
     assert embedded.thumbnails(names).keys() == {"London.png"}
+
+
+def test_a_tie_goes_to_the_passage_that_comes_first(server: str, tmp_path: Path) -> None:
+    path = tmp_path / "twins.jsonl"
+    rows = ({"id": str(i), "title": f"Twin {i}", "paragraphs": ["The twins of Quintara."]} for i in range(12))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for location in (str(tmp_path / "embedded"), f"milvus:{tmp_path / 'twins.db'}", f"{server}/twins"):
+        build_corpus(location, Sources(articles=(path,)))
+        found = KnowledgeCorpus.open(location).search_sentences(["Quintara"], 5)[0]
+        assert [passage.title for passage, _ in found] == [f"Twin {i}" for i in range(5)]
 
 
 _WORD = st.one_of(st.sampled_from(sorted({word for text in NASTY for word in text.split()})), st.text(max_size=12))

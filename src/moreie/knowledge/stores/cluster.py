@@ -55,6 +55,12 @@ SENTENCES_PER_PASSAGE = 1 << 12
 LOOKED_THROUGH = 100
 # Of the sentences' collection: 1 had no field of words.
 LAYOUT = 2
+# milvus-lite weighs words by how often they occur in a segment, Milvus in a whole shard: a file is to be built as one
+# segment. These are bytes held in memory until then; milvus-lite reads them when it is first used.
+_ONE_SEGMENT = {
+    "MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES": 2 << 30,
+    "MILVUS_LITE_WAL_SIZE_LIMIT_BYTES": 4 << 30,
+}
 _NO_CONNECTION = 2  # as the client numbers it
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _TEXTS = {
@@ -98,6 +104,9 @@ class ClusterLocation:
             from pymilvus import MilvusClient
         except ModuleNotFoundError as problem:
             raise MissingExtraError("cluster", "a corpus in Milvus") from problem
+        if "://" not in self.uri:
+            for limit, size in _ONE_SEGMENT.items():
+                os.environ.setdefault(limit, str(size))
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # what it reports is in our errors
         with spoken_to(self.uri):
             return _Client(self.uri, MilvusClient(self.uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=30))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import logging
 import socket
@@ -328,6 +329,24 @@ def test_a_corpus_in_milvus_changes_under_its_readers(server: str, sources: Sour
     assert said(last, "Zorblax") == []
     assert (last.manifest.passages, last.manifest.images) == (before.manifest.passages, 3)
     assert said(last, "capital of Tennessee") == said(before, "capital of Tennessee")
+
+
+def test_what_is_added_to_milvus_ranks_as_in_a_folder_once_compacted(
+    server: str, sources: Sources, tmp_path: Path
+) -> None:
+    path = tmp_path / "new.jsonl"
+    path.write_text('{"id": "z1", "title": "Zorblax", "paragraphs": ["Zorblax are a band from Quintara."]}\n')
+    queries = ["great night with Zorblax in Quintara", *NASTY]
+    found = []
+    for location in (str(tmp_path / "embedded"), f"milvus:{tmp_path / 'grown.db'}", f"{server}/grown"):
+        build_corpus(location, Sources(articles=sources.articles))
+        add(location, Sources(articles=(path,)))
+        remove(location, ["n0"])
+        compact(location, timedelta(0))
+        found.append(KnowledgeCorpus.open(location).search_sentences(queries, 5))
+        assert found[-1][0][0][0].title == "Zorblax"
+    for ours, theirs in itertools.chain(zip(found[0], found[1], strict=True), zip(found[0], found[2], strict=True)):
+        assert_same(ours, theirs)
 
 
 def test_what_a_change_cut_off_left_in_milvus_is_taken_away(

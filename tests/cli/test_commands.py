@@ -255,6 +255,7 @@ def test_data_check_counts(data: Path) -> None:
         (["corpus", "remove", "nowhere", "1"], "nowhere"),
         (["corpus", "export", "nowhere", "out.jsonl"], "nowhere"),
         (["corpus", "verify", "milvus://localhost:1/wiki"], "no Milvus answers there"),
+        (["corpus", "build", "milvus://localhost:1/wiki", "--dump", __file__], "no Milvus answers there"),
         (["corpus", "pictures", "nowhere", "out.jsonl"], "nowhere"),
         (["corpus", "build", "there", "--dump", __file__, "--workers", "many"], "--workers many"),
         (["evidence", __file__], "no evidence file"),

@@ -124,9 +124,9 @@ def _say_skipped(skipped: list[str], corpus: str) -> None:
     for line in skipped[:20]:
         out.print(f"skipped {line}", markup=False, soft_wrap=True)
     if len(skipped) > 20:
-        from moreie.knowledge.manifest import in_milvus
+        from moreie.knowledge.stores import in_cluster
 
-        folder = Path() if in_milvus(corpus) else Path(corpus).parent
+        folder = Path() if in_cluster(corpus) else Path(corpus).parent
         listing = folder / f"{Path(corpus).name}-skipped.txt"
         listing.write_text("\n".join(skipped) + "\n", encoding="utf-8")
         out.print(f"… {len(skipped)} skipped in all, listed in {listing}", markup=False)

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Literal
 from filelock import FileLock, Timeout
 
 from moreie.errors import KnowledgeCorpusError, SourceError
-from moreie.knowledge.manifest import ImageEncoderRecord, Manifest, SourceRecord, in_milvus, write_manifest
+from moreie.knowledge.manifest import ImageEncoderRecord, Manifest, SourceRecord, write_manifest
 from moreie.knowledge.merge import Ledger, Merger
 from moreie.knowledge.parts import Part, PartStore, TextSource, read_part
 from moreie.knowledge.pictures import PictureStore
+from moreie.knowledge.stores import in_cluster
 from moreie.knowledge.stores.rows import StoreWriter
 from moreie.knowledge.workers import LocalWorkers, Workers, available_cores
 
@@ -96,8 +97,12 @@ def build_corpus(
     for path in [source.path for source in texts] + [manifest for manifest, _ in sources.images]:
         if not path.is_file():
             raise SourceError(f"{path}: no such file")
-    milvus = in_milvus(destination)
-    if not milvus and Path(destination).exists():
+    milvus = in_cluster(destination)
+    if milvus:
+        from moreie.knowledge.stores.cluster import free_location
+
+        free_location(str(destination))  # before the sources are read, which may take hours
+    elif Path(destination).exists():
         raise KnowledgeCorpusError(f"{destination}: already exists; remove it or choose another name")
     folder = partial_folder(destination)
     with _alone(folder):
@@ -128,7 +133,7 @@ def build_corpus(
 
 def partial_folder(destination: Path | str) -> Path:
     """Where the finished work of a build lies until the corpus is complete."""
-    if in_milvus(destination):
+    if in_cluster(destination):
         return Path(str(destination).rpartition("/")[2].removesuffix(".db") + ".partial").absolute()
     return Path(destination).with_name(Path(destination).name + ".partial")
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moreie.errors import KnowledgeCorpusError
-from moreie.knowledge.manifest import Manifest, in_milvus, read_manifest
+from moreie.knowledge.manifest import Manifest, read_manifest
+from moreie.knowledge.stores import in_cluster
 from moreie.knowledge.stores.rows import IMAGES, INTRODUCTIONS
 from moreie.schema import Passage
 
@@ -43,7 +44,7 @@ class KnowledgeCorpus:
         Raises:
             KnowledgeCorpusError: nothing there, an unfinished build, or damage.
         """
-        if in_milvus(location):
+        if in_cluster(location):
             from moreie.knowledge.stores.cluster import ClusterReader, read_cluster_manifest
 
             manifest = read_cluster_manifest(str(location))
@@ -59,7 +60,7 @@ class KnowledgeCorpus:
 
     def latest(self) -> KnowledgeCorpus:
         """This corpus if nobody has changed it since it was opened, else its newest state."""
-        if in_milvus(self.location):
+        if in_cluster(self.location):
             from moreie.knowledge.stores.cluster import read_cluster_manifest
 
             current = read_cluster_manifest(self.location)
@@ -72,18 +73,19 @@ class KnowledgeCorpus:
     ) -> list[list[tuple[Passage, float]]]:
         """The k best distinct paragraphs for each query by their best sentence's BM25 score, best first.
 
-        `passage.sentence` is that sentence. Fewer than k where the corpus has no more matches; an empty query
-        finds nothing. With `all_words` a sentence must hold every word of the query.
+        `passage.sentence` is that sentence. Of equal scores the passage that comes first in the corpus is the better
+        (among 3 k sentences). Fewer than k where the corpus has no more matches; an empty query finds nothing. With
+        `all_words` a sentence must hold every word of the query.
         """
         flags = {"introductions_only": introductions_only, "all_words": all_words}
         rows = self._store.search_sentences(queries, OVERSAMPLING * k, **flags)
-        found = [_best_per_passage(hits, k) for hits in rows]
+        found = [_best_per_passage(_untied(hits), k) for hits in rows]
         # Fewer sentences than asked for are all there are; else their paragraphs were too few.
         short = [i for i, hits in enumerate(found) if len(hits) < k and len(rows[i]) == OVERSAMPLING * k]
         if short:
             more = self._store.search_sentences([queries[i] for i in short], 10 * OVERSAMPLING * k, **flags)
             for i, hits in zip(short, more, strict=True):
-                found[i] = _best_per_passage(hits, k)
+                found[i] = _best_per_passage(_untied(hits), k)
         passages = self._store.passages([hit.passage for hits in found for hit in hits])
         return [[(replace(passages[h.passage], sentence=h.sentence), h.score) for h in hits] for hits in found]
 
@@ -166,6 +168,11 @@ class KnowledgeCorpus:
     def thumbnails(self, files: Sequence[str]) -> dict[str, bytes]:
         """JPEG thumbnails of article pictures by file name; names unknown to the corpus are left out."""
         return self._store.thumbnails(files)
+
+
+def _untied(hits: Sequence[SentenceHit]) -> list[SentenceHit]:
+    # Engines leave equal scores in an order of their own; beyond these digits they are noise of single precision.
+    return sorted(hits, key=lambda hit: (-round(hit.score, 4), hit.passage, hit.sentence))
 
 
 def _best_per_passage(hits: Sequence[_Hit], k: int) -> list[_Hit]:

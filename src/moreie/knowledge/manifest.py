@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moreie.errors import KnowledgeCorpusError
+from moreie.knowledge.stores import in_cluster
 
 FILE = "manifest.json"
 
@@ -75,15 +76,10 @@ class Manifest(BaseModel):
         )
 
 
-def in_milvus(location: Path | str) -> bool:
-    """Whether a location is one in Milvus; any other is a folder."""
-    return str(location).startswith(("milvus:", "milvus+tls:"))
-
-
 def read_manifest(folder: Path) -> Manifest:
     """Raises `KnowledgeCorpusError` when the folder holds no finished corpus that this version reads."""
     path = folder / FILE
-    if in_milvus(folder):
+    if in_cluster(folder):
         raise KnowledgeCorpusError(f"{folder}: a corpus in Milvus; this command reads corpus folders")
     if not folder.is_dir():
         hint = ""

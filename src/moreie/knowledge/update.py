@@ -24,11 +24,12 @@ from moreie.knowledge.build import Progress, Sources, encoder_record, now, parti
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.knowledge.embedding import BatchStore
 from moreie.knowledge.introductions import TextBatch, embed_texts, text_batches, unembedded
-from moreie.knowledge.manifest import Manifest, SourceRecord, in_milvus, read_manifest
+from moreie.knowledge.manifest import Manifest, SourceRecord, read_manifest
 from moreie.knowledge.passages import rows_of
 from moreie.knowledge.pictures import IMAGES_PER_BATCH, PictureStore
 from moreie.knowledge.sources.articles import read_articles
 from moreie.knowledge.sources.mediawiki import read_dump
+from moreie.knowledge.stores import in_cluster
 from moreie.knowledge.stores.rows import IMAGES, INTRODUCTIONS, PASSAGES, SENTENCES, Editor
 from moreie.schema import Article
 
@@ -304,7 +305,7 @@ class _Adding:
 
 @contextmanager
 def _change(corpus: Path | str) -> Iterator[tuple[Manifest, Editor]]:
-    if in_milvus(corpus):
+    if in_cluster(corpus):
         from moreie.knowledge.stores.cluster import read_cluster_manifest
         from moreie.knowledge.stores.cluster_editor import ClusterEditor
 
@@ -344,7 +345,7 @@ def _commit(manifest: Manifest, editor: Editor, tables: dict[str, int] | None = 
 
 def _kept_folder(corpus: Path | str, what: str) -> Path:
     """Where what is embedded is kept until a change is complete."""
-    if in_milvus(corpus):
+    if in_cluster(corpus):
         return partial_folder(corpus) / what
     return Path(corpus) / f".{what}"
 
@@ -352,7 +353,7 @@ def _kept_folder(corpus: Path | str, what: str) -> Path:
 def _forget_kept(corpus: Path | str, what: str) -> None:
     folder = _kept_folder(corpus, what)
     shutil.rmtree(folder, ignore_errors=True)
-    if in_milvus(corpus):
+    if in_cluster(corpus):
         with suppress(OSError):  # not there, or a build's
             folder.parent.rmdir()
 

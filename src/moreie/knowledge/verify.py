@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.corpus import KnowledgeCorpus
-from moreie.knowledge.manifest import in_milvus, read_manifest
+from moreie.knowledge.manifest import read_manifest
+from moreie.knowledge.stores import in_cluster
 from moreie.knowledge.stores.rows import IMAGES, INTRODUCTIONS, NAMES, PASSAGES, SENTENCES
 
 # A vector kept in half precision has a length this near to 1.
@@ -36,7 +37,7 @@ def verify(corpus: Path | str, progress: Callable[[str], None] = lambda table: N
         KnowledgeCorpusError: no corpus there at all.
     """
     problems: list[str] = []
-    if not in_milvus(corpus):
+    if not in_cluster(corpus):
         problems = _damage(Path(corpus), read_manifest(Path(corpus)).tables)
         if any("cannot be read" in problem for problem in problems):
             return problems  # of tables that can be opened the rest makes sense only together

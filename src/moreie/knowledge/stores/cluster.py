@@ -1,9 +1,8 @@
 """The cluster store: the same rows in Milvus collections, BM25 and k-NN by its own engine.
 
 A location is `milvus://host:port/name` (`milvus+tls://…` for an encrypted line; a token stands in the environment
-variable `MILVUS_TOKEN`), or `milvus:path/to/file.db` for an embedded `milvus-lite` file. The BM25 parameters are those
-of the embedded store; word splitting is Milvus' `standard` analyzer, so ranks differ slightly where a word carries an
-apostrophe or accent.
+variable `MILVUS_TOKEN`), or `milvus:path/to/file.db` for an embedded `milvus-lite` file. Words (`stores.words`) and
+BM25 parameters are those of the embedded store: beside a sentence's text a field keeps its words, and that is searched.
 
 Every row says since which revision of the corpus it is there (`since`) and from which it is not (`until`): a reader
 asks for the rows of the revision whose manifest it read, whatever is written meanwhile.
@@ -14,9 +13,11 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -27,7 +28,6 @@ from pydantic import ValidationError
 
 from moreie.errors import KnowledgeCorpusError, MissingExtraError
 from moreie.knowledge.manifest import Manifest
-from moreie.knowledge.names import normal_name
 from moreie.knowledge.stores.rows import (
     FILES,
     IMAGES,
@@ -40,7 +40,10 @@ from moreie.knowledge.stores.rows import (
     SentenceHit,
     passage_of,
 )
+from moreie.knowledge.stores.words import plain_words
 from moreie.schema import Passage
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "manifest"
 TABLES = (PASSAGES, SENTENCES, NAMES, FILES)
@@ -49,8 +52,18 @@ LONGEST = 65_535  # bytes of a Milvus string
 FOREVER = 1 << 62
 # A sentence's key is its passage's with its number behind: so many fit.
 SENTENCES_PER_PASSAGE = 1 << 12
-# Sentences looked at for one that holds every word of a query.
+# Sentences looked at for those that hold every word of a query, before Milvus is asked for them alone: that is a call
+# a query, this is one for many.
 LOOKED_THROUGH = 100
+# Of the sentences' collection: 1 had no field of words.
+LAYOUT = 2
+# milvus-lite weighs words by how often they occur in a segment, Milvus in a whole shard: a file is to be built as one
+# segment. These are bytes held in memory until then; milvus-lite reads them when it is first used.
+_ONE_SEGMENT = {
+    "MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES": 2 << 30,
+    "MILVUS_LITE_WAL_SIZE_LIMIT_BYTES": 4 << 30,
+}
+_NO_CONNECTION = 2  # as the client numbers it
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _TEXTS = {
     PASSAGES: {"article": 512, "title": 2048, "text": LONGEST, "url": 4096},
@@ -88,19 +101,70 @@ class ClusterLocation:
         return f"{self.name}_{name}"
 
     def client(self) -> Any:
-        """Raises `KnowledgeCorpusError` where no Milvus answers."""
+        """A client whose failures are `KnowledgeCorpusError`s; raises one where no Milvus answers."""
         try:
             from pymilvus import MilvusClient
-            from pymilvus.exceptions import MilvusException
         except ModuleNotFoundError as problem:
             raise MissingExtraError("cluster", "a corpus in Milvus") from problem
-        token = os.environ.get("MILVUS_TOKEN", "")
-        try:
-            return MilvusClient(self.uri, token=token, timeout=30)
-        except (MilvusException, OSError) as problem:
-            said = str(problem)
-            hint = "; is MILVUS_TOKEN right?" if "auth" in said.lower() or "permission" in said.lower() else ""
-            raise KnowledgeCorpusError(f"{self.uri}: no Milvus answers there{hint} ({said})") from problem
+        if "://" not in self.uri:
+            for limit, size in _ONE_SEGMENT.items():
+                os.environ.setdefault(limit, str(size))
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # what it reports is in our errors
+        with spoken_to(self.uri):
+            return _Client(self.uri, MilvusClient(self.uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=30))
+
+
+class _Client:
+    """Milvus' client with our errors."""
+
+    def __init__(self, uri: str, client: Any):
+        self._uri, self._client = uri, client
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            with spoken_to(self._uri):
+                return method(*arguments, **named)
+
+        return call
+
+
+@contextmanager
+def spoken_to(uri: str) -> Iterator[None]:
+    """Raises `KnowledgeCorpusError` where Milvus does not answer, refuses the token, or fails."""
+    import grpc
+    from pymilvus.exceptions import MilvusException
+
+    try:
+        yield
+    except (MilvusException, grpc.RpcError, OSError) as problem:
+        # The client's own words for a refusal at the first call are those for no answer; its cause says which.
+        calls = [link for link in _causes(problem) if isinstance(link, grpc.Call)]
+        codes = {call.code() for call in calls}
+        said = (calls[0].details() if calls else "") or str(problem)
+        if codes & {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}:
+            raise KnowledgeCorpusError(f"{uri}: Milvus refuses the token in MILVUS_TOKEN ({said})") from problem
+        if grpc.StatusCode.UNAVAILABLE in codes or getattr(problem, "code", None) == _NO_CONNECTION:
+            raise KnowledgeCorpusError(f"{uri}: no Milvus answers there ({said})") from problem
+        raise KnowledgeCorpusError(f"{uri}: Milvus failed ({said})") from problem
+
+
+def _causes(problem: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while problem is not None and id(problem) not in seen:  # the client raises errors from themselves
+        seen.add(id(problem))
+        yield problem
+        problem = problem.__cause__ or problem.__context__
+
+
+def free_location(location: str) -> tuple[ClusterLocation, Any]:
+    """Where a corpus can be built, and a client; raises `KnowledgeCorpusError` where one is there already."""
+    where = ClusterLocation.parse(location)
+    client = where.client()
+    if client.has_collection(where.collection(MANIFEST)):
+        raise KnowledgeCorpusError(f"{location}: already exists; remove it or choose another name")
+    return where, client
 
 
 def chunks(rows: Iterable[T], size: int = ROWS_PER_CALL) -> Iterator[list[T]]:
@@ -115,10 +179,7 @@ class ClusterWriter:
     revision = 1
 
     def __init__(self, location: str, dimension: int | None):
-        self._where = ClusterLocation.parse(location)
-        self._client = self._where.client()
-        if self._client.has_collection(self._where.collection(MANIFEST)):
-            raise KnowledgeCorpusError(f"{location}: already exists; remove it or choose another name")
+        self._where, self._client = free_location(location)
         self._keys = dict.fromkeys((NAMES, FILES, IMAGES), 0)
         self._here: list[str] = []
         for name in (*TABLES, *([IMAGES] if dimension else [])):
@@ -145,7 +206,7 @@ class ClusterWriter:
     def finish(self) -> dict[str, int]:
         for name in self._here:
             self._client.flush(self._where.collection(name))
-        return dict.fromkeys(self._here, 1)
+        return dict.fromkeys(self._here, LAYOUT)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """The commit point: readers open a corpus by its manifest, and there is none before this."""
@@ -182,17 +243,18 @@ def create_collection(client: Any, where: ClusterLocation, name: str, dimension:
     schema.add_field("key", DataType.INT64, is_primary=True)
     index = client.prepare_index_params()
     if name == SENTENCES:
-        analyzer = {"tokenizer": "standard", "filter": ["lowercase", "asciifolding"]}
-        schema.add_field(
-            "sentence", DataType.VARCHAR, max_length=LONGEST, enable_analyzer=True, analyzer_params=analyzer
-        )
+        schema.add_field("sentence", DataType.VARCHAR, max_length=LONGEST)
+        analyzed = {"enable_analyzer": True, "enable_match": True, "analyzer_params": {"tokenizer": "standard"}}
+        schema.add_field("words", DataType.VARCHAR, max_length=LONGEST, **analyzed)
         schema.add_field("introduction", DataType.BOOL)
         schema.add_field("bm25", DataType.SPARSE_FLOAT_VECTOR)
         function = Function(
-            name="bm25", function_type=FunctionType.BM25, input_field_names="sentence", output_field_names="bm25"
+            name="bm25", function_type=FunctionType.BM25, input_field_names="words", output_field_names="bm25"
         )
         schema.add_function(function)
-        parameters = {"bm25_k1": 1.2, "bm25_b": 0.75}
+        parameters: dict[str, Any] = {"bm25_k1": 1.2, "bm25_b": 0.75}
+        # The client sends them one by one; milvus-lite hears them only together, a server either way.
+        parameters["params"] = dict(parameters)
         index.add_index("bm25", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25", params=parameters)
     else:
         for field, longest in _TEXTS.get(name, {}).items():
@@ -216,7 +278,16 @@ def _numbered(sentences: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for number, row in enumerate(own):
             if number >= SENTENCES_PER_PASSAGE:
                 raise KnowledgeCorpusError(f"passage {passage}: more than {SENTENCES_PER_PASSAGE:,} sentences")
-            yield {**row, "key": passage * SENTENCES_PER_PASSAGE + number}
+            yield {**row, "words": _kept(row["sentence"]), "key": passage * SENTENCES_PER_PASSAGE + number}
+
+
+def _kept(sentence: str) -> str:
+    """The words of a sentence as far as a field of Milvus holds them."""
+    written = plain_words(sentence)
+    if len(written) <= LONGEST:
+        return written
+    log.warning("a sentence is longer than Milvus searches; its last words are not found: %.60s…", sentence)
+    return written[: written.rindex(" ", 0, LONGEST)]
 
 
 def _unpacked(vector: Sequence[float]) -> list[float]:
@@ -245,7 +316,7 @@ def load_manifest(client: Any, where: ClusterLocation, location: str) -> Manifes
         manifest = Manifest.model_validate_json(rows[0]["content"])
     except ValidationError as problem:
         raise KnowledgeCorpusError(f"{location}: its manifest is of another version ({problem.title})") from problem
-    if NAMES not in manifest.tables:
+    if NAMES not in manifest.tables or manifest.tables[SENTENCES] < LAYOUT:
         raise KnowledgeCorpusError(f"{location}: built by an older version of moreie; build it again")
     return manifest
 
@@ -290,23 +361,30 @@ class ClusterReader:
     def search_sentences(
         self, queries: Sequence[str], k: int, *, introductions_only: bool, all_words: bool
     ) -> list[list[SentenceHit]]:
+        written = [plain_words(query) for query in queries]
+        asked = [i for i, words in enumerate(written) if words]
+        condition = "introduction == true" if introductions_only else ""
         hits: list[list[SentenceHit]] = [[] for _ in queries]
-        asked = [i for i, query in enumerate(queries) if query.strip()]
-        limit = max(k, LOOKED_THROUGH) if all_words else k
         for part in chunks(asked, 256):
-            condition = "introduction == true" if introductions_only else ""
-            data = [queries[i] for i in part]
-            found = self._search(SENTENCES, data, "bm25", limit, ["passage", "sentence"], condition)
-            for i, row in zip(part, found, strict=True):
-                # milvus-lite reports BM25 as a negative distance, a server as a score.
-                scored = [
-                    SentenceHit(h["entity"]["passage"], h["entity"]["sentence"], abs(float(h["distance"]))) for h in row
-                ]
-                if all_words:
-                    words = set(normal_name(queries[i]).split())
-                    scored = [hit for hit in scored if words <= set(normal_name(hit.sentence).split())]
-                hits[i] = scored[:k]
+            limit = max(k, LOOKED_THROUGH) if all_words else k
+            for i, found in zip(part, self._found([written[i] for i in part], limit, condition), strict=True):
+                whole = [hit for hit, words in found if not all_words or _holds(words, written[i])]
+                if len(whole) < k and len(found) == limit and all_words:
+                    whole = [hit for hit, _ in self._found([written[i]], k, _all_words(written[i], condition))[0]]
+                hits[i] = whole[:k]
         return hits
+
+    def _found(self, written: list[str], k: int, condition: str) -> list[list[tuple[SentenceHit, str]]]:
+        """The best sentences for each query, with their words; a query is written as its words."""
+        rows = self._search(SENTENCES, written, "bm25", k, ["passage", "sentence", "words"], condition)
+        # milvus-lite reports BM25 as a negative distance, a server as a score.
+        return [
+            [
+                (SentenceHit(e["passage"], e["sentence"], abs(float(distance))), e["words"])
+                for e, distance in ((hit["entity"], hit["distance"]) for hit in row)
+            ]
+            for row in rows
+        ]
 
     def search_images(self, vectors: NDArray[np.float32], k: int) -> list[list[ImageHit]]:
         if IMAGES not in self._here or not len(vectors):
@@ -344,10 +422,14 @@ class ClusterReader:
             output_fields=list(columns),
         )
         try:
-            while rows := iterator.next():
+            while rows := self._next(iterator):
                 yield pa.Table.from_pylist([{name: row[name] for name in columns} for row in rows])
         finally:
             iterator.close()
+
+    def _next(self, iterator: Any) -> Any:
+        with spoken_to(self._where.uri):
+            return iterator.next()
 
     def names(self, names: Sequence[str]) -> dict[str, list[int]] | None:
         found: dict[str, list[tuple[bool, int]]] = {}
@@ -362,6 +444,16 @@ class ClusterReader:
             return {}
         rows = self._query(IMAGES, f"file in {_listed(sorted(set(files)))}", ["file", "thumbnail"])
         return {row["file"]: base64.b64decode(row["thumbnail"]) for row in rows}
+
+
+def _holds(words: str, query: str) -> bool:
+    return set(query.split()) <= set(words.split())
+
+
+def _all_words(query: str, condition: str) -> str:
+    # Words are ASCII letters and digits: nothing in them needs quoting.
+    matches = [f"TEXT_MATCH(words, '{word}')" for word in dict.fromkeys(query.split())]
+    return " and ".join([*([condition] if condition else []), *matches])
 
 
 def _listed(values: Sequence[str]) -> str:

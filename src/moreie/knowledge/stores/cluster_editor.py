@@ -16,6 +16,7 @@ from moreie.knowledge.manifest import Manifest
 from moreie.knowledge.stores.cluster import (
     FOREVER,
     MANIFEST,
+    ROWS_PER_CALL,
     TABLES,
     ClusterLocation,
     ClusterWriter,
@@ -164,7 +165,24 @@ class ClusterEditor(ClusterWriter):
         if older_than < KEEP_ALL:
             for name in self._here:
                 self._client.delete(self._where.collection(name), filter=f"until <= {self._current}")
+        if "lite" in self._client.get_server_version():
+            self._write_sentences_again()
         return self.finish()
+
+    def _write_sentences_again(self) -> None:
+        """milvus-lite weighs words by how often they occur in a segment, and each change has made one of its own."""
+        iterator = self._client.query_iterator(
+            self._where.collection(SENTENCES),
+            batch_size=ROWS_PER_CALL,
+            filter=visible(self._current),
+            output_fields=["*"],
+        )
+        try:
+            while rows := iterator.next():
+                again = [{field: value for field, value in row.items() if field != "bm25"} for row in rows]
+                self._client.upsert(self._where.collection(SENTENCES), again)
+        finally:
+            iterator.close()
 
     def _query(self, name: str, condition: str, columns: list[str]) -> list[dict[str, Any]]:
         """Rows as the next revision has them so far."""

@@ -1,7 +1,6 @@
 """The embedded store: LanceDB tables in a folder, k-NN by Faiss over the vectors kept in tables.
 
-BM25 has k1 = 1.2, b = 0.75 over words split at white space and punctuation, lower-cased, accents folded; no
-stemming, no stop words.
+BM25 has k1 = 1.2, b = 0.75 over the words of `stores.words`.
 """
 
 from __future__ import annotations
@@ -51,6 +50,7 @@ from moreie.knowledge.stores.vectors import (
     index_file,
     unindexed,
 )
+from moreie.knowledge.stores.words import ANALYSIS
 from moreie.knowledge.workers import available_cores
 from moreie.schema import Passage
 
@@ -91,7 +91,7 @@ class EmbeddedWriter:
         for name in self._tables:
             self._flush(name)
         if self._tables[SENTENCES].count_rows():
-            full_text = FTS(base_tokenizer="simple", with_position=False, stem=False, remove_stop_words=False)
+            full_text = FTS(with_position=False, **ANALYSIS)
             self._tables[SENTENCES].create_index("sentence", config=full_text)
             self._tables[SENTENCES].create_index("introduction", config=Bitmap())
             self._tables[PASSAGES].create_index("key", config=BTree())

@@ -56,7 +56,9 @@ from moreie.schema import Passage
 
 # So many rows added may stay outside an index; they are searched one by one.
 UNINDEXED_ROWS = 20_000
-BYTES_PER_WRITE = 128 << 20
+# The rows of so many queries are read with each of them, those of more all at once, which costs a twentieth a query.
+FEW = 4
+BYTES_PER_WRITE = 32 << 20
 T = TypeVar("T")
 
 
@@ -334,6 +336,10 @@ def _ids(rows: Any) -> NDArray[np.int64]:
     return np.asarray(rows["_rowid"]).astype(np.int64)
 
 
+def _tuples(rows: pa.Table) -> Iterator[tuple[Any, ...]]:
+    return zip(*(column.to_pylist() for column in rows.columns), strict=True)
+
+
 def _matrix(vectors: Any) -> NDArray[np.float32]:
     return np.asarray(vectors.flatten()).astype(np.float32).reshape(len(vectors), -1)
 
@@ -368,33 +374,37 @@ class EmbeddedReader:
     def search_sentences(
         self, queries: Sequence[str], k: int, *, introductions_only: bool, all_words: bool
     ) -> list[list[SentenceHit]]:
-        condition = "introduction" if introductions_only else None
-        ranked = LOOP.run(self._ranked(queries, k, condition, all_words))  # type: ignore[no-untyped-call]
+        if len(queries) <= FEW:
+            found = LOOP.run(self._found(queries, k, introductions_only, all_words, ["passage", "sentence", "_score"]))  # type: ignore[no-untyped-call]
+            return [[] if rows is None else [SentenceHit(*row) for row in _tuples(rows)] for rows in found]
+        found = LOOP.run(self._found(queries, k, introductions_only, all_words, ["_rowid", "_score"]))  # type: ignore[no-untyped-call]
+        ranked = [[] if rows is None else list(_tuples(rows)) for rows in found]
         wanted = sorted({row for hits in ranked for row, _ in hits})
         if not wanted:
             return [[] for _ in queries]
-        # Reading the rows of all queries at once costs a twentieth of reading them query by query.
-        rows = self._tables[SENTENCES].take_row_ids(wanted).with_row_id().select(["passage", "sentence"]).to_arrow()
-        columns = (rows[name].to_pylist() for name in ("_rowid", "passage", "sentence"))
-        read = {row: (passage, sentence) for row, passage, sentence in zip(*columns, strict=True)}
+        table = self._tables[SENTENCES].take_row_ids(wanted).with_row_id().select(["passage", "sentence"]).to_arrow()
+        rows = _tuples(table.select(["_rowid", "passage", "sentence"]))
+        read = {row: (passage, sentence) for row, passage, sentence in rows}
         return [[SentenceHit(*read[row], score) for row, score in hits] for hits in ranked]
 
-    async def _ranked(
-        self, queries: Sequence[str], k: int, condition: str | None, all_words: bool
-    ) -> list[list[tuple[int, float]]]:
-        """Rows and BM25 scores of each query's k best sentences, `threads` queries at a time."""
+    async def _found(
+        self, queries: Sequence[str], k: int, introductions_only: bool, all_words: bool, columns: Sequence[str]
+    ) -> list[pa.Table | None]:
+        """Columns of each query's k best sentences, `threads` queries at a time; None for an empty query."""
         table = await self._searched()
         free = asyncio.Semaphore(self._threads)
 
-        async def search(query: str) -> list[tuple[int, float]]:
+        async def search(query: str) -> pa.Table | None:
             if not query.strip():
-                return []
+                return None
             async with free:
                 builder = table.query().nearest_to_text(_match(query, all_words)).limit(k)
-                if condition:
-                    builder = builder.where(condition)
-                found = await builder.with_row_id().select(["_score"]).to_arrow()
-            return list(zip(found["_rowid"].to_pylist(), found["_score"].to_pylist(), strict=True))
+                if introductions_only:
+                    builder = builder.where("introduction")
+                if "_rowid" in columns:
+                    builder = builder.with_row_id()
+                rows = await builder.select([name for name in columns if name != "_rowid"]).to_arrow()
+            return rows.select(list(columns))
 
         return await asyncio.gather(*map(search, queries))
 

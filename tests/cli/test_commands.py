@@ -37,6 +37,7 @@ COMMANDS = [
     ["corpus", "verify"],
     ["corpus", "export"],
     ["corpus", "pictures"],
+    ["attach"],
     ["evidence"],
 ]
 
@@ -138,6 +139,28 @@ def test_evidence_of_a_file_is_kept(tmp_path: Path, data: Path) -> None:
     assert "holds no post 'nobody'" in lost.stderr
 
 
+def test_texts_are_attached_as_evidence(tmp_path: Path, data: Path) -> None:
+    target = tmp_path / "knowledge.jsonl.zst"
+    posts = str(data / "twitter2017-sample.txt")
+    command = ["attach", str(data / "pgim-sample.txt"), "--input", posts, "--name", "knowledge", "--save", str(target)]
+    done = runner.invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "10 posts, 3 with a text; 0 texts belong to none of them" in done.stderr
+    assert done.stderr.count("no text for post twitter2017-sample:") == 7
+    shown = runner.invoke(app, ["evidence", str(target), "--post", "twitter2017-sample:1"])
+    assert '"file": "pgim-sample.txt"' in shown.stdout
+    assert "knowledge retriever" in shown.stdout
+    assert "Tennessee" in shown.stdout
+    other = runner.invoke(app, [*command[:3], str(data / "snap-sample.txt"), *command[4:]])
+    assert other.exit_code == 2
+    assert "none of its 3 texts belongs to a post" in other.stderr.replace("\n", " ")
+    some = tmp_path / "posts.txt"
+    some.write_text("".join(Path(posts).read_text().partition("IMGID:16_05_15_1059")[:1]))
+    part = runner.invoke(app, [*command[:3], str(some), *command[4:]])
+    assert "1 posts, 1 with a text; 2 texts belong to none of them" in part.stderr
+    assert "no post of these words, in line 1: Got to love soccer" in part.stderr
+
+
 def test_names_come_first_in_mode_entities() -> None:
     command = ["retrieve", "--text", "so glad to see #TheHeartOfTheAndes today", "--mode", "entities", "--json"]
     found = json.loads(runner.invoke(app, command).stdout)
@@ -227,7 +250,8 @@ def test_embedded_introductions_do_not_hinder_a_model_with_another_encoder(
 
 
 def test_data_check_counts(data: Path) -> None:
-    done = runner.invoke(app, ["data", "check", str(data / "twitter2017-sample.txt"), str(data / "mnre-sample.txt")])
+    files = ["twitter2017-sample.txt", "mnre-sample.txt", "snap-sample.txt", "wikidiverse-sample.json"]
+    done = runner.invoke(app, ["data", "check", *(str(data / file) for file in files)])
     assert done.exit_code == 0
     for shown in ("published", "mentions", "relations", "172", "193"):
         assert shown in done.stdout
@@ -260,6 +284,7 @@ def test_data_check_counts(data: Path) -> None:
         (["corpus", "build", "there", "--dump", __file__, "--workers", "many"], "--workers many"),
         (["evidence", __file__], "no evidence file"),
         (["data", "check", "nowhere.txt"], "nowhere.txt"),
+        (["attach", "nowhere.jsonl", "--input", __file__, "--name", "x", "--save", "x.zst"], "unknown format"),
         (["report", "nowhere"], "nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

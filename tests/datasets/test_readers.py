@@ -34,6 +34,15 @@ def test_twitter_2017(data: Path) -> None:
     assert found[:2] == [("Donald Trump", "PER"), ("CNN", "ORG")]
 
 
+def test_snap(data: Path) -> None:
+    posts = read_posts(data / "snap-sample.txt")
+    assert [p.image_id for p in posts] == ["O_1926", "16_05_01_367", "17_06_4821", "O_77"]
+    found = [[(p.surface(m), m.type) for m in p.mentions] for p in posts]
+    assert found[0] == [("Golden Gate Bridge", "LOC"), ("Emma", "PER")]
+    assert found[2] == []
+    assert posts[1].words[6].text == " ", "a word that is a lone space keeps its place"
+
+
 def test_mnre(data: Path) -> None:
     labels = read_relation_labels(data / "rel2id.json")
     assert len(labels) == 23
@@ -142,6 +151,8 @@ def test_a_file_of_no_known_format_is_named(tmp_path: Path) -> None:
 def test_published_counts_go_by_folder_and_file() -> None:
     assert published_count(Path("data/twitter-2017/test.txt")) == 723
     assert published_count(Path("data/mnre/val.txt")) == 1624
+    assert published_count(Path("data/SNAP/dev.txt")) == 1432
+    assert published_count(Path("data/wikidiverse/test.json")) == 757
     assert published_count(Path("mine/train.txt")) is None
 
 

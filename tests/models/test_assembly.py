@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,10 @@ def test_forms() -> None:
     assert evidence_text(passage, EvidenceForm.sentence) == ["Bowie: He acted in films."]
     assert evidence_text(passage, EvidenceForm.paragraph) == ["Bowie: He sang. He acted in films."]
     assert evidence_text(passage, EvidenceForm.lead) == ["Bowie: He sang.", "He acted in films."]
+    untitled = replace(passage, title="")
+    assert evidence_text(untitled, EvidenceForm.sentence) == ["He acted in films."]
+    assert evidence_text(untitled, EvidenceForm.paragraph) == ["He sang. He acted in films."]
+    assert evidence_text(untitled, EvidenceForm.lead) == ["He sang.", "He acted in films."]
 
 
 @settings(max_examples=30, deadline=None)
@@ -118,8 +123,6 @@ def test_windows_cover_every_word_once_and_keep_to_the_limit(encoder: TextEncode
 
 
 def test_windows_prefer_sentence_ends_and_count_straddling_mentions(encoder: TextEncoder) -> None:
-    from dataclasses import replace
-
     post = post_from_text("one two three . four five six seven eight nine", id="p")
     sizes = [len(ids) for ids in encoder.word_subtokens([[w.text for w in post.words]])[0]]
     limit = sum(sizes[:6])

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from moreie.cli import corpus, data, experiment, extract, retrieve, serve
+from moreie.cli import attach, corpus, data, experiment, extract, retrieve, serve
 
 app = typer.Typer(
     name="moreie",
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(data.app, name="data")
 app.command("retrieve", epilog=retrieve.EXAMPLES)(retrieve.retrieve)
+app.command("attach", epilog=attach.EXAMPLES)(attach.attach)
 app.command("evidence", epilog=retrieve.EVIDENCE_EXAMPLES)(retrieve.evidence)
 app.command("train", epilog=experiment.TRAIN_EXAMPLES)(experiment.train)
 app.command("evaluate", epilog=experiment.EVALUATE_EXAMPLES)(experiment.evaluate)

@@ -14,7 +14,7 @@ app = typer.Typer(help="Check data files.", no_args_is_help=True)
 
 @app.command(epilog="[bold]Example[/]\n\nmoreie data check twitter2017/*.txt --skip-bad")
 def check(
-    paths: Annotated[list[Path], typer.Argument(help="Files of posts: JSONL, CoNLL with IMGID, MNRE.")],
+    paths: Annotated[list[Path], typer.Argument(help="Files of posts: JSONL, CoNLL with IMGID, MNRE, WikiDiverse.")],
     images: Annotated[Path | None, typer.Option(help="Folder of the posts' pictures.")] = None,
     skip_bad: Annotated[bool, typer.Option(help="Count and list malformed lines instead of stopping.")] = False,
 ) -> None:

@@ -43,7 +43,8 @@ def retrieve(
     text: Annotated[str | None, typer.Option(help="A post's text.")] = None,
     image: Annotated[Path | None, typer.Option(help="A post's picture.")] = None,
     input: Annotated[
-        Path | None, typer.Option(help="A file of posts (JSONL, CoNLL, MNRE); its evidence goes to --save.")
+        Path | None,
+        typer.Option(help="A file of posts, as `moreie data check` reads it; its evidence goes to --save."),
     ] = None,
     captions: Annotated[
         Path | None, typer.Option(help="Captions of the posts' pictures: they are searched in place of the pictures.")
@@ -228,7 +229,7 @@ moreie evidence evidence/train-text.jsonl.zst --post 17_06_12598
 
 
 def evidence(
-    file: Annotated[Path, typer.Argument(help="Evidence file made by `moreie retrieve --save`.")],
+    file: Annotated[Path, typer.Argument(help="Evidence file made by `moreie retrieve` or `moreie attach`.")],
     post: Annotated[str | None, typer.Option(help="Show the evidence of this post.")] = None,
 ) -> None:
     """Look into an evidence file: what it was made from, and what it holds for a post."""

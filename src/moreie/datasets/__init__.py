@@ -10,6 +10,7 @@ from moreie.datasets.conll import IMAGE_LINE, read_conll, write_conll
 from moreie.datasets.jsonl import read_jsonl, write_jsonl
 from moreie.datasets.lines import OnBad
 from moreie.datasets.mnre import read_mnre, read_relation_labels, write_mnre
+from moreie.datasets.wikidiverse import read_wikidiverse
 from moreie.datasets.words import post_from_text, post_from_words, split_words
 from moreie.errors import DataFormatError
 from moreie.schema import Post
@@ -23,6 +24,7 @@ __all__ = [
     "read_mnre",
     "read_posts",
     "read_relation_labels",
+    "read_wikidiverse",
     "split_words",
     "write_conll",
     "write_jsonl",
@@ -54,8 +56,10 @@ def read_posts(
         return read_mnre(path, images=images, captions=captions, labels=labels, on_bad=on_bad)
     if first.startswith("{"):
         return read_jsonl(path, on_bad=on_bad)
+    if first.startswith("["):
+        return read_wikidiverse(path, images=images, captions=captions, on_bad=on_bad)
     if not first:
         raise DataFormatError("the file is empty", path)
     raise DataFormatError(
-        f"unknown format: the first line is neither IMGID:…, an MNRE line, nor a JSON object: {first[:60]!r}", path, 1
+        f"unknown format: the first line is neither IMGID:…, an MNRE line, nor JSON: {first[:60]!r}", path, 1
     )

@@ -1,4 +1,4 @@
-"""Twitter-2015 and Twitter-2017: CoNLL columns with an `IMGID:` line before each post."""
+"""Twitter-2015, Twitter-2017 and SNAP: CoNLL columns with an `IMGID:` line before each post."""
 
 from __future__ import annotations
 

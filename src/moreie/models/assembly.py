@@ -58,14 +58,15 @@ class Assembled:
 
 def evidence_text(passage: Passage, form: EvidenceForm) -> list[str]:
     """The pieces of a passage that may be kept, first to last: the first is needed, each further one optional."""
+    lead = f"{passage.title}: " if passage.title else ""
     if form is EvidenceForm.paragraph:
-        return [f"{passage.title}: {passage.text}"]
+        return [lead + passage.text]
     if form is EvidenceForm.sentence and passage.sentence:
-        return [f"{passage.title}: {passage.sentence}"]
+        return [lead + passage.sentence]
     sentences = [passage.text[start:end].strip() for start, end in split_sentences(passage.text)] or [passage.text]
     if form is EvidenceForm.sentence:
-        return [f"{passage.title}: {sentences[0]}"]
-    return [f"{passage.title}: {sentences[0]}", *sentences[1:]]
+        return [lead + sentences[0]]
+    return [lead + sentences[0], *sentences[1:]]
 
 
 class PassageTokens:

@@ -19,18 +19,33 @@ from moreie.retrieval.settings import RetrievalSettings
 from moreie.schema import Evidence, Link, Passage, Post
 
 
+class TextSource(BaseModel):
+    """The file that attached evidence comes from, its checksum, and how it was read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    digest: str
+    field: str | None = None
+    title: str = ""
+
+
 class EvidenceHeader(BaseModel):
-    """What the evidence depends on: retriever, settings, state of the corpus, and the posts (`posts_digest`)."""
+    """What the evidence depends on: retriever, settings, state of the corpus, and the posts (`posts_digest`).
+
+    Evidence that was not retrieved has a `source` instead of a corpus; its `query` says how texts found their posts.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     retriever: str
     query: str
     k: int
-    corpus: str
+    corpus: str | None = None
     posts: int
     settings: RetrievalSettings | None = None
     digest: str | None = None
+    source: TextSource | None = None
     format: int = 1
 
 

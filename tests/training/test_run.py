@@ -195,6 +195,29 @@ def test_relations_are_trained_with_a_held_out_gate(
     assert mixture.names == ("text", "image")
 
 
+@pytest.mark.parametrize("task", ["ner", "re"])
+def test_an_expert_is_trained_on_two_views(
+    tmp_path: Path, tiny_encoder_folder: Path, data: Path, small_corpus: Path, task: str
+) -> None:
+    view = {"retriever": "text", "budget": 96, "form": "sentence"}
+    weights = {}
+    for name, two_view in (("one", None), ("both", {"alpha": 0.5, "temperature": 2.0})):
+        path = recipe_file(
+            tmp_path / name,
+            tiny_encoder_folder,
+            data,
+            small_corpus,
+            task=task,
+            experts=[{"name": "text", "view": view, "two_view": two_view}],
+            mixture=["text"],
+            training={"epochs": 1, "batch_size": 4, "learning_rate": 5e-3, "precision": "fp32"},
+        )
+        train_recipe(load_recipe(path))
+        weights[name] = load_file(tmp_path / name / "runs" / "seed-1" / "text" / "head.safetensors")
+    assert all(torch.isfinite(w).all() for w in weights["both"].values())
+    assert any(not torch.equal(weights["one"][k], w) for k, w in weights["both"].items())
+
+
 def test_a_cross_fitted_gate_learns_from_experts_that_had_not_seen_the_posts(
     tmp_path: Path, tiny_encoder_folder: Path, data: Path, small_corpus: Path
 ) -> None:

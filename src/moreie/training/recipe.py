@@ -46,6 +46,17 @@ class Teacher(Section):
     extra_posts: tuple[Path, ...] = ()
 
 
+class TwoView(Section):
+    """Cooperative two-view training (CLNER: Wang et al., ACL 2021).
+
+    Each post is read with its evidence and without: α (L_evidence + L_plain) + (1 − α) τ² KL(p_evidence ‖ p_plain), the
+    evidence view being the teacher.
+    """
+
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+
+
 class Optimisation(Section):
     """Optimisation settings; learning rates decay linearly after `warmup` (a share of all steps).
 
@@ -71,13 +82,15 @@ class ExpertRecipe(Section):
     """One expert.
 
     `start_from` names an expert further up whose weights this one starts with (its epochs come on top of that one's).
-    `training` replaces the recipe's own settings for this expert.
+    `training` replaces the recipe's own settings for this expert. `two_view` trains it to be right without its evidence
+    as well.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
     view: View = View(retriever=None)
     start_from: str | None = None
     training: Optimisation | None = None
+    two_view: TwoView | None = None
 
 
 class GateRecipe(Section):
@@ -145,6 +158,8 @@ class Recipe(Section):
         for index, expert in enumerate(self.experts):
             if expert.start_from and expert.start_from not in names[:index]:
                 raise ValueError(f"expert {expert.name} starts from {expert.start_from!r}, not an expert above it")
+            if expert.two_view and not expert.view.retriever:
+                raise ValueError(f"expert {expert.name} reads no evidence, so it has no two views")
         splits = {"train": self.data.train, "validation": self.data.validation, "test": self.data.test}
         for expert in self.experts:
             for split, files in splits.items():

@@ -38,7 +38,7 @@ from moreie.training.data import (
     text_folds,
     within_limit,
 )
-from moreie.training.features import Example, ner_examples, relation_examples, without_some_evidence
+from moreie.training.features import Example, ner_examples, relation_examples, with_plain_view, without_some_evidence
 from moreie.training.gate import fit_mixture
 from moreie.training.recipe import ExpertRecipe, Recipe
 from moreie.training.trainer import train_expert
@@ -158,9 +158,13 @@ def _train_one(
     if isinstance(expert, RelationExpert):
         examples = relation_examples(expert, train.posts, rows)
         held = relation_examples(expert, validation.posts, validation.rows(retriever))
+        plain = relation_examples(expert, train.posts, train.rows(None)) if expert_recipe.two_view else []
     else:
         examples = _ner_training_examples(recipe, expert, train, rows)
         held = ner_examples(expert, validation.posts, validation.rows(retriever))
+        plain = ner_examples(expert, train.posts, train.rows(None)) if expert_recipe.two_view else []
+    if expert_recipe.two_view:
+        examples = with_plain_view(examples, plain)
     return train_expert(
         expert,
         examples,
@@ -169,6 +173,7 @@ def _train_one(
         output=target,
         seed=seed,
         teacher_weight=recipe.teacher.weight if recipe.teacher else 0.0,
+        two_view=expert_recipe.two_view,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
@@ -18,6 +19,7 @@ from moreie.errors import MoreieError
 from moreie.evaluation.calibration import expected_calibration_error
 from moreie.evaluation.ner import mention_counts, mention_scores
 from moreie.evaluation.relation import accuracy, relation_counts, relation_scores
+from moreie.evaluation.run import Evaluation, mean_flips
 from moreie.evaluation.scores import micro_scores
 from moreie.evaluation.significance import paired_randomisation
 
@@ -102,6 +104,20 @@ def test_significance_of_the_same_and_of_other_cases() -> None:
     better = np.tile([[1, 1, 1]], (200, 1))
     worse = np.tile([[0, 1, 1]], (200, 1))
     assert paired_randomisation(better, worse) < 0.001
+
+
+def test_flips_are_answers_gained_and_lost() -> None:
+    gold = [[("PER", 0, 1), ("LOC", 3, 3)], [("ORG", 0, 0)], []]
+    base = [[("PER", 0, 1)], [("ORG", 0, 0)], [("PER", 2, 2)]]
+    ours = [[("LOC", 3, 3)], [("ORG", 0, 0)], []]
+    spans = Evaluation("ner", 1, ["a", "b", "c"], gold, {"baseline": base, "text": ours}, (), torch.empty(3, 0), [])
+    assert spans.flips("text") == (1, 1)
+    labels = {"baseline": ["x", "None", "x"], "text": ["None", "None", "y"]}
+    pairs = Evaluation("re", 1, ["a", "b", "c"], ["x", "None", "y"], labels, (), torch.empty(3, 0), [])
+    assert pairs.flips("text") == (1, 1)
+    assert mean_flips([pairs, pairs], "text") == (1.0, 1.0)
+    assert mean_flips([pairs], "baseline") is None
+    assert Evaluation("re", 1, [], [], {"text": []}, (), torch.empty(0, 0), []).flips("text") is None
 
 
 def test_calibration_error() -> None:

@@ -14,7 +14,9 @@ from moreie.encoders.text import HEAD_END, HEAD_START, SEPARATOR, TAIL_END, TAIL
 from moreie.errors import MoreieError
 from moreie.models.assembly import EvidenceForm, View, assemble_pairs, assemble_posts, evidence_text
 from moreie.models.windows import cut_windows
-from moreie.schema import Evidence, Passage
+from moreie.schema import Evidence, Link, Passage
+
+MARKERS = ("plain", "typed")
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,29 @@ def test_pairs_are_marked_in_either_order_and_when_adjacent(encoder: TextEncoder
     assert order == [TAIL_START, TAIL_END, HEAD_START, HEAD_END]
     for assembled in (forward, backward):
         assert [assembled.input_ids[a] for a in assembled.anchors] == [markers[HEAD_START], markers[TAIL_START]]
+
+
+def test_typed_markers_say_the_types_that_are_known(encoder: TextEncoder) -> None:
+    post = post_from_text("Donald Trump CNN", id="p")
+    person, station = post.mention("PER", 0, 1), post.mention(None, 2, 2)
+    plain, typed = (assemble_pairs(encoder, [(post, person, station)], [()], View(None, markers=m))[0] for m in MARKERS)
+    assert plain.input_ids == assemble_pairs(encoder, [(post, person, station)], [()], View(None))[0].input_ids
+    (said,) = encoder.word_subtokens([["PER", ":"]])
+    head = [i for piece in said for i in piece]
+    at = plain.anchors[0] + 1
+    assert typed.input_ids == (*plain.input_ids[:at], *head, *plain.input_ids[at:])
+    markers = encoder.marker_ids(HEAD_START, TAIL_START)
+    assert [typed.input_ids[a] for a in typed.anchors] == markers
+
+
+def test_anchors_are_written_into_the_paragraph() -> None:
+    text = "He sang in London. He met Queen."
+    links = (Link(26, 31, "Queen (band)"), Link(11, 17, "London"), Link(12, 15, "overlaps"), Link(40, 44, "outside"))
+    passage = Passage("1", "a", "Bowie", text, True, links=links)
+    assert evidence_text(passage, EvidenceForm.anchors) == [
+        "Bowie: He sang in <e:London>London</e>. He met <e:Queen (band)>Queen</e>."
+    ]
+    assert evidence_text(Passage("1", "a", "Bowie", text, True), EvidenceForm.anchors) == [f"Bowie: {text}"]
 
 
 def test_forms() -> None:

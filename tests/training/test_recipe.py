@@ -52,11 +52,21 @@ def test_paths_start_at_the_recipe_and_hub_ids_stay(content: dict[str, Any], tmp
         ({"experts": [{"name": "t", "view": {"retriever": "text"}}]}, "evidence has no such file"),
         ({"experts": [{"name": "a", "start_from": "b"}]}, "not an expert above it"),
         ({"mixture": ["nobody"]}, "nobody"),
+        ({"experts": [{"name": "a", "two_view": {"alpha": 0.5}}]}, "no two views"),
+        ({"task": "re", "gate": {"level": "token"}}, "token-level gate is for NER only"),
+        ({"gate": {"cross_fit": True, "held_out": 0.1}}, "exclude each other"),
     ],
 )
 def test_what_is_wrong_is_named(content: dict[str, Any], tmp_path: Path, change: dict[str, Any], problem: str) -> None:
     with pytest.raises(RecipeError, match=problem):
         load_recipe(write({**content, **change}, tmp_path))
+
+
+def test_lineage_is_the_mixture_and_what_it_starts_from(content: dict[str, Any], tmp_path: Path) -> None:
+    names = {"start": None, "other": None, "middle": "start", "last": "middle"}
+    experts = [{"name": n} | ({"start_from": s} if s else {}) for n, s in names.items()]
+    recipe = load_recipe(write({**content, "experts": experts, "mixture": ["last"]}, tmp_path))
+    assert [e.name for e in recipe.lineage] == ["start", "middle", "last"]
 
 
 def test_files_that_are_not_there(content: dict[str, Any], tmp_path: Path) -> None:

@@ -25,12 +25,14 @@ from moreie.evaluation.summary import read_summary, record
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.models.expert import EncoderPool
 from moreie.models.mixture import load_mixture
+from moreie.models.outputs import load_outputs
 from moreie.retrieval.cache import EvidenceHeader, save_evidence
 from moreie.retrieval.text import CaptionRetriever, TextRetriever
-from moreie.training.data import hold_out, load_split
+from moreie.training.data import hold_out, joined_splits, load_split, text_folds
 from moreie.training.features import relation_examples
+from moreie.training.gate import fit_mixture, gate_data
 from moreie.training.recipe import Recipe, load_recipe
-from moreie.training.run import train_recipe
+from moreie.training.run import load_experts, seed_folder, train_recipe
 
 
 def recipe_file(folder: Path, encoder: Path, data: Path, corpus: Path, **change: Any) -> Path:
@@ -90,6 +92,10 @@ def test_a_trained_run_is_evaluated_recorded_and_reported(trained: tuple[Path, R
     assert list(evaluation.predictions)[:3] == ["baseline", "text", "image"]
     assert {"text, no evidence", "image, another post's evidence"} <= set(evaluation.predictions)
     assert evaluation.gate.sum(1) == pytest.approx(torch.ones(len(evaluation.ids)))
+    assert evaluation.flips("baseline") == (0, 0)
+    spoilt, mended = evaluation.flips(MIXTURE)
+    right = {v: evaluation.counts(v)[:, 0].sum() for v in ("baseline", MIXTURE)}
+    assert right[MIXTURE] == right["baseline"] - spoilt + mended
     assert [len(c) for c in evaluation.confidences] == [len(p) for p in evaluation.predictions[MIXTURE]]
     record(tmp_path, path, recipe, "validation", [evaluation])
     rows = read_summary(tmp_path)
@@ -106,6 +112,29 @@ def test_a_trained_run_is_evaluated_recorded_and_reported(trained: tuple[Path, R
     assert written[1].read_text().lstrip().startswith("<?xml")
     with pytest.raises(MoreieError, match="no results"):
         write_report(tmp_path / "none", tmp_path / "results.md")
+
+
+@pytest.mark.parametrize("choice", ["soft", "hard"])
+def test_a_gate_may_weigh_words_and_read_the_evidence(trained: tuple[Path, Recipe], choice: str) -> None:
+    _, recipe = trained
+    gate = recipe.gate.model_copy(
+        update={"level": "token", "choice": choice, "inputs": ("entropy", "evidence", "agreement")}
+    )
+    words = recipe.model_copy(update={"gate": gate})
+    experts = load_experts(recipe, seed_folder(recipe, 1), recipe.members)
+    split = load_split(recipe.data.validation)
+    mixture, _ = fit_mixture(words, experts, split)
+    assert mixture.gate is not None
+    assert (mixture.gate.spec.level, mixture.gate.spec.choice) == ("token", choice)
+    mixed = mixture(split.posts, split.evidence)
+    assert torch.allclose(mixed.weights.sum(1), torch.ones(len(split.posts)), atol=1e-5)
+    data = gate_data(words, experts, split)
+    assert len(data.features) == sum(len(post.words) for post in split.posts)
+    single = gate_data(recipe, experts, split)
+    even = torch.full((len(data.features), 2), 0.5).log()
+    whole = torch.full((len(split.posts), 2), 0.5).log()
+    losses = [float(d.negative_log_likelihood(w, range(len(w)))) for d, w in ((data, even), (single, whole))]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5), "the same weights mean the same loss at either level"
 
 
 def test_what_is_trained_is_kept(trained: tuple[Path, Recipe]) -> None:
@@ -166,11 +195,75 @@ def test_relations_are_trained_with_a_held_out_gate(
     assert mixture.names == ("text", "image")
 
 
+@pytest.mark.parametrize("task", ["ner", "re"])
+def test_an_expert_is_trained_on_two_views(
+    tmp_path: Path, tiny_encoder_folder: Path, data: Path, small_corpus: Path, task: str
+) -> None:
+    view = {"retriever": "text", "budget": 96, "form": "sentence"}
+    weights = {}
+    for name, two_view in (("one", None), ("both", {"alpha": 0.5, "temperature": 2.0})):
+        path = recipe_file(
+            tmp_path / name,
+            tiny_encoder_folder,
+            data,
+            small_corpus,
+            task=task,
+            experts=[{"name": "text", "view": view, "two_view": two_view}],
+            mixture=["text"],
+            training={"epochs": 1, "batch_size": 4, "learning_rate": 5e-3, "precision": "fp32"},
+        )
+        train_recipe(load_recipe(path))
+        weights[name] = load_file(tmp_path / name / "runs" / "seed-1" / "text" / "head.safetensors")
+    assert all(torch.isfinite(w).all() for w in weights["both"].values())
+    assert any(not torch.equal(weights["one"][k], w) for k, w in weights["both"].items())
+
+
+def test_a_cross_fitted_gate_learns_from_experts_that_had_not_seen_the_posts(
+    tmp_path: Path, tiny_encoder_folder: Path, data: Path, small_corpus: Path
+) -> None:
+    path = recipe_file(
+        tmp_path,
+        tiny_encoder_folder,
+        data,
+        small_corpus,
+        gate={"cross_fit": True, "folds": 2},
+        training={"epochs": 1, "batch_size": 4, "learning_rate": 5e-3, "precision": "fp32"},
+    )
+    recipe = load_recipe(path)
+    said: list[str] = []
+    train_recipe(recipe, said.append)
+    seed = recipe.output / "seed-1"
+    trained = [line.split(":")[0] for line in said if "validation F1" in line]
+    names = ("baseline", "text", "image")
+    assert trained == [str(seed / part / name) for part in ("", "folds/1-of-2", "folds/2-of-2") for name in names]
+    assert {p.name for p in (seed / "folds").rglob("*") if p.is_file()} == {"outputs.safetensors"}
+    split = load_split(recipe.data.train)
+    for place, (rest, own) in enumerate(text_folds(split, 2), 1):
+        outputs = load_outputs(seed / "folds" / f"{place}-of-2" / "outputs.safetensors")
+        assert outputs.names == ("text", "image")
+        assert len(outputs.available) == len(own.posts)
+        assert not {p.text for p in rest.posts} & {p.text for p in own.posts}
+    gate = (seed / "gate.safetensors").read_bytes()
+    evaluate_seed(recipe, "validation", 1)
+    (seed / "folds" / "2-of-2" / "outputs.safetensors").unlink()
+    said.clear()
+    train_recipe(recipe, said.append)
+    assert [line.split(":")[0] for line in said if "validation F1" in line] == [
+        str(seed / "folds" / "2-of-2" / name) for name in names
+    ], "a fold that is done is kept"
+    assert (seed / "gate.safetensors").read_bytes() == gate
+
+
 def test_posts_of_one_text_are_held_out_together(data: Path) -> None:
     recipe_split = load_split(_files(data / "mnre-sample.txt"))
     fit, held = hold_out(recipe_split, 0.5)
     assert len(fit.posts) + len(held.posts) == len(recipe_split.posts)
     assert not {p.text for p in fit.posts} & {p.text for p in held.posts}
+    folds = [own for _, own in text_folds(recipe_split, 3)]
+    assert sorted(p.id for p in joined_splits(folds).posts) == sorted(p.id for p in recipe_split.posts)
+    for rest, own in text_folds(recipe_split, 3):
+        assert len(rest.posts) + len(own.posts) == len(recipe_split.posts)
+        assert not {p.text for p in rest.posts} & {p.text for p in own.posts}
 
 
 def _files(path: Path) -> Any:

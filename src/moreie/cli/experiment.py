@@ -83,10 +83,12 @@ def _print(recipe: Recipe, split: str, evaluations: Sequence[Evaluation]) -> Non
     import numpy as np
     from rich.table import Table
 
+    from moreie.evaluation.run import mean_flips
+
     first = evaluations[0]
     table = Table(title=f"{split}, {len(evaluations)} seed(s), F1", title_justify="left")
     shown = [t for t, _ in sorted(first.scores("mixture").items(), key=lambda item: -item[1].support)][:6]
-    for heading in ("variant", "P", "R", *shown):
+    for heading in ("variant", "P", "R", *shown, "spoilt", "mended"):
         table.add_column(heading, justify="left" if heading == "variant" else "right", no_wrap=heading == "variant")
     for variant in first.predictions:
         scores = [e.scores(variant) for e in evaluations]
@@ -96,8 +98,10 @@ def _print(recipe: Recipe, split: str, evaluations: Sequence[Evaluation]) -> Non
             values = [s[type].f1 for s in scores if type in s]
             spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 and type == "micro" else ""
             cells.append(f"{np.mean(values):.2f}{spread}" if values else "–")
-        table.add_row(variant, *cells)
+        flips = mean_flips(evaluations, variant)
+        table.add_row(variant, *cells, *(f"{count:g}" for count in flips or ()))
     console().print(table)
+    console().print("spoilt, mended: answers the baseline had right and the variant has not, and the other way round")
     if recipe.task == "re":
         for variant in first.predictions:
             value = np.mean([e.accuracy(variant) for e in evaluations])

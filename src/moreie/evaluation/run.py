@@ -20,19 +20,15 @@ from moreie.evaluation.relation import accuracy, relation_counts, relation_score
 from moreie.evaluation.scores import Counts, Scores
 from moreie.models.expert import Expert
 from moreie.models.gate import Gate
-from moreie.models.mixture import (
-    ExpertOutputs,
-    Rows,
-    decode_tags,
-    decode_tags_per_position,
-    run_experts,
-    span_confidence,
-)
+from moreie.models.mixture import decode_tags, decode_tags_per_position, span_confidence
 from moreie.models.ner import NerExpert
+from moreie.models.outputs import ExpertOutputs, Rows, mean_weights, run_experts
 from moreie.training.data import Split, cases, load_split, within_limit
+from moreie.training.gate import cross_validated_weights, gate_data
 from moreie.training.recipe import Recipe
-from moreie.training.run import cross_validated_weights, gate_data, load_experts, load_members, seed_folder
+from moreie.training.run import load_experts, seed_folder
 
+BASELINE = "baseline"
 MIXTURE, MIXTURE_PER_POSITION, MEAN = "mixture", "mixture (arg-max per position)", "mean of experts"
 
 
@@ -40,7 +36,8 @@ MIXTURE, MIXTURE_PER_POSITION, MEAN = "mixture", "mixture (arg-max per position)
 class Evaluation:
     """One seed on one split. `predictions[variant][n]` and `gold[n]`: spans of a post, or the relation of a pair.
 
-    `gate` [N, M]: the weights of the experts `names`. `confidences[n]`: of the mixture's spans, or of its relation.
+    `gate` [N, M]: the weights of the experts `names` (means over the words where the gate weighs words).
+    `confidences[n]`: of the mixture's spans, or of its relation.
     """
 
     task: str
@@ -59,6 +56,23 @@ class Evaluation:
     def counts(self, variant: str) -> Counts:
         """[N, 3] right, guessed, gold."""
         return (mention_counts if self.task == "ner" else relation_counts)(self.gold, self.predictions[variant])
+
+    def flips(self, variant: str) -> tuple[int, int] | None:
+        """(spoilt, mended): gold answers the baseline has right and the variant wrong, and the other way round.
+
+        Answers are gold mentions, or the labels of pairs, `None` among them. None without a baseline.
+        """
+        if BASELINE not in self.predictions:
+            return None
+        was, now = self._right(BASELINE), self._right(variant)
+        pairs = list(zip(was, now, strict=True))
+        return sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+
+    def _right(self, variant: str) -> list[bool]:
+        answers = zip(self.gold, self.predictions[variant], strict=True)
+        if self.task == "ner":
+            return [span in set(spans) for gold, spans in answers for span in gold]
+        return [gold == label for gold, label in answers]
 
     @property
     def calibration_error(self) -> float:
@@ -86,19 +100,19 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int) -> Evaluation:
     if files is None:
         raise RecipeError(f"the recipe has no {split_name} split")
     folder = seed_folder(recipe, seed)
-    experts = load_members(recipe, folder)
+    experts = load_experts(recipe, folder, recipe.members)
     split: Split = within_limit(load_split(files), experts[0].encoder)
     data = gate_data(recipe, experts, split)
     outputs = data.outputs
     task_cases, evidence, gold = cases(recipe.task, split)
     if len(experts) == 1:
-        log_weights = torch.zeros(len(task_cases), 1)
-    elif split_name == "validation" and not recipe.gate.held_out:
-        log_weights = cross_validated_weights(recipe, data)
+        rows = torch.zeros(len(data.features), 1)
+    elif split_name == "validation" and recipe.gate.from_validation:
+        rows = cross_validated_weights(recipe, data)
     else:
-        with torch.no_grad():
-            log_weights = Gate.load(folder)(data.features, outputs.available)
-    mean = torch.log_softmax(torch.zeros_like(log_weights).masked_fill(~outputs.available, -torch.inf), dim=1)
+        rows = Gate.load(folder).weigh(data.features, data.available)
+    log_weights = outputs.per_case(rows, data.spec.level)
+    mean = torch.log_softmax(torch.zeros(outputs.available.shape).masked_fill(~outputs.available, -torch.inf), dim=1)
     distributions: dict[str, list[Tensor]] = {}
     others = [e for e in load_experts(recipe, folder) if e.spec.name not in recipe.members]
     for own, fallback in ((run_experts(others, task_cases, evidence) if others else None, None), (outputs, mean)):
@@ -129,7 +143,8 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int) -> Evaluation:
     else:
         confidences = [[float(p.max().exp())] for p in mixed]
     ids = [first.post_of(case).id for case in task_cases]
-    return Evaluation(recipe.task, seed, ids, gold, predictions, outputs.names, log_weights.exp(), confidences)
+    weights = mean_weights(log_weights, len(experts))
+    return Evaluation(recipe.task, seed, ids, gold, predictions, outputs.names, weights, confidences)
 
 
 def _alone(outputs: ExpertOutputs, fallback: Tensor | None) -> dict[str, list[Tensor]]:
@@ -193,6 +208,15 @@ def load_predictions(path: Path, task: str, seed: int) -> Evaluation:
         torch.tensor([[row["gate"][name] for name in names] for row in rows]),
         [row["confidence"] for row in rows],
     )
+
+
+def mean_flips(evaluations: Sequence[Evaluation], variant: str) -> tuple[float, float] | None:
+    """Mean flips of a variant over seeds; None for the baseline itself, or where there is none."""
+    counts = [flips for e in evaluations if (flips := e.flips(variant)) is not None]
+    if variant == BASELINE or not counts:
+        return None
+    spoilt, mended = np.mean(counts, axis=0).round(1).tolist()
+    return spoilt, mended
 
 
 def mean_gate(evaluations: Sequence[Evaluation]) -> Mapping[str, float]:

@@ -10,19 +10,19 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from moreie.errors import DataFormatError
-from moreie.evaluation.run import MIXTURE, Evaluation, save_predictions
+from moreie.evaluation.run import BASELINE, MIXTURE, Evaluation, mean_flips, save_predictions
 from moreie.evaluation.significance import paired_randomisation
 from moreie.training.recipe import Recipe
 
 FILE = "summary.json"
-BASELINE = "baseline"
 
 
 class Result(BaseModel):
     """A variant on a split: micro-F1 of each seed in percent, F1 per type (mean over seeds), and where it is from.
 
     `predictions` are paths from the summary's folder. `p_value_vs_baseline`: paired approximate randomisation over
-    cases, the seeds' counts summed; None for the baseline itself, or where there is none.
+    cases, the seeds' counts summed; None for the baseline itself, or where there is none. `flips`: right answers of the
+    baseline that the variant spoils, and wrong ones that it mends, means over seeds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +42,7 @@ class Result(BaseModel):
     accuracy: float | None = None
     calibration_error: float | None = None
     p_value_vs_baseline: float | None
+    flips: tuple[float, float] | None = None
     command: str
     predictions: tuple[str, ...]
 
@@ -111,6 +112,7 @@ def results(
                 if variant == MIXTURE
                 else None,
                 p_value_vs_baseline=p_value,
+                flips=mean_flips(evaluations, variant),
                 command=f"moreie evaluate experiments/recipes/{recipe_path.name} --split {split} "
                 "--results experiments/results",
                 predictions=tuple(names),

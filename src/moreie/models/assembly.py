@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
 from moreie.encoders.text import HEAD_END, HEAD_START, SEPARATOR, TAIL_END, TAIL_START, TextEncoder
 from moreie.errors import MoreieError
@@ -23,6 +24,8 @@ class EvidenceForm(str, Enum):
     """Title and the sentence that matched (the first sentence where none did)."""
     paragraph = "paragraph"
     """Title and the whole paragraph (the paper's form)."""
+    anchors = "anchors"
+    """The paragraph with its hyperlinks: `<e:Title>mention</e>` (Wang et al., SemEval 2022, "DAMO-NLP")."""
     lead = "lead"
     """Title and as many leading sentences as fit in `passage_limit` sub-tokens."""
 
@@ -33,7 +36,8 @@ class View:
 
     `retriever` is the kind of evidence the expert reads, None for the baseline expert that reads none. `budget`
     counts all sub-tokens of the input: a post is never cut, and evidence is added while the budget lasts (none where
-    the post alone exceeds it). `passage_limit` bounds one passage, None for no bound but the budget.
+    the post alone exceeds it). `passage_limit` bounds one passage, None for no bound but the budget. `markers` (RE):
+    typed ones say the type of head and tail, where it is known.
     """
 
     retriever: str | None
@@ -41,6 +45,7 @@ class View:
     k: int = 10
     budget: int = 512
     passage_limit: int | None = None
+    markers: Literal["plain", "typed"] = "plain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +66,25 @@ def evidence_text(passage: Passage, form: EvidenceForm) -> list[str]:
     lead = f"{passage.title}: " if passage.title else ""
     if form is EvidenceForm.paragraph:
         return [lead + passage.text]
+    if form is EvidenceForm.anchors:
+        return [lead + anchored_text(passage)]
     if form is EvidenceForm.sentence and passage.sentence:
         return [lead + passage.sentence]
     sentences = [passage.text[start:end].strip() for start, end in split_sentences(passage.text)] or [passage.text]
     if form is EvidenceForm.sentence:
         return [lead + sentences[0]]
     return [lead + sentences[0], *sentences[1:]]
+
+
+def anchored_text(passage: Passage) -> str:
+    """A passage's text, its hyperlinks written as `<e:Title>mention</e>`; of links that overlap the first stays."""
+    pieces, position = [], 0
+    for link in sorted(passage.links, key=lambda link: (link.start, link.end)):
+        if position <= link.start < link.end <= len(passage.text):
+            mention = passage.text[link.start : link.end]
+            pieces += [passage.text[position : link.start], f"<e:{link.target}>{mention}</e>"]
+            position = link.end
+    return "".join([*pieces, passage.text[position:]])
 
 
 class PassageTokens:
@@ -137,9 +155,15 @@ def assemble_pairs(
     view: View,
     passages: PassageTokens | None = None,
 ) -> list[Assembled]:
-    """RE inputs: `[E1] head [/E1]` and `[E2] tail [/E2]` inside the post; anchors are the two opening markers."""
+    """RE inputs: `[E1] head [/E1]` and `[E2] tail [/E2]` inside the post; anchors are the two opening markers.
+
+    Typed markers (Zhou & Chen, AACL 2022) are `[E1] PER : head [/E1]`: the type in words, as in that paper's `punct`
+    variant, since a token of its own for every type would change the encoder that experts share. A mention of unknown
+    type has plain ones.
+    """
     words = encoder.word_subtokens([[w.text for w in post.words] for post, _, _ in pairs])
     found = _evidence_tokens(encoder, evidence, view, passages)
+    types = _type_tokens(encoder, pairs) if view.markers == "typed" else {}
     head_start, head_end, tail_start, tail_end = encoder.marker_ids(HEAD_START, HEAD_END, TAIL_START, TAIL_END)
     results = []
     for (post, head, tail), pieces, own in zip(pairs, words, found, strict=True):
@@ -148,10 +172,10 @@ def assemble_pairs(
         for position, piece in enumerate(pieces):
             if position == head.first:
                 anchors[0] = len(ids)
-                ids.append(head_start)
+                ids += [head_start, *types.get(head.type, ())]
             if position == tail.first:
                 anchors[1] = len(ids)
-                ids.append(tail_start)
+                ids += [tail_start, *types.get(tail.type, ())]
             ids += piece
             if position == tail.last:
                 ids.append(tail_end)
@@ -159,6 +183,12 @@ def assemble_pairs(
                 ids.append(head_end)
         results.append(_join(encoder, post.id, ids, anchors, own, view.budget))
     return results
+
+
+def _type_tokens(encoder: TextEncoder, pairs: Sequence[tuple[Post, Mention, Mention]]) -> dict[str | None, list[int]]:
+    types = sorted({m.type for _, head, tail in pairs for m in (head, tail) if m.type})
+    words = encoder.word_subtokens([[type, ":"] for type in types])
+    return {type: [i for piece in pieces for i in piece] for type, pieces in zip(types, words, strict=True)}
 
 
 def _evidence_tokens(

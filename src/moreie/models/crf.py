@@ -122,9 +122,10 @@ class LinearChainCRF(nn.Module):
         scores = self.scores()
         return log_score(emissions, tags, lengths, *scores) - log_partition(emissions, lengths, *scores)
 
-    def log_marginals(self, emissions: Tensor, lengths: Tensor) -> Tensor:
-        """log p(y_t | x) [B, T, L]."""
-        return log_marginals(emissions, lengths, *self.scores())
+    def log_marginals(self, emissions: Tensor, lengths: Tensor, temperature: float = 1.0) -> Tensor:
+        """log p(y_t | x) [B, T, L], at a temperature τ those of p(y | x) ∝ exp(s(x, y) / τ)."""
+        scores = (s / temperature for s in self.scores())
+        return log_marginals(emissions / temperature, lengths, *scores)
 
     def decode(self, emissions: Tensor, lengths: Tensor) -> Tensor:
         """Viterbi path [B, T]."""

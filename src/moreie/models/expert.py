@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -85,6 +85,10 @@ class Expert(nn.Module, ABC):
         """The weights that are the expert's own beside its encoder or adapter."""
 
     @abstractmethod
+    def posteriors(self, outputs: Mapping[str, Tensor], lengths: Tensor, temperature: float = 1.0) -> Tensor:
+        """Log-distributions [R, L] of a forward pass, one for each word (NER) or pair (RE); differentiable."""
+
+    @abstractmethod
     def log_probabilities(self, inputs: Sequence[Assembled], *, tokens_per_batch: int = 4096) -> list[Tensor]:
         """One log-distribution per input, computed in batches of similar length, on the processor in float32."""
 
@@ -126,6 +130,11 @@ class Expert(nn.Module, ABC):
         save_file(head, folder / HEAD_FILE, metadata={"format": "pt"})
         # Written last: a folder with a config is complete.
         (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n")
+
+
+def divergence(teacher: Tensor, student: Tensor) -> Tensor:
+    """Mean over rows of KL(p ‖ q) in nats, of log-distributions p and q [R, L]."""
+    return (teacher.exp() * (teacher - student)).sum(1).mean()
 
 
 def length_batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:

@@ -1,8 +1,8 @@
-"""The gate: how much each expert counts for one post (paper, §3.4), sequence-level and soft.
+"""The gate: how much each expert counts (paper, §3.4) for a post, or for each of its words.
 
-g(x) = softmax(W f(x) + b) over the experts that have something to say, where f(x) is, standardised, any of: the
-post's representation, the image embedding, and per expert the mean entropy of its distributions. An expert whose
-evidence is missing gets weight 0.
+g(x) = softmax(W f(x) + b) over the experts that have something to say, where f(x) is, standardised, what
+`gate_inputs` makes of the post, its evidence and the experts' answers. An expert whose evidence is missing gets weight
+0. A hard gate is fitted as a soft one and then trusts the expert with the greatest weight alone.
 """
 
 from __future__ import annotations
@@ -20,18 +20,25 @@ from torch import Tensor, nn
 
 from moreie.errors import CheckpointError, MoreieError
 
-GateInput = Literal["post", "image", "entropy"]
+GateInput = Literal["post", "image", "entropy", "evidence", "agreement"]
+GateLevel = Literal["sequence", "token"]
+GateChoice = Literal["soft", "hard"]
 SPEC_FILE, WEIGHTS_FILE = "gate.json", "gate.safetensors"
 
 
 class GateSpec(BaseModel):
-    """What a gate reads: `inputs` with their sizes, and the experts it weighs, in order."""
+    """What a gate reads: `inputs` with their sizes, and the experts it weighs, in order.
+
+    `level`: one weight an expert and post, or an expert and word. `choice`: a mixture, or the best expert alone.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     experts: tuple[str, ...]
     inputs: tuple[GateInput, ...]
     sizes: tuple[int, ...]
+    level: GateLevel = "sequence"
+    choice: GateChoice = "soft"
 
 
 class Gate(nn.Module):
@@ -53,9 +60,14 @@ class Gate(nn.Module):
         self.register_buffer("scale", torch.ones(features))
 
     def forward(self, features: Tensor, available: Tensor) -> Tensor:
-        """Log-weights [N, M] for features [N, F] and availability [N, M] (bool, at least one true a row)."""
+        """Soft log-weights [R, M] for features [R, F] and availability [R, M] (bool, at least one true a row)."""
         scores = self.linear((features - self.mean) / self.scale)
         return torch.log_softmax(scores.masked_fill(~available, -torch.inf), dim=1)
+
+    @torch.no_grad()
+    def weigh(self, features: Tensor, available: Tensor) -> Tensor:
+        """Log-weights [R, M] as the mixture uses them: soft or hard, as the spec says."""
+        return chosen(self.spec.choice, self(features, available))
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,6 +85,14 @@ class Gate(nn.Module):
         return gate.eval()
 
 
+def chosen(choice: GateChoice, log_weights: Tensor) -> Tensor:
+    """Log-weights [R, M] as they are, or hard: 0 for the greatest of a row and -inf for the others."""
+    if choice == "soft":
+        return log_weights
+    best = log_weights.argmax(1, keepdim=True)
+    return torch.full_like(log_weights, -torch.inf).scatter(1, best, 0.0)
+
+
 def fit_gate(
     spec: GateSpec,
     features: Tensor,
@@ -83,8 +103,8 @@ def fit_gate(
 ) -> Gate:
     """Fit by L-BFGS on all rows (or on `rows`): a convex-size problem, solved in seconds, deterministic.
 
-    `negative_log_likelihood(log_weights [N, M], rows)` returns the mean loss of the mixture on those rows;
-    `penalty` is the weight of the squared norm of W.
+    A row is a post or, at token level, a word. `negative_log_likelihood(log_weights [R, M], rows)` returns the mean
+    loss of the mixture on those rows; `penalty` is the weight of the squared norm of W.
     """
     rows = list(range(len(features))) if rows is None else list(rows)
     gate = Gate(spec)
@@ -114,7 +134,7 @@ def cross_validated_log_weights(
     groups: Sequence[str],
     folds: int,
 ) -> Tensor:
-    """Log-weights [N, M], each row from a gate fitted without that row's fold; rows of one group share a fold."""
+    """Soft log-weights [R, M], each row from a gate fitted without that row's fold; rows of one group share a fold."""
     names = sorted(set(groups))
     order = np.random.default_rng(0).permutation(len(names))
     fold_of = {names[i]: position % folds for position, i in enumerate(order)}

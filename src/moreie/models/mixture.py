@@ -11,21 +11,18 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from moreie.encoders.precision import autocast
-from moreie.encoders.text import TextEncoder, batch_tensors
 from moreie.errors import CheckpointError, MoreieError
-from moreie.models.assembly import Assembled
 from moreie.models.crf import IMPOSSIBLE, viterbi
-from moreie.models.expert import EncoderPool, Expert, length_batches, load_expert
-from moreie.models.gate import Gate, GateInput
+from moreie.models.expert import EncoderPool, Expert, load_expert
+from moreie.models.gate import Gate
+from moreie.models.gate_inputs import gate_features
 from moreie.models.ner import NerExpert
+from moreie.models.outputs import ExpertOutputs, Rows, mean_weights, run_experts
 from moreie.models.relation import RelationExpert
 from moreie.models.tagset import TagSet
-from moreie.schema import Evidence
 
 MIXTURE_FILE = "mixture.json"
 X = TypeVar("X", bound=Expert)
-Rows = Sequence[Sequence[Evidence]]
 
 
 class MixtureSpec(BaseModel):
@@ -40,35 +37,11 @@ class MixtureSpec(BaseModel):
 
 
 @dataclass(frozen=True)
-class ExpertOutputs:
-    """What M experts say of N cases, before the gate.
-
-    `log_probabilities[m][n]`: [T, L] or [C], None where the expert has no evidence. `available` [N, M] bool.
-    `entropies` [N, M]: mean entropy in nats, 0 where not available. `dropped[m][n]`: passages that found no room.
-    """
-
-    names: tuple[str, ...]
-    log_probabilities: tuple[tuple[Tensor | None, ...], ...]
-    available: Tensor
-    entropies: Tensor
-    dropped: tuple[tuple[int, ...], ...]
-
-    def mix(self, log_weights: Tensor) -> list[Tensor]:
-        """log Σ_m g_m p_m of each case ([T, L] or [C]) under log-weights [N, M]."""
-        mixed = []
-        for n in range(len(self.available)):
-            parts = [
-                log_weights[n, m] + own[n]  # type: ignore[operator]
-                for m, own in enumerate(self.log_probabilities)
-                if self.available[n, m]
-            ]
-            mixed.append(torch.logsumexp(torch.stack(parts), dim=0))
-        return mixed
-
-
-@dataclass(frozen=True)
 class Mixed:
-    """The mixture's answer: log-distributions per case, gate weights [N, M], and the experts' own outputs."""
+    """The mixture's answer: log-distributions per case, gate weights [N, M], and the experts' own outputs.
+
+    The weights of a token-level gate are given as their means over the words.
+    """
 
     log_probabilities: list[Tensor]
     weights: Tensor
@@ -96,22 +69,17 @@ class Mixture(Generic[X]):
         """Run every expert on the cases it has evidence for; `evidence` maps a retriever to one row a case."""
         return run_experts(self.experts, cases, evidence)
 
-    def gate_features(self, cases: Sequence[Any], outputs: ExpertOutputs, images: Tensor | None) -> Tensor:
-        """[N, F] features of the gate's inputs; `images` [N, D] embeddings, rows of NaN where there is none."""
-        if self.gate is None:
-            return torch.empty(len(cases), 0)
-        spec = self.gate.spec
-        sizes = dict(zip(spec.inputs, spec.sizes, strict=True))
-        return gate_features(spec.inputs, self.experts[0], cases, outputs, images, sizes)
-
     def __call__(self, cases: Sequence[Any], evidence: Mapping[str, Rows], images: Tensor | None = None) -> Mixed:
+        """Answers to the cases; `images` [N, D]: their pictures' embeddings, rows of NaN where there is none."""
         outputs = self.outputs(cases, evidence)
-        if self.gate is None:
-            log_weights = torch.zeros(len(cases), 1)
+        if self.gate is None or not len(cases):
+            log_weights = [torch.zeros(len(self.names))] * len(cases)
         else:
-            with torch.no_grad():
-                log_weights = self.gate(self.gate_features(cases, outputs, images), outputs.available)
-        return Mixed(outputs.mix(log_weights), log_weights.exp(), outputs)
+            spec = self.gate.spec
+            features = gate_features(spec, self.experts, cases, evidence, outputs, images)
+            rows = self.gate.weigh(features, outputs.available_rows(spec.level))
+            log_weights = outputs.per_case(rows, spec.level)
+        return Mixed(outputs.mix(log_weights), mean_weights(log_weights, len(self.names)), outputs)
 
     def save_spec(self, folder: Path, experts: Sequence[str], scores: Mapping[str, float]) -> None:
         """Write gate and `mixture.json` beside expert folders already saved under `folder`."""
@@ -120,83 +88,6 @@ class Mixture(Generic[X]):
         task = self.experts[0].spec.task
         spec = MixtureSpec(task=task, experts=tuple(experts), scores=dict(scores))
         (folder / MIXTURE_FILE).write_text(spec.model_dump_json(indent=2) + "\n")
-
-
-def run_experts(experts: Sequence[Expert], cases: Sequence[Any], evidence: Mapping[str, Rows]) -> ExpertOutputs:
-    """Every expert on every case it can speak on (see `availability`)."""
-    rows = {
-        m: evidence.get(e.spec.view.retriever, [()] * len(cases)) if e.spec.view.retriever else [()] * len(cases)
-        for m, e in enumerate(experts)
-    }
-    available = availability([e.spec.view.retriever for e in experts], rows)
-    entropies = torch.zeros(len(cases), len(experts))
-    distributions: list[tuple[Tensor | None, ...]] = []
-    dropped: list[tuple[int, ...]] = []
-    for m, expert in enumerate(experts):
-        own = torch.nonzero(available[:, m])[:, 0].tolist()
-        inputs: list[Assembled] = expert.assemble([cases[i] for i in own], [rows[m][i] for i in own])
-        column: list[Tensor | None] = [None] * len(cases)
-        out = [0] * len(cases)
-        for i, assembled, log_p in zip(own, inputs, expert.log_probabilities(inputs), strict=True):
-            column[i] = log_p
-            out[i] = assembled.dropped
-            entropies[i, m] = -(log_p.exp() * log_p.clamp_min(IMPOSSIBLE)).sum(-1).mean()
-        distributions.append(tuple(column))
-        dropped.append(tuple(out))
-    return ExpertOutputs(
-        tuple(e.spec.name for e in experts), tuple(distributions), available, entropies, tuple(dropped)
-    )
-
-
-def availability(retrievers: Sequence[str | None], rows: Mapping[int, Rows]) -> Tensor:
-    """[N, M] bool: an expert speaks where it found evidence or needs none; where none may, all do."""
-    columns = [
-        [True] * len(rows[m]) if retriever is None else [len(row) > 0 for row in rows[m]]
-        for m, retriever in enumerate(retrievers)
-    ]
-    available = torch.tensor(columns, dtype=torch.bool).T.reshape(-1, len(columns))
-    return available | ~available.any(1, keepdim=True)
-
-
-def gate_features(
-    inputs: Sequence[GateInput],
-    expert: Expert,
-    cases: Sequence[Any],
-    outputs: ExpertOutputs,
-    images: Tensor | None,
-    sizes: Mapping[GateInput, int],
-) -> Tensor:
-    """[N, F]: the chosen inputs side by side."""
-    parts = []
-    for kind in inputs:
-        if kind == "post":
-            parts.append(post_states(expert.encoder, [expert.post_of(case) for case in cases]))
-        elif kind == "image":
-            size = sizes[kind] - 1
-            found = images if images is not None else torch.full((len(cases), size), torch.nan)
-            present = ~found.isnan().any(1, keepdim=True)
-            parts.append(torch.cat([torch.where(present, found, 0.0), present.float()], dim=1))
-        else:
-            parts.append(outputs.entropies)
-    return torch.cat(parts, dim=1) if parts else torch.empty(len(cases), 0)
-
-
-@torch.no_grad()
-def post_states(encoder: TextEncoder, posts: Sequence[Any], tokens_per_batch: int = 4096) -> Tensor:
-    """[N, H] mean states of the bare posts under the encoder without adapters; each distinct post is read once."""
-    distinct = {post.id: post for post in posts}
-    words = encoder.word_subtokens([[w.text for w in p.words] for p in distinct.values()])
-    rows = [encoder.framed([i for piece in post for i in piece]) for post in words]
-    encoder.eval().use_adapter(None)
-    states = torch.zeros(len(rows), encoder.hidden_size)
-    for indices in length_batches([len(r) for r in rows], tokens_per_batch):
-        ids, mask = batch_tensors([rows[i] for i in indices], encoder.tokenizer.pad_token_id or 0)
-        ids, mask = ids.to(encoder.device), mask.to(encoder.device)
-        with autocast(encoder.device):
-            hidden = encoder(ids, mask).float()
-        states[indices] = ((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)).cpu()
-    place = {id: i for i, id in enumerate(distinct)}
-    return states[[place[post.id] for post in posts]]
 
 
 def decode_tags(tagset: TagSet, log_marginals: Sequence[Tensor]) -> list[list[int]]:

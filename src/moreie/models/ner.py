@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +74,12 @@ class NerExpert(Expert):
                 loss = (1 - teacher_weight) * loss + teacher_weight * distance
         result["loss"] = loss
         return result
+
+    def posteriors(self, outputs: Mapping[str, Tensor], lengths: Tensor, temperature: float = 1.0) -> Tensor:
+        emissions = outputs["emissions"]
+        real = torch.arange(emissions.shape[1], device=emissions.device)[None, :] < lengths[:, None]
+        with torch.autocast(emissions.device.type, enabled=False):
+            return self.crf.log_marginals(emissions, lengths, temperature)[real]
 
     def log_probabilities(self, inputs: Sequence[Assembled], *, tokens_per_batch: int = 4096) -> list[Tensor]:
         """CRF log-marginals [T, L] of each input, by forward-backward."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +50,9 @@ class RelationExpert(Expert):
         if labels is not None:
             result["loss"] = nn.functional.cross_entropy(logits, labels)
         return result
+
+    def posteriors(self, outputs: Mapping[str, Tensor], lengths: Tensor, temperature: float = 1.0) -> Tensor:
+        return torch.log_softmax(outputs["logits"] / temperature, dim=1)
 
     def log_probabilities(self, inputs: Sequence[Assembled], *, tokens_per_batch: int = 4096) -> list[Tensor]:
         """Log-distribution [C] over the relations for each input."""

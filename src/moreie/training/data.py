@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,10 +81,27 @@ def recipe_labels(recipe: Recipe, train: Split) -> tuple[str, ...]:
 
 def hold_out(split: Split, share: float) -> tuple[Split, Split]:
     """(rest, held out). Posts of the same text go to the same side, whatever their order or number."""
-    held = [
-        int.from_bytes(hashlib.sha256(post.text.encode()).digest()[:4], "big") < share * 2**32 for post in split.posts
-    ]
+    held = [_place(post) < share * 2**32 for post in split.posts]
     return split.where([not h for h in held]), split.where(held)
+
+
+def text_folds(split: Split, folds: int) -> Iterator[tuple[Split, Split]]:
+    """(rest, fold) of each fold that is not empty. Posts of the same text go to the same fold."""
+    places = [_place(post) % folds for post in split.posts]
+    for k in sorted(set(places)):
+        yield split.where([p != k for p in places]), split.where([p == k for p in places])
+
+
+def _place(post: Post) -> int:
+    return int.from_bytes(hashlib.sha256(post.text.encode()).digest()[:4], "big")
+
+
+def joined_splits(splits: Sequence[Split]) -> Split:
+    """The posts of several splits with the same retrievers, one after the other."""
+    return Split(
+        tuple(post for split in splits for post in split.posts),
+        {name: [row for split in splits for row in split.evidence[name]] for name in splits[0].evidence},
+    )
 
 
 def cases(task: str, split: Split) -> tuple[list[Any], dict[str, list[Sequence[Evidence]]], list[Any]]:

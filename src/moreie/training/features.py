@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,15 +16,21 @@ from moreie.models.ner import NerExpert
 from moreie.models.relation import RelationExpert
 from moreie.schema import Evidence, Post
 
+PLAIN = "plain_"
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """An encoder input with what the model should say: tags per word (None: no gold) or the relation's index."""
+    """An encoder input with what the model should say: tags per word (None: no gold) or the relation's index.
+
+    `plain`: the same post without its evidence, for two-view training.
+    """
 
     input: Assembled
     tags: tuple[int, ...] | None = None
     relation: int | None = None
     teacher: Tensor | None = None
+    plain: Assembled | None = None
 
 
 class Examples(torch.utils.data.Dataset[dict[str, Any]]):
@@ -84,8 +90,13 @@ def relation_examples(
     return [Example(assembled, relation=label) for assembled, label in zip(inputs, labels, strict=True)]
 
 
+def with_plain_view(examples: Sequence[Example], plain: Sequence[Example]) -> list[Example]:
+    """The examples, each with the input of its counterpart without evidence."""
+    return [replace(example, plain=other.input) for example, other in zip(examples, plain, strict=True)]
+
+
 class Collator:
-    """Pads examples to their batch's longest and stacks the targets."""
+    """Pads examples to their batch's longest and stacks the targets; keys of plain views begin with `plain_`."""
 
     def __init__(self, expert: NerExpert | RelationExpert):
         self.expert = expert
@@ -93,6 +104,9 @@ class Collator:
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         examples: list[Example] = [row["example"] for row in rows]
         batch = self.expert.collate([e.input for e in examples])
+        plain = [e.plain for e in examples if e.plain is not None]
+        if plain:
+            batch |= {f"{PLAIN}{key}": value for key, value in self.expert.collate(plain).items()}
         if isinstance(self.expert, RelationExpert):
             batch["labels"] = torch.tensor([e.relation for e in examples])
             return batch

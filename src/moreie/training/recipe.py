@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from moreie.encoders.text import AdapterConfig
 from moreie.errors import RecipeError
 from moreie.models.assembly import View
+from moreie.models.gate import GateChoice, GateInput, GateLevel
 
 
 class Section(BaseModel):
@@ -45,6 +46,17 @@ class Teacher(Section):
     extra_posts: tuple[Path, ...] = ()
 
 
+class TwoView(Section):
+    """Cooperative two-view training (CLNER: Wang et al., ACL 2021).
+
+    Each post is read with its evidence and without: α (L_evidence + L_plain) + (1 − α) τ² KL(p_evidence ‖ p_plain), the
+    evidence view being the teacher.
+    """
+
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+
+
 class Optimisation(Section):
     """Optimisation settings; learning rates decay linearly after `warmup` (a share of all steps).
 
@@ -70,25 +82,46 @@ class ExpertRecipe(Section):
     """One expert.
 
     `start_from` names an expert further up whose weights this one starts with (its epochs come on top of that one's).
-    `training` replaces the recipe's own settings for this expert.
+    `training` replaces the recipe's own settings for this expert. `two_view` trains it to be right without its evidence
+    as well.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
     view: View = View(retriever=None)
     start_from: str | None = None
     training: Optimisation | None = None
+    two_view: TwoView | None = None
 
 
 class GateRecipe(Section):
     """How the gate is trained: on expert outputs for posts that no expert was trained on.
 
-    `held_out`: share of the training posts kept away from the experts for the gate. 0 trains it on the validation
-    split; its scores there are then cross-validated over `folds`.
+    `held_out`: share of the training posts kept away from the experts for the gate. `cross_fit`: the training posts
+    are split into `folds` by their text, experts trained without a fold speak on it, and the gate learns from what
+    they said; the final experts are trained on all posts. Without either the gate is trained on the validation split;
+    its scores there are then cross-validated over `folds`.
+
+    `inputs`: see `models.gate_inputs`. `level`: one weight an expert and post, or (NER) an expert and word. `choice`:
+    the mixture of all experts, or only the one with the greatest weight.
     """
 
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    cross_fit: bool = False
     folds: Annotated[int, Field(ge=2)] = 5
-    inputs: tuple[Literal["post", "image", "entropy"], ...] = ("post", "entropy")
+    inputs: tuple[GateInput, ...] = ("post", "entropy")
+    level: GateLevel = "sequence"
+    choice: GateChoice = "soft"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> GateRecipe:
+        if self.cross_fit and self.held_out:
+            raise ValueError("cross_fit and held_out exclude each other: cross-fitting uses all training posts")
+        return self
+
+    @property
+    def from_validation(self) -> bool:
+        """Is the gate trained on the validation split?"""
+        return not self.held_out and not self.cross_fit
 
 
 def _seeds(value: Any) -> Any:
@@ -120,9 +153,13 @@ class Recipe(Section):
             raise ValueError(f"mixture names {sorted(unknown)}, but the experts are {names}")
         if self.teacher and self.task != "ner":
             raise ValueError("a teacher is for NER only")
+        if self.gate.level == "token" and self.task != "ner":
+            raise ValueError("a token-level gate is for NER only: a pair has one answer")
         for index, expert in enumerate(self.experts):
             if expert.start_from and expert.start_from not in names[:index]:
                 raise ValueError(f"expert {expert.name} starts from {expert.start_from!r}, not an expert above it")
+            if expert.two_view and not expert.view.retriever:
+                raise ValueError(f"expert {expert.name} reads no evidence, so it has no two views")
         splits = {"train": self.data.train, "validation": self.data.validation, "test": self.data.test}
         for expert in self.experts:
             for split, files in splits.items():
@@ -137,6 +174,15 @@ class Recipe(Section):
     def members(self) -> tuple[str, ...]:
         """Names of the experts in the mixture, in the order of `experts`."""
         return tuple(e.name for e in self.experts if e.name in self.mixture or not self.mixture)
+
+    @property
+    def lineage(self) -> tuple[ExpertRecipe, ...]:
+        """The experts in the mixture and those they start from, in the order of `experts`."""
+        needed = set(self.members)
+        for expert in reversed(self.experts):
+            if expert.name in needed and expert.start_from:
+                needed.add(expert.start_from)
+        return tuple(e for e in self.experts if e.name in needed)
 
 
 def load_recipe(path: Path) -> Recipe:

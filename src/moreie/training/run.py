@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from moreie.datasets import read_posts
 from moreie.encoders.precision import default_device
@@ -25,17 +25,26 @@ from moreie.models.expert import (
     load_expert,
     load_weights,
 )
-from moreie.models.gate import GateSpec, cross_validated_log_weights, fit_gate
-from moreie.models.mixture import ExpertOutputs, Mixture, gate_features, run_experts
 from moreie.models.ner import NerExpert
+from moreie.models.outputs import ExpertOutputs, joined, load_outputs, run_experts, save_outputs
 from moreie.models.relation import RelationExpert
-from moreie.training.data import Split, cases, hold_out, load_split, recipe_labels, within_limit
-from moreie.training.features import Example, ner_examples, relation_examples, without_some_evidence
+from moreie.training.data import (
+    Split,
+    cases,
+    hold_out,
+    joined_splits,
+    load_split,
+    recipe_labels,
+    text_folds,
+    within_limit,
+)
+from moreie.training.features import Example, ner_examples, relation_examples, with_plain_view, without_some_evidence
+from moreie.training.gate import fit_mixture
 from moreie.training.recipe import ExpertRecipe, Recipe
 from moreie.training.trainer import train_expert
 
 log = logging.getLogger(__name__)
-SCORE_FILE = "validation.json"
+SCORE_FILE, OUTPUTS_FILE, FOLDS = "validation.json", "outputs.safetensors", "folds"
 KINDS: dict[str, type[Expert]] = {"ner": NerExpert, "re": RelationExpert}
 
 
@@ -51,17 +60,64 @@ def train_recipe(recipe: Recipe, say: Callable[[str], None] = log.info) -> None:
     fit, gate_split = hold_out(train, recipe.gate.held_out) if recipe.gate.held_out else (train, validation)
     for seed in recipe.seeds:
         folder = seed_folder(recipe, seed)
-        for expert in recipe.experts:
-            target = folder / expert.name
-            if (target / CONFIG_FILE).exists() and (target / SCORE_FILE).exists():
-                say(f"{target}: trained before, kept")
-                continue
-            f1 = _train_one(recipe, expert, labels, fit, validation, seed, target)
-            (target / SCORE_FILE).write_text(json.dumps({"f1": f1}) + "\n")
-            say(f"{target}: validation F1 {f1:.2f}")
-        mixture, penalty = fit_mixture(recipe, folder, gate_split)
+        _train_experts(recipe, recipe.experts, labels, fit, validation, seed, folder, say)
+        experts = load_experts(recipe, folder, recipe.members)
+        own, outputs = gate_split, None
+        if recipe.gate.cross_fit and len(experts) > 1:
+            own, outputs = _out_of_fold(recipe, labels, train, validation, seed, folder, say)
+        mixture, penalty = fit_mixture(recipe, experts, own, outputs)
         mixture.save_spec(folder, recipe.members, {})
         say(f"{folder}: mixture of {', '.join(recipe.members)} (gate penalty {penalty:g})")
+
+
+def _train_experts(
+    recipe: Recipe,
+    experts: Sequence[ExpertRecipe],
+    labels: tuple[str, ...],
+    train: Split,
+    validation: Split,
+    seed: int,
+    folder: Path,
+    say: Callable[[str], None],
+) -> None:
+    for expert in experts:
+        target = folder / expert.name
+        if (target / CONFIG_FILE).exists() and (target / SCORE_FILE).exists():
+            say(f"{target}: trained before, kept")
+            continue
+        f1 = _train_one(recipe, expert, labels, train, validation, seed, target)
+        (target / SCORE_FILE).write_text(json.dumps({"f1": f1}) + "\n")
+        say(f"{target}: validation F1 {f1:.2f}")
+
+
+def _out_of_fold(
+    recipe: Recipe,
+    labels: tuple[str, ...],
+    train: Split,
+    validation: Split,
+    seed: int,
+    folder: Path,
+    say: Callable[[str], None],
+) -> tuple[Split, ExpertOutputs]:
+    """The training posts fold by fold, and what experts say of each fold that were trained on the other folds.
+
+    What they said is kept under `folder/folds`; they themselves are deleted then, for whole encoders fill a disk.
+    """
+    splits, spoken = [], []
+    for place, (rest, own) in enumerate(text_folds(train, recipe.gate.folds), 1):
+        fold = folder / FOLDS / f"{place}-of-{recipe.gate.folds}"
+        outputs = load_outputs(fold / OUTPUTS_FILE) if (fold / OUTPUTS_FILE).exists() else None
+        if outputs is None or outputs.names != recipe.members:
+            _train_experts(recipe, recipe.lineage, labels, rest, validation, seed, fold, say)
+            experts = load_experts(recipe, fold, recipe.members)
+            task_cases, evidence, _ = cases(recipe.task, within_limit(own, experts[0].encoder))
+            outputs = run_experts(experts, task_cases, evidence)
+            save_outputs(outputs, fold / OUTPUTS_FILE)
+        for expert in recipe.lineage:
+            shutil.rmtree(fold / expert.name, ignore_errors=True)
+        splits.append(own)
+        spoken.append(outputs)
+    return joined_splits(splits), joined(spoken)
 
 
 def _train_one(
@@ -102,9 +158,13 @@ def _train_one(
     if isinstance(expert, RelationExpert):
         examples = relation_examples(expert, train.posts, rows)
         held = relation_examples(expert, validation.posts, validation.rows(retriever))
+        plain = relation_examples(expert, train.posts, train.rows(None)) if expert_recipe.two_view else []
     else:
         examples = _ner_training_examples(recipe, expert, train, rows)
         held = ner_examples(expert, validation.posts, validation.rows(retriever))
+        plain = ner_examples(expert, train.posts, train.rows(None)) if expert_recipe.two_view else []
+    if expert_recipe.two_view:
+        examples = with_plain_view(examples, plain)
     return train_expert(
         expert,
         examples,
@@ -113,6 +173,7 @@ def _train_one(
         output=target,
         seed=seed,
         teacher_weight=recipe.teacher.weight if recipe.teacher else 0.0,
+        two_view=expert_recipe.two_view,
     )
 
 
@@ -142,114 +203,15 @@ def _unlabelled(path: Path) -> tuple[Any, ...]:
     )
 
 
-# --- the gate -------------------------------------------------------------------------------------------------------
-
-PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-
-
-@dataclass(frozen=True)
-class GateData:
-    """All that fitting or scoring a gate needs: features [N, F], and p_m(gold) [N, T, M] with a mask [N, T]."""
-
-    spec: GateSpec
-    features: Tensor
-    outputs: ExpertOutputs
-    gold: Tensor
-    real: Tensor
-    groups: list[str]
-
-    def negative_log_likelihood(self, log_weights: Tensor, rows: Sequence[int]) -> Tensor:
-        """Mean over posts of the mean over words of -log Σ_m g_m p_m(gold)."""
-        own, real = self.gold[rows], self.real[rows]
-        mixed = torch.logsumexp(log_weights[:, None, :].clamp_min(-1e4) + own, dim=2)
-        return -((mixed * real).sum(1) / real.sum(1)).mean()
-
-
-def gate_data(recipe: Recipe, experts: Sequence[Expert], split: Split) -> GateData:
-    """Run the experts on a split with gold, and lay out what the gate learns from."""
-    split = within_limit(split, experts[0].encoder)
-    task_cases, evidence, gold = cases(recipe.task, split)
-    outputs = run_experts(experts, task_cases, evidence)
-    if "image" in recipe.gate.inputs:
-        raise RecipeError("gate input 'image' needs the posts' pictures, which recipes do not read yet")
-    sizes = {"post": experts[0].encoder.hidden_size, "entropy": len(experts)}
-    spec = GateSpec(
-        experts=tuple(e.spec.name for e in experts),
-        inputs=recipe.gate.inputs,
-        sizes=tuple(sizes[kind] for kind in recipe.gate.inputs),
-    )
-    features = gate_features(recipe.gate.inputs, experts[0], task_cases, outputs, None, {})
-    index = [_gold_index(experts[0], case, g) for case, g in zip(task_cases, gold, strict=True)]
-    words = max(len(i) for i in index)
-    log_gold = torch.full((len(index), words, len(experts)), -1e4)
-    real = torch.zeros(len(index), words)
-    for n, targets in enumerate(index):
-        real[n, : len(targets)] = 1
-        for m, column in enumerate(outputs.log_probabilities):
-            log_p = column[n]
-            if log_p is not None:
-                log_gold[n, : len(targets), m] = log_p.reshape(len(targets), -1).gather(1, targets[:, None])[:, 0]
-    groups = [experts[0].post_of(case).text for case in task_cases]
-    return GateData(spec, features, outputs, log_gold, real, groups)
-
-
-def _gold_index(expert: Expert, case: Any, gold: Any) -> Tensor:
-    if isinstance(expert, NerExpert):
-        return torch.tensor(expert.tagset.encode(case.mentions or (), len(case.words)))
-    return torch.tensor([expert.spec.labels.index(gold)])
-
-
-def choose_penalty(data: GateData, folds: int) -> float:
-    """The penalty with the best cross-validated likelihood."""
-    every = list(range(len(data.features)))
-    losses = {
-        penalty: float(data.negative_log_likelihood(_cross_validated(data, penalty, folds), every))
-        for penalty in PENALTIES
-    }
-    return min(losses, key=losses.__getitem__)
-
-
-def _cross_validated(data: GateData, penalty: float, folds: int) -> Tensor:
-    return cross_validated_log_weights(
-        data.spec,
-        data.features,
-        data.outputs.available,
-        data.negative_log_likelihood,
-        penalty,
-        data.groups,
-        folds,
-    )
-
-
-def fit_mixture(recipe: Recipe, folder: Path, split: Split) -> tuple[Mixture[Any], float]:
-    """The trained experts of `folder` with a gate fitted on `split`, and the penalty that was chosen."""
-    experts = load_members(recipe, folder)
-    if len(experts) == 1:
-        return Mixture(experts, None), 0.0
-    data = gate_data(recipe, experts, split)
-    penalty = choose_penalty(data, recipe.gate.folds)
-    gate = fit_gate(data.spec, data.features, data.outputs.available, data.negative_log_likelihood, penalty)
-    return Mixture(experts, gate), penalty
-
-
-def load_members(recipe: Recipe, folder: Path) -> list[Any]:
-    """The mixture's experts; see `load_experts`."""
-    return [e for e in load_experts(recipe, folder) if e.spec.name in recipe.members]
-
-
-def load_experts(recipe: Recipe, folder: Path) -> list[Any]:
-    """The experts of a recipe in its order, encoders shared where they are the same.
+def load_experts(recipe: Recipe, folder: Path, names: Sequence[str] | None = None) -> list[Any]:
+    """The experts of a recipe (those in `names`) in its order, encoders shared where they are the same.
 
     Raises:
         MoreieError: an expert has not been trained yet.
     """
     pool = EncoderPool(default_device())
-    for expert in recipe.experts:
-        if not (folder / expert.name / CONFIG_FILE).exists():
-            raise MoreieError(f"{folder / expert.name}: not trained yet; run `moreie train` first")
-    return [load_expert(KINDS[recipe.task], folder / expert.name, pool) for expert in recipe.experts]
-
-
-def cross_validated_weights(recipe: Recipe, data: GateData) -> Tensor:
-    """Log-weights for the split the gate is fitted on, each post's from a gate that has not seen it."""
-    return _cross_validated(data, choose_penalty(data, recipe.gate.folds), recipe.gate.folds)
+    wanted = [e.name for e in recipe.experts if names is None or e.name in names]
+    for name in wanted:
+        if not (folder / name / CONFIG_FILE).exists():
+            raise MoreieError(f"{folder / name}: not trained yet; run `moreie train` first")
+    return [load_expert(KINDS[recipe.task], folder / name, pool) for name in wanted]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, Trainin
 from transformers.trainer_utils import get_last_checkpoint
 
 from moreie.encoders.precision import bf16_is_fast, default_device
+from moreie.models.expert import Expert, divergence
 from moreie.models.ner import NerExpert
 from moreie.models.relation import RelationExpert
 from moreie.schema import NO_RELATION
-from moreie.training.features import Collator, Example, Examples
-from moreie.training.recipe import Optimisation
+from moreie.training.features import PLAIN, Collator, Example, Examples
+from moreie.training.recipe import Optimisation, TwoView
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
@@ -35,6 +36,7 @@ def train_expert(
     output: Path,
     seed: int,
     teacher_weight: float = 0.0,
+    two_view: TwoView | None = None,
 ) -> float:
     """Train in place, keep the weights of the best epoch by validation F1, save to `output`, return that F1 (0–100).
 
@@ -84,6 +86,7 @@ def train_expert(
         callbacks=[EarlyStoppingCallback(settings.patience)],
         settings=settings,
         teacher_weight=teacher_weight,
+        two_view=two_view,
     )
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
     if last:
@@ -98,8 +101,11 @@ def train_expert(
 class ExpertTrainer(Trainer):
     """Trainer with one learning rate each for encoder, head and CRF, and tag paths or classes as predictions."""
 
-    def __init__(self, *args: Any, settings: Optimisation, teacher_weight: float, **kwargs: Any):
+    def __init__(
+        self, *args: Any, settings: Optimisation, teacher_weight: float, two_view: TwoView | None, **kwargs: Any
+    ):
         super().__init__(*args, **kwargs)
+        self.two_view = two_view
         self.settings = settings
         self.teacher_weight = teacher_weight
 
@@ -110,8 +116,14 @@ class ExpertTrainer(Trainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
         extra = {"teacher_weight": self.teacher_weight} if "teacher" in inputs else {}
-        outputs = model(**inputs, **extra)
-        return (outputs["loss"], outputs) if kwargs.get("return_outputs") else outputs["loss"]
+        plain = {key.removeprefix(PLAIN): value for key, value in inputs.items() if key.startswith(PLAIN)}
+        own = {key: value for key, value in inputs.items() if not key.startswith(PLAIN)}
+        outputs = model(**own, **extra)
+        loss = outputs["loss"]
+        if self.two_view and plain:
+            without = model(**plain, labels=own["labels"])
+            loss = two_view_loss(self.model, outputs, without, own["lengths"], self.two_view)  # type: ignore[arg-type]
+        return (loss, outputs) if kwargs.get("return_outputs") else loss
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Tensor], prediction_loss_only: bool, ignore_keys: Any = None
@@ -127,6 +139,21 @@ class ExpertTrainer(Trainer):
         else:
             predicted = outputs["logits"].argmax(1)
         return outputs["loss"], predicted, inputs["labels"]
+
+
+def two_view_loss(
+    expert: Expert, evidence: Mapping[str, Tensor], plain: Mapping[str, Tensor], lengths: Tensor, settings: TwoView
+) -> Tensor:
+    """α (L_evidence + L_plain) + (1 − α) τ² KL(p_evidence ‖ p_plain) of the forward passes of both views.
+
+    p are marginals (NER) or class distributions (RE) at temperature τ; no gradient reaches p_evidence. τ² keeps the
+    gradient's size the same at every temperature (Hinton et al., 2015).
+    """
+    with torch.no_grad():
+        teacher = expert.posteriors(evidence, lengths, settings.temperature)
+    student = expert.posteriors(plain, lengths, settings.temperature)
+    agreement = settings.temperature**2 * divergence(teacher, student)
+    return settings.alpha * (evidence["loss"] + plain["loss"]) + (1 - settings.alpha) * agreement
 
 
 def parameter_groups(model: nn.Module, settings: Optimisation) -> list[dict[str, Any]]:

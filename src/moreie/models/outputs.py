@@ -1,0 +1,158 @@
+"""What the experts of a mixture say of a set of cases, before any gate weighs it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from moreie.models.assembly import Assembled
+from moreie.models.crf import IMPOSSIBLE
+from moreie.models.expert import Expert
+from moreie.models.gate import GateLevel
+from moreie.schema import Evidence
+
+Rows = Sequence[Sequence[Evidence]]
+
+
+@dataclass(frozen=True)
+class ExpertOutputs:
+    """What M experts say of N cases, before the gate.
+
+    `log_probabilities[m][n]`: [T, L] or [C], None where the expert has no evidence. `available` [N, M] bool.
+    `entropies` [N, M]: mean entropy in nats, 0 where not available. `dropped[m][n]`: passages that found no room.
+    """
+
+    names: tuple[str, ...]
+    log_probabilities: tuple[tuple[Tensor | None, ...], ...]
+    available: Tensor
+    entropies: Tensor
+    dropped: tuple[tuple[int, ...], ...]
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """Distributions of each case: T words, or 1 of a pair."""
+        said = (next(p for p in column if p is not None) for column in zip(*self.log_probabilities, strict=True))
+        return tuple(p.numel() // p.shape[-1] for p in said)
+
+    def available_rows(self, level: GateLevel) -> Tensor:
+        """[R, M] of `available`: a row a case, or at token level a row a word."""
+        return (
+            self.available if level == "sequence" else self.available.repeat_interleave(torch.tensor(self.lengths), 0)
+        )
+
+    def per_case(self, log_weights: Tensor, level: GateLevel) -> list[Tensor]:
+        """Log-weights [R, M] of a gate's rows, case by case: [M], or at token level [T, M]."""
+        return list(log_weights) if level == "sequence" else list(torch.split(log_weights, list(self.lengths)))
+
+    def mix(self, log_weights: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        """log Σ_m g_m p_m of each case ([T, L] or [C]) under log-weights, for each case [M] or [T, M]."""
+        mixed = []
+        for n in range(len(self.available)):
+            parts = [
+                log_weights[n][..., m, None] + own[n]  # type: ignore[operator]
+                for m, own in enumerate(self.log_probabilities)
+                if self.available[n, m]
+            ]
+            mixed.append(torch.logsumexp(torch.stack(parts), dim=0))
+        return mixed
+
+
+def run_experts(experts: Sequence[Expert], cases: Sequence[Any], evidence: Mapping[str, Rows]) -> ExpertOutputs:
+    """Every expert on every case it can speak on (see `availability`)."""
+    rows = {
+        m: evidence.get(e.spec.view.retriever, [()] * len(cases)) if e.spec.view.retriever else [()] * len(cases)
+        for m, e in enumerate(experts)
+    }
+    available = availability([e.spec.view.retriever for e in experts], rows)
+    entropies = torch.zeros(len(cases), len(experts))
+    distributions: list[tuple[Tensor | None, ...]] = []
+    dropped: list[tuple[int, ...]] = []
+    for m, expert in enumerate(experts):
+        own = torch.nonzero(available[:, m])[:, 0].tolist()
+        inputs: list[Assembled] = expert.assemble([cases[i] for i in own], [rows[m][i] for i in own])
+        column: list[Tensor | None] = [None] * len(cases)
+        out = [0] * len(cases)
+        for i, assembled, log_p in zip(own, inputs, expert.log_probabilities(inputs), strict=True):
+            column[i] = log_p
+            out[i] = assembled.dropped
+            entropies[i, m] = -(log_p.exp() * log_p.clamp_min(IMPOSSIBLE)).sum(-1).mean()
+        distributions.append(tuple(column))
+        dropped.append(tuple(out))
+    return ExpertOutputs(
+        tuple(e.spec.name for e in experts), tuple(distributions), available, entropies, tuple(dropped)
+    )
+
+
+def availability(retrievers: Sequence[str | None], rows: Mapping[int, Rows]) -> Tensor:
+    """[N, M] bool: an expert speaks where it found evidence or needs none; where none may, all do."""
+    columns = [
+        [True] * len(rows[m]) if retriever is None else [len(row) > 0 for row in rows[m]]
+        for m, retriever in enumerate(retrievers)
+    ]
+    available = torch.tensor(columns, dtype=torch.bool).T.reshape(-1, len(columns))
+    return available | ~available.any(1, keepdim=True)
+
+
+def mean_weights(log_weights: Sequence[Tensor], experts: int) -> Tensor:
+    """Weights [N, M] of the experts in each case, at token level the means over its words."""
+    means = [w.exp().reshape(-1, experts).mean(0) for w in log_weights]
+    return torch.stack(means) if means else torch.empty(0, experts)
+
+
+def joined(parts: Sequence[ExpertOutputs]) -> ExpertOutputs:
+    """The outputs of the same experts on several sets of cases, one set after the other."""
+    experts = range(len(parts[0].names))
+    return ExpertOutputs(
+        parts[0].names,
+        tuple(tuple(p for part in parts for p in part.log_probabilities[m]) for m in experts),
+        torch.cat([part.available for part in parts]),
+        torch.cat([part.entropies for part in parts]),
+        tuple(tuple(d for part in parts for d in part.dropped[m]) for m in experts),
+    )
+
+
+def save_outputs(outputs: ExpertOutputs, path: Path) -> None:
+    """Write outputs as one safetensors file; a file under the name is complete."""
+    tensors = {
+        "available": outputs.available,
+        "entropies": outputs.entropies,
+        "dropped": torch.tensor(outputs.dropped),
+    }
+    flat = False
+    for m, column in enumerate(outputs.log_probabilities):
+        said = [p for p in column if p is not None]
+        flat = flat or any(p.ndim == 1 for p in said)
+        tensors[f"rows.{m}"] = torch.tensor([0 if p is None else p.numel() // p.shape[-1] for p in column])
+        tensors[f"log_probabilities.{m}"] = (
+            torch.cat([p.reshape(-1, p.shape[-1]) for p in said]) if said else torch.empty(0, 1)
+        )
+    metadata = {"names": json.dumps(outputs.names), "flat": json.dumps(flat)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata=metadata)
+    os.replace(temporary, path)
+
+
+def load_outputs(path: Path) -> ExpertOutputs:
+    """What `save_outputs` wrote."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        names, flat = tuple(json.loads(metadata["names"])), json.loads(metadata["flat"])
+        columns = []
+        for m in range(len(names)):
+            rows = file.get_tensor(f"rows.{m}").tolist()
+            parts = file.get_tensor(f"log_probabilities.{m}").split([r for r in rows if r])
+            said = iter([p[0] for p in parts] if flat else parts)
+            columns.append(tuple(next(said) if r else None for r in rows))
+        dropped = tuple(map(tuple, file.get_tensor("dropped").tolist()))
+        return ExpertOutputs(names, tuple(columns), file.get_tensor("available"), file.get_tensor("entropies"), dropped)

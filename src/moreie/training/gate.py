@@ -1,0 +1,133 @@
+"""Fitting a gate to what experts say of posts with gold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moreie.errors import RecipeError
+from moreie.models.expert import Expert
+from moreie.models.gate import GateSpec, chosen, cross_validated_log_weights, fit_gate
+from moreie.models.gate_inputs import gate_features, input_sizes
+from moreie.models.mixture import Mixture
+from moreie.models.ner import NerExpert
+from moreie.models.outputs import ExpertOutputs, run_experts
+from moreie.training.data import Split, cases, within_limit
+from moreie.training.recipe import Recipe
+
+PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+
+
+@dataclass(frozen=True)
+class GateData:
+    """All that fitting or scoring a gate needs, in rows: R posts or pairs, or at token level R words.
+
+    `features` [R, F], `available` [R, M], log p_m(gold) `gold` [R, T, M] with the mask `real` [R, T] (T = 1 at token
+    level), `share` [R]: what a row counts (a post counts 1, however many words it has), `groups`: its post's text.
+    """
+
+    spec: GateSpec
+    features: Tensor
+    available: Tensor
+    outputs: ExpertOutputs
+    gold: Tensor
+    real: Tensor
+    share: Tensor
+    groups: list[str]
+
+    def negative_log_likelihood(self, log_weights: Tensor, rows: Sequence[int]) -> Tensor:
+        """Mean over posts of the mean over words of -log Σ_m g_m p_m(gold)."""
+        own, real, share = self.gold[rows], self.real[rows], self.share[rows]
+        mixed = torch.logsumexp(log_weights[:, None, :].clamp_min(-1e4) + own, dim=2)
+        return -((mixed * real).sum(1) / real.sum(1) * share).sum() / share.sum()
+
+
+def gate_data(
+    recipe: Recipe, experts: Sequence[Expert], split: Split, outputs: ExpertOutputs | None = None
+) -> GateData:
+    """Lay out what the gate learns from: what the experts say of a split with gold.
+
+    `outputs` are those of other experts of the same names (cross-fitting); without them the experts are run.
+    """
+    split = within_limit(split, experts[0].encoder)
+    task_cases, evidence, gold = cases(recipe.task, split)
+    outputs = outputs or run_experts(experts, task_cases, evidence)
+    if "image" in recipe.gate.inputs:
+        raise RecipeError("gate input 'image' needs the posts' pictures, which recipes do not read yet")
+    sizes = input_sizes(experts)
+    spec = GateSpec(
+        experts=tuple(e.spec.name for e in experts),
+        inputs=recipe.gate.inputs,
+        sizes=tuple(sizes[kind] for kind in recipe.gate.inputs),
+        level=recipe.gate.level,
+        choice=recipe.gate.choice,
+    )
+    features = gate_features(spec, experts, task_cases, evidence, outputs)
+    index = [_gold_index(experts[0], case, g) for case, g in zip(task_cases, gold, strict=True)]
+    words = max(len(i) for i in index)
+    log_gold = torch.full((len(index), words, len(experts)), -1e4)
+    real = torch.zeros(len(index), words)
+    for n, targets in enumerate(index):
+        real[n, : len(targets)] = 1
+        for m, column in enumerate(outputs.log_probabilities):
+            log_p = column[n]
+            if log_p is not None:
+                log_gold[n, : len(targets), m] = log_p.reshape(len(targets), -1).gather(1, targets[:, None])[:, 0]
+    share = torch.ones(len(index))
+    groups = [experts[0].post_of(case).text for case in task_cases]
+    if spec.level == "token":
+        lengths = torch.tensor(outputs.lengths)
+        share = (1 / lengths).repeat_interleave(lengths)
+        groups = [group for group, length in zip(groups, outputs.lengths, strict=True) for _ in range(length)]
+        log_gold, real = log_gold[real.bool()][:, None], torch.ones(len(groups), 1)
+    return GateData(spec, features, outputs.available_rows(spec.level), outputs, log_gold, real, share, groups)
+
+
+def _gold_index(expert: Expert, case: Any, gold: Any) -> Tensor:
+    if isinstance(expert, NerExpert):
+        return torch.tensor(expert.tagset.encode(case.mentions or (), len(case.words)))
+    return torch.tensor([expert.spec.labels.index(gold)])
+
+
+def choose_penalty(data: GateData, folds: int) -> float:
+    """The penalty with the best cross-validated likelihood."""
+    every = list(range(len(data.features)))
+    losses = {
+        penalty: float(data.negative_log_likelihood(_cross_validated(data, penalty, folds), every))
+        for penalty in PENALTIES
+    }
+    return min(losses, key=losses.__getitem__)
+
+
+def _cross_validated(data: GateData, penalty: float, folds: int) -> Tensor:
+    return cross_validated_log_weights(
+        data.spec,
+        data.features,
+        data.available,
+        data.negative_log_likelihood,
+        penalty,
+        data.groups,
+        folds,
+    )
+
+
+def cross_validated_weights(recipe: Recipe, data: GateData) -> Tensor:
+    """Log-weights [R, M] for the split the gate is fitted on, each post's from a gate that has not seen it."""
+    soft = _cross_validated(data, choose_penalty(data, recipe.gate.folds), recipe.gate.folds)
+    return chosen(data.spec.choice, soft)
+
+
+def fit_mixture(
+    recipe: Recipe, experts: Sequence[Any], split: Split, outputs: ExpertOutputs | None = None
+) -> tuple[Mixture[Any], float]:
+    """The experts with a gate fitted on `split` (see `gate_data`), and the penalty that was chosen."""
+    if len(experts) == 1:
+        return Mixture(experts, None), 0.0
+    data = gate_data(recipe, experts, split, outputs)
+    penalty = choose_penalty(data, recipe.gate.folds)
+    gate = fit_gate(data.spec, data.features, data.available, data.negative_log_likelihood, penalty)
+    return Mixture(experts, gate), penalty

@@ -23,6 +23,7 @@ COMMANDS = [
     ["train"],
     ["evaluate"],
     ["report"],
+    ["recompute"],
     ["serve"],
     ["demo"],
     ["data", "check"],
@@ -209,6 +210,7 @@ def test_data_check_counts(data: Path) -> None:
         (["evidence", __file__], "no evidence file"),
         (["data", "check", "nowhere.txt"], "nowhere.txt"),
         (["report", "nowhere"], "nowhere"),
+        (["recompute", "nowhere"], "nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -24,6 +24,7 @@ COMMANDS = [
     ["train"],
     ["evaluate"],
     ["report"],
+    ["recompute"],
     ["serve"],
     ["demo"],
     ["data", "check"],
@@ -286,6 +287,7 @@ def test_data_check_counts(data: Path) -> None:
         (["data", "check", "nowhere.txt"], "nowhere.txt"),
         (["attach", "nowhere.jsonl", "--input", __file__, "--name", "x", "--save", "x.zst"], "unknown format"),
         (["report", "nowhere"], "nowhere"),
+        (["recompute", "nowhere"], "nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -16,12 +16,13 @@ from sklearn.metrics import precision_recall_fscore_support
 from moreie.datasets import read_conll
 from moreie.datasets.tags import spans_from_tags
 from moreie.errors import MoreieError
-from moreie.evaluation.calibration import expected_calibration_error
+from moreie.evaluation.calibration import expected_calibration_error, reliability
+from moreie.evaluation.confusion import mention_confusion, relation_confusion
 from moreie.evaluation.ner import mention_counts, mention_scores
 from moreie.evaluation.relation import accuracy, relation_counts, relation_scores
 from moreie.evaluation.run import Evaluation, mean_flips
 from moreie.evaluation.scores import micro_scores
-from moreie.evaluation.significance import paired_randomisation
+from moreie.evaluation.significance import paired_bootstrap, paired_randomisation
 
 TAGS = st.sampled_from(["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG"])
 PAIRS = st.lists(st.lists(st.tuples(TAGS, TAGS), min_size=1, max_size=12), min_size=1, max_size=6)
@@ -118,6 +119,54 @@ def test_flips_are_answers_gained_and_lost() -> None:
     assert mean_flips([pairs, pairs], "text") == (1.0, 1.0)
     assert mean_flips([pairs], "baseline") is None
     assert Evaluation("re", 1, [], [], {"text": []}, (), torch.empty(0, 0), []).flips("text") is None
+
+
+def test_bootstrap_equals_drawing_posts_and_seeds_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    gold = rng.integers(1, 4, 40)
+    ours, theirs = (
+        [np.stack([rng.binomial(gold, p), rng.integers(1, 4, 40), gold], axis=1) for _ in range(3)] for p in (0.9, 0.8)
+    )
+
+    def f1(counts: np.ndarray) -> float:
+        return micro_scores(counts).f1
+
+    drawn = []
+    for _ in range(2000):
+        cases, seeds = rng.integers(0, 40, 40), rng.integers(0, 3, 3)
+        drawn.append(np.mean([f1(ours[s][cases]) - f1(theirs[s][cases]) for s in seeds]))
+    gain = paired_bootstrap(ours, theirs)
+    assert (gain.low, gain.high) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=1.5)
+    share = min(np.mean(np.array(drawn) <= 0), np.mean(np.array(drawn) >= 0))
+    assert gain.p_value == pytest.approx(2 * share, abs=0.03)
+
+
+def test_bootstrap_of_equal_and_of_clearly_better_systems() -> None:
+    better, worse = np.tile([[1, 1, 1]], (200, 1)), np.tile([[0, 1, 1], [1, 1, 1]], (100, 1))
+    assert paired_bootstrap([better] * 3, [better] * 3).p_value == 1.0
+    gain = paired_bootstrap([better] * 3, [worse] * 3)
+    assert gain.p_value < 0.001
+    assert gain.low < 50 < gain.high
+    with pytest.raises(MoreieError, match="same cases"):
+        paired_bootstrap([better], [worse[:10]])
+
+
+def test_confusion_counts_every_answer_once() -> None:
+    gold = [[("PER", 0, 1), ("LOC", 3, 3)], [("ORG", 0, 0)]]
+    guess = [[("ORG", 0, 1), ("LOC", 3, 4)], [("ORG", 0, 0)]]
+    found = mention_confusion(gold, guess)
+    assert (found.gold, found.predicted) == (("LOC", "ORG", "PER", "spurious"), ("LOC", "ORG", "PER", "missed"))
+    assert found.counts.tolist() == [[0, 0, 0, 1], [0, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]]
+    pairs = relation_confusion(["None", "a", "a"], ["a", "a", "None"])
+    assert pairs.gold == pairs.predicted == ("None", "a")
+    assert pairs.counts.tolist() == [[0, 1], [1, 1]]
+
+
+def test_reliability_bins() -> None:
+    bins = reliability([0.05, 0.95, 1.0], [False, True, False], bins=10)
+    assert bins.size.tolist() == [1, *[0] * 8, 2]
+    assert bins.right.tolist() == [0, *[0] * 8, 1]
+    assert bins.expected_error == pytest.approx((0.05 + 0.95) / 3)
 
 
 def test_calibration_error() -> None:

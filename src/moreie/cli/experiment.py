@@ -35,6 +35,13 @@ REPORT_EXAMPLES = """[bold]Example[/]
 moreie report experiments/results --page docs/results.md
 """
 
+RECOMPUTE_EXAMPLES = """[bold]Examples[/]
+
+moreie recompute
+
+moreie recompute my-results --write
+"""
+
 
 def train(recipe: Annotated[Path, typer.Argument(help="Recipe (YAML).")]) -> None:
     """Train the experts and the gate of a recipe, for each of its seeds."""
@@ -77,6 +84,27 @@ def report(
 
         for path in write_report(results, page):
             console(stderr=True).print(f"wrote {path}", markup=False)
+
+
+def recompute(
+    results: Annotated[Path, typer.Argument(help="Folder with summary.json and predictions.")] = Path(
+        "experiments/results"
+    ),
+    write: Annotated[bool, typer.Option(help="Put the figures computed in place of the recorded ones.")] = False,
+) -> None:
+    """Compute every figure again from the predictions; fail on any difference."""
+    with clear_errors():
+        from moreie.evaluation.recompute import recompute
+        from moreie.evaluation.summary import write_summary
+
+        rows, differences = recompute(results)
+        for difference in differences:
+            console().print(difference, markup=False, soft_wrap=True)
+        if write:
+            write_summary(results, rows)
+        console(stderr=True).print(f"{results}: {len(rows)} rows computed again, {len(differences)} differences")
+        if differences and not write:
+            raise typer.Exit(1)
 
 
 def _print(recipe: Recipe, split: str, evaluations: Sequence[Evaluation]) -> None:

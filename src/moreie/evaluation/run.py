@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ import torch
 import zstandard
 from torch import Tensor
 
-from moreie.errors import RecipeError
-from moreie.evaluation.calibration import expected_calibration_error
+from moreie.errors import DataFormatError, RecipeError
+from moreie.evaluation.calibration import Reliability, reliability
 from moreie.evaluation.ner import mention_counts, mention_scores
 from moreie.evaluation.relation import accuracy, relation_counts, relation_scores
 from moreie.evaluation.scores import Counts, Scores
@@ -75,15 +76,20 @@ class Evaluation:
         return [gold == label for gold, label in answers]
 
     @property
-    def calibration_error(self) -> float:
-        """Expected calibration error of the mixture's confidences."""
+    def reliability(self) -> Reliability:
+        """The mixture's confidences against what is right."""
         confidences = [c for row in self.confidences for c in row]
         if self.task == "ner":
             answers = zip(self.gold, self.predictions[MIXTURE], strict=True)
             right = [span in set(gold) for gold, spans in answers for span in spans]
         else:
             right = [a == b for a, b in zip(self.gold, self.predictions[MIXTURE], strict=True)]
-        return expected_calibration_error(confidences, right)
+        return reliability(confidences, right)
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error of the mixture's confidences."""
+        return self.reliability.expected_error
 
     def accuracy(self, variant: str) -> float:
         """RE only: share of right labels, `None` included."""
@@ -173,9 +179,10 @@ def _ablated(expert: Expert, task_cases: Sequence[Any], rows: Rows) -> dict[str,
 
 
 def save_predictions(evaluation: Evaluation, path: Path) -> None:
-    """One line a case: id, gold, what each variant said, the gate's weights."""
+    """One line a case: id, gold, what each variant said, the gate's weights. The file is there when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file, zstandard.ZstdCompressor(19).stream_writer(file) as out:
+    temporary = path.with_name(path.name + ".partial")
+    with temporary.open("wb") as file, zstandard.ZstdCompressor(19).stream_writer(file) as out:
         for n, id in enumerate(evaluation.ids):
             row = {
                 "id": id,
@@ -185,29 +192,38 @@ def save_predictions(evaluation: Evaluation, path: Path) -> None:
                 "gate": dict(zip(evaluation.names, [round(w, 4) for w in evaluation.gate[n].tolist()], strict=True)),
             }
             out.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+    os.replace(temporary, path)
 
 
 def load_predictions(path: Path, task: str, seed: int) -> Evaluation:
-    """What `save_predictions` wrote."""
-    from moreie.knowledge.sources.articles import open_text
+    """What `save_predictions` wrote.
 
-    with open_text(path) as lines:
-        rows = [json.loads(line) for line in lines]
+    Raises:
+        DataFormatError: the file is missing or damaged.
+    """
+    from moreie.knowledge.sources.articles import open_text
 
     def typed(value: Any) -> Any:
         return [tuple(span) for span in value] if task == "ner" else value
 
-    names = tuple(rows[0]["gate"])
-    return Evaluation(
-        task,
-        seed,
-        [row["id"] for row in rows],
-        [typed(row["gold"]) for row in rows],
-        {variant: [typed(row["predicted"][variant]) for row in rows] for variant in rows[0]["predicted"]},
-        names,
-        torch.tensor([[row["gate"][name] for name in names] for row in rows]),
-        [row["confidence"] for row in rows],
-    )
+    if not path.is_file():
+        raise DataFormatError("no such file", path)
+    try:
+        with open_text(path) as lines:
+            rows = [json.loads(line) for line in lines]
+        names = tuple(rows[0]["gate"])
+        return Evaluation(
+            task,
+            seed,
+            [row["id"] for row in rows],
+            [typed(row["gold"]) for row in rows],
+            {variant: [typed(row["predicted"][variant]) for row in rows] for variant in rows[0]["predicted"]},
+            names,
+            torch.tensor([[row["gate"][name] for name in names] for row in rows]),
+            [row["confidence"] for row in rows],
+        )
+    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zstandard.ZstdError) as problem:
+        raise DataFormatError(f"damaged predictions ({problem})", path) from problem
 
 
 def mean_flips(evaluations: Sequence[Evaluation], variant: str) -> tuple[float, float] | None:

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from moreie.errors import DataFormatError
+from moreie.evaluation.configuration import configuration, digest, encoder_name
 from moreie.evaluation.run import BASELINE, MIXTURE, Evaluation, mean_flips, save_predictions
-from moreie.evaluation.significance import paired_randomisation
+from moreie.evaluation.significance import paired_bootstrap, paired_randomisation
 from moreie.training.recipe import Recipe
 
 FILE = "summary.json"
+# With fewer seeds there is next to nothing to draw from.
+ENOUGH_SEEDS = 3
 
 
 class Result(BaseModel):
     """A variant on a split: micro-F1 of each seed in percent, F1 per type (mean over seeds), and where it is from.
 
     `predictions` are paths from the summary's folder. `p_value_vs_baseline`: paired approximate randomisation over
-    cases, the seeds' counts summed; None for the baseline itself, or where there is none. `flips`: right answers of the
-    baseline that the variant spoils, and wrong ones that it mends, means over seeds.
+    cases, the seeds' counts summed; None for the baseline itself, or where there is none. `p_value_over_seeds` and
+    `gain_interval` (95 %, points of F1): paired bootstrap over cases and seeds, where there are at least three seeds.
+    `flips`: right answers of the baseline that the variant spoils, and wrong ones that it mends, means over seeds.
+    `k`: passages the variant may read. `configuration` names all that the result depends on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +49,30 @@ class Result(BaseModel):
     calibration_error: float | None = None
     p_value_vs_baseline: float | None
     flips: tuple[float, float] | None = None
+    p_value_over_seeds: float | None = None
+    gain_interval: tuple[float, float] | None = None
+    k: int | None = None
     command: str
+    configuration: str | None = None
+    predictions: tuple[str, ...]
+
+    @property
+    def recipe(self) -> str:
+        """Name of the recipe: the folder of its predictions."""
+        return Path(self.predictions[0]).parent.name
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What rows say beside their figures. `k[variant]`: passages a variant may read."""
+
+    dataset: str
+    split: str
+    task: str
+    encoder: str
+    k: Mapping[str, int | None]
+    command: str
+    configuration: str | None
     predictions: tuple[str, ...]
 
 
@@ -61,43 +90,79 @@ def read_summary(folder: Path) -> list[Result]:
         raise DataFormatError(f"not a result summary ({problem.errors()[0]['msg']})", path) from problem
 
 
-def record(folder: Path, recipe_path: Path, recipe: Recipe, split: str, evaluations: Sequence[Evaluation]) -> None:
-    """Keep the predictions of all seeds, and put the variants' rows in place of older ones of the same recipe."""
-    names = []
-    for evaluation in evaluations:
-        name = f"{recipe_path.stem}/{split}-seed-{evaluation.seed}.jsonl.zst"
-        save_predictions(evaluation, folder / name)
-        names.append(name)
-    rows = results(recipe_path, recipe, split, evaluations, names)
-    replaced = {(row.dataset, row.split, row.variant, row.encoder) for row in rows}
-    kept = [r for r in read_summary(folder) if (r.dataset, r.split, r.variant, r.encoder) not in replaced]
+def write_summary(folder: Path, rows: Sequence[Result]) -> None:
+    """Replace the summary in one step."""
     temporary = folder / f".{FILE}.{os.getpid()}"
-    temporary.write_bytes(_ROWS.dump_json([*kept, *rows], indent=2) + b"\n")
+    temporary.write_bytes(_ROWS.dump_json(list(rows), indent=2) + b"\n")
     os.replace(temporary, folder / FILE)
 
 
-def results(
-    recipe_path: Path, recipe: Recipe, split: str, evaluations: Sequence[Evaluation], names: Sequence[str]
-) -> list[Result]:
+def predictions_name(recipe_path: Path, split: str, seed: int) -> str:
+    """Where a seed's predictions lie, from the summary's folder."""
+    return f"{recipe_path.stem}/{split}-seed-{seed}.jsonl.zst"
+
+
+def record(
+    folder: Path,
+    recipe_path: Path,
+    recipe: Recipe,
+    split: str,
+    evaluations: Sequence[Evaluation],
+    command: str | None = None,
+) -> None:
+    """Keep the predictions of all seeds, and put the variants' rows in place of older ones of the same recipe.
+
+    `command` is what brings the result about, `moreie evaluate …` unless given.
+    """
+    names = []
+    for evaluation in evaluations:
+        name = predictions_name(recipe_path, split, evaluation.seed)
+        save_predictions(evaluation, folder / name)
+        names.append(name)
+    origin = Origin(
+        dataset=recipe_path.stem.partition("-")[0],
+        split=split,
+        task=recipe.task,
+        encoder=encoder_name(recipe),
+        k={variant: passages_read(recipe, variant) for variant in evaluations[0].predictions},
+        command=command
+        or f"moreie evaluate experiments/recipes/{recipe_path.name} --split {split} --results experiments/results",
+        configuration=digest(configuration(recipe)),
+        predictions=tuple(names),
+    )
+    rows = results(origin, evaluations)
+    kept = [row for row in read_summary(folder) if (row.recipe, row.split) != (recipe_path.stem, split)]
+    write_summary(folder, [*kept, *rows])
+
+
+def passages_read(recipe: Recipe, variant: str) -> int:
+    """The most passages of one retriever that a variant may read; a mixture reads what its experts do."""
+    own = {e.name: e.view.k if e.view.retriever else 0 for e in recipe.experts}
+    expert, _, ablation = variant.partition(", ")
+    return 0 if ablation == "no evidence" else own.get(expert, max(own[name] for name in recipe.members))
+
+
+def results(origin: Origin, evaluations: Sequence[Evaluation]) -> list[Result]:
     """One row a variant."""
-    dataset, _, _ = recipe_path.stem.partition("-")
     first = evaluations[0]
-    base = sum(e.counts(BASELINE) for e in evaluations) if BASELINE in first.predictions else None
+    base = [e.counts(BASELINE) for e in evaluations] if BASELINE in first.predictions else None
     rows = []
     for variant in first.predictions:
         scores = [e.scores(variant) for e in evaluations]
         f1 = [round(s["micro"].f1, 2) for s in scores]
         types = sorted({type for s in scores for type in s} - {"micro"})
-        p_value = None
+        p_value = gain = None
         if base is not None and variant != BASELINE:
-            p_value = round(paired_randomisation(sum(e.counts(variant) for e in evaluations), base), 4)  # type: ignore[arg-type]
+            own = [e.counts(variant) for e in evaluations]
+            p_value = round(paired_randomisation(np.sum(own, axis=0), np.sum(base, axis=0)), 4)
+            gain = paired_bootstrap(own, base) if len(own) >= ENOUGH_SEEDS else None
         rows.append(
             Result(
-                dataset=dataset,
-                split=split,
-                task=recipe.task,
+                dataset=origin.dataset,
+                split=origin.split,
+                task=origin.task,
                 variant=variant,
-                encoder=Path(recipe.encoder).name if Path(recipe.encoder).is_dir() else recipe.encoder,
+                encoder=origin.encoder,
                 seeds=tuple(e.seed for e in evaluations),
                 f1=tuple(f1),
                 mean=round(float(np.mean(f1)), 2),
@@ -106,16 +171,19 @@ def results(
                 recall=round(float(np.mean([s["micro"].recall for s in scores])), 2),
                 per_type={t: round(float(np.mean([s[t].f1 if t in s else 0.0 for s in scores])), 2) for t in types},
                 accuracy=round(float(np.mean([e.accuracy(variant) for e in evaluations])), 2)
-                if recipe.task == "re"
+                if origin.task == "re"
                 else None,
                 calibration_error=round(float(np.mean([e.calibration_error for e in evaluations])), 4)
                 if variant == MIXTURE
                 else None,
                 p_value_vs_baseline=p_value,
                 flips=mean_flips(evaluations, variant),
-                command=f"moreie evaluate experiments/recipes/{recipe_path.name} --split {split} "
-                "--results experiments/results",
-                predictions=tuple(names),
+                p_value_over_seeds=round(gain.p_value, 4) if gain else None,
+                gain_interval=(round(gain.low, 2), round(gain.high, 2)) if gain else None,
+                k=origin.k.get(variant),
+                command=origin.command,
+                configuration=origin.configuration,
+                predictions=origin.predictions,
             )
         )
     return rows

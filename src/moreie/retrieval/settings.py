@@ -1,4 +1,4 @@
-"""How text evidence is found: what a user chooses, and what an evidence file says about itself."""
+"""How evidence is found: what a user chooses, and what an evidence file says about itself."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ if TYPE_CHECKING:
 # So many more passages are asked for as filters may leave out, and as a re-ranker chooses from.
 SPARE = 5
 CANDIDATES = 30
-Mode = Literal["sentences", "entities", "iterative", "captions"]
+Mode = Literal["sentences", "entities", "iterative", "captions", "pictures"]
 
 
 class RetrievalSettings(BaseModel):
     """`sentences`: the whole post against sentences; `entities`: its names first, against titles and sentences;
     `iterative`: as `entities`, the names being those that `model` predicts without evidence; `captions`: the caption of
-    its picture against introductions. `rerank` names a sentence encoder or cross-encoder."""
+    its picture against introductions; `pictures`: its picture against those of articles, by `image_encoder` (the
+    shipped one unless named). `rerank` names a sentence encoder or cross-encoder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Mode = "sentences"
     k: int = Field(default=10, ge=1)
     model: str | None = None
+    image_encoder: str | None = None
     rerank: str | None = None
     cross_encoder: bool = False
     keep_copies: bool = True
@@ -40,7 +42,7 @@ class RetrievalSettings(BaseModel):
         """The retriever of these settings over a corpus; `iterative` needs what predicts mentions.
 
         Raises:
-            EncoderError: `rerank` cannot be loaded.
+            EncoderError: `rerank` or `image_encoder` cannot be loaded.
             MoreieError: `iterative` without `predict`.
         """
         wanted = self.k if self.keep_copies else self.k + SPARE
@@ -48,6 +50,12 @@ class RetrievalSettings(BaseModel):
         retriever: Retriever
         if self.mode == "captions":
             retriever = CaptionRetriever(corpus, found)
+        elif self.mode == "pictures":
+            from moreie.encoders.images import ImageEncoder
+            from moreie.retrieval.image import ImageRetriever
+            from moreie.shipped import IMAGE_ENCODER
+
+            retriever = ImageRetriever(corpus, ImageEncoder.from_pretrained(self.image_encoder or IMAGE_ENCODER), found)
         elif self.mode == "entities":
             retriever = EntityRetriever(corpus, found)
         elif self.mode == "iterative":

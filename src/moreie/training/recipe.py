@@ -12,6 +12,7 @@ from moreie.encoders.text import AdapterConfig
 from moreie.errors import RecipeError
 from moreie.models.assembly import View
 from moreie.models.gate import GateChoice, GateInput, GateLevel
+from moreie.retrieval.settings import RetrievalSettings
 
 
 class Section(BaseModel):
@@ -36,6 +37,16 @@ class DataFiles(Section):
     test: SplitFiles | None = None
     labels: Path | None = None
     """MNRE's `rel2id.json`; without it the labels are those of the training split."""
+
+
+class Retrieval(Section):
+    """How `moreie reproduce` makes the evidence files that are not there; `moreie train` only reads them.
+
+    `evidence` maps a view's retriever to its settings. `corpus`: folder or URI of the corpus that is searched.
+    """
+
+    corpus: str | None = None
+    evidence: dict[str, RetrievalSettings]
 
 
 class Teacher(Section):
@@ -141,6 +152,7 @@ class Recipe(Section):
     gate: GateRecipe = Field(default_factory=GateRecipe)
     mixture: tuple[str, ...] = ()
     """Experts in the mixture; all of them when empty."""
+    retrieval: Retrieval | None = None
     teacher: Teacher | None = None
     seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = (1,)
 
@@ -160,15 +172,20 @@ class Recipe(Section):
                 raise ValueError(f"expert {expert.name} starts from {expert.start_from!r}, not an expert above it")
             if expert.two_view and not expert.view.retriever:
                 raise ValueError(f"expert {expert.name} reads no evidence, so it has no two views")
-        splits = {"train": self.data.train, "validation": self.data.validation, "test": self.data.test}
         for expert in self.experts:
-            for split, files in splits.items():
-                if files and expert.view.retriever and expert.view.retriever not in files.evidence:
+            for split, files in self.splits.items():
+                if expert.view.retriever and expert.view.retriever not in files.evidence:
                     raise ValueError(
                         f"expert {expert.name} reads {expert.view.retriever!r} evidence, "
                         f"but data.{split}.evidence has no such file"
                     )
         return self
+
+    @property
+    def splits(self) -> dict[str, SplitFiles]:
+        """Files by the split's name, those that the recipe has."""
+        named = {"train": self.data.train, "validation": self.data.validation, "test": self.data.test}
+        return {name: files for name, files in named.items() if files is not None}
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -186,10 +203,24 @@ class Recipe(Section):
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe; relative paths in it start at the recipe's folder.
+    """Read a recipe whose files are to be there; relative paths in it start at the recipe's folder.
 
     Raises:
         RecipeError: unreadable YAML, an unknown key, a value out of range, a file that is not there.
+    """
+    recipe = read_recipe(path)
+    for files in recipe.splits.values():
+        for file in [files.posts, *files.evidence.values()]:
+            if not file.exists():
+                raise RecipeError(f"{path}: {file} is not there")
+    return recipe
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe, whether or not its files are there.
+
+    Raises:
+        RecipeError: unreadable YAML, an unknown key, a value out of range.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -198,15 +229,10 @@ def load_recipe(path: Path) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
         raise RecipeError(f"{path}: not readable as YAML ({problem})") from problem
     try:
-        recipe = Recipe.model_validate(_resolved(content, Path(path).resolve().parent))
+        return Recipe.model_validate(_resolved(content, Path(path).resolve().parent))
     except ValidationError as problem:
         details = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {_explain(e)}" for e in _causes(problem))
         raise RecipeError(f"{path}:\n{details}") from problem
-    for split in (recipe.data.train, recipe.data.validation, recipe.data.test):
-        for file in [split.posts, *split.evidence.values()] if split else []:
-            if not file.exists():
-                raise RecipeError(f"{path}: {file} is not there")
-    return recipe
 
 
 def _causes(problem: ValidationError) -> list[Any]:
@@ -243,6 +269,8 @@ def _resolved(node: Any, folder: Path, key: str = "") -> Any:
         return [_resolved(item, folder) for item in node]
     if key == "encoder" and isinstance(node, str) and not (folder / node).is_dir():
         return node
+    if key == "corpus" and isinstance(node, str) and ":" not in node:
+        return _path(node, folder)
     return _path(node, folder) if key in PATH_KEYS else node
 
 

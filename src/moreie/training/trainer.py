@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from moreie.encoders.precision import bf16_is_fast, default_device
@@ -88,6 +89,9 @@ def train_expert(
         teacher_weight=teacher_weight,
         two_view=two_view,
     )
+    for folder in checkpoints.glob("checkpoint-*"):
+        if not (folder / TRAINER_STATE_NAME).exists():  # written last: a kill cut this one off
+            shutil.rmtree(folder)
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
     if last:
         log.warning("resuming from %s", last)

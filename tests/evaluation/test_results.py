@@ -1,0 +1,139 @@
+"""Results on disk: every figure follows from the predictions, and the page from both."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from moreie.cli.app import app
+from moreie.errors import DataFormatError, MoreieError
+from moreie.evaluation.recompute import recompute
+from moreie.evaluation.report import write_report
+from moreie.evaluation.run import MIXTURE, Evaluation, load_predictions, save_predictions
+from moreie.evaluation.summary import Origin, read_summary, results, write_summary
+
+COMMITTED = Path(__file__).parents[2] / "experiments" / "results"
+VARIANTS = {"baseline": 0.6, "text": 0.7, "image": 0.65, MIXTURE: 0.8}
+
+
+def answers(k: int, seed: int, posts: int = 60) -> Evaluation:
+    """Spans of three types; each variant finds its share of them, and takes some for another type."""
+    chance = random.Random(10 * k + seed)
+    gold = [[(random.Random(n).choice(["PER", "LOC", "ORG"]), w, w) for w in range(n % 4)] for n in range(posts)]
+    predictions = {
+        variant: [
+            [(type if chance.random() < 0.9 else "PER", a, b) for type, a, b in row if chance.random() < share]
+            for row in gold
+        ]
+        for variant, share in VARIANTS.items()
+    }
+    gate = torch.tensor([[0.25, 0.5, 0.25]] * posts)
+    confidences = [[round(chance.random(), 4) for _ in row] for row in predictions[MIXTURE]]
+    names = ("baseline", "text", "image")
+    return Evaluation("ner", seed, [f"p{n}" for n in range(posts)], gold, predictions, names, gate, confidences)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seeds with k = 1 and with k = 3."""
+    folder, rows = tmp_path_factory.mktemp("results"), []
+    for k in (1, 3):
+        evaluations = [answers(k, seed) for seed in (1, 2, 3)]
+        names = tuple(f"set-tiny-k{k}/test-seed-{e.seed}.jsonl.zst" for e in evaluations)
+        for evaluation, name in zip(evaluations, names, strict=True):
+            save_predictions(evaluation, folder / name)
+        ks = {variant: 0 if variant == "baseline" else k for variant in VARIANTS}
+        rows += results(Origin("set", "test", "ner", "tiny", ks, "moreie …", None, names), evaluations)
+    write_summary(folder, rows)
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "results")
+
+
+def test_what_is_recorded_comes_out_again(folder: Path) -> None:
+    rows, differences = recompute(folder)
+    assert differences == []
+    assert rows == read_summary(folder)
+    assert CliRunner().invoke(app, ["recompute", str(folder)]).exit_code == 0
+
+
+def test_changed_figures_are_found_one_by_one(folder: Path) -> None:
+    content = json.loads((folder / "summary.json").read_text())
+    content[1]["mean"] += 0.01
+    content[3]["p_value_vs_baseline"] = 0.0001
+    content[3]["per_type"]["PER"] = 99.0
+    (folder / "summary.json").write_text(json.dumps(content))
+    done = CliRunner().invoke(app, ["recompute", str(folder)])
+    assert done.exit_code == 1
+    assert [line.split(": ")[1].split()[0] for line in done.stdout.splitlines()] == [
+        "mean",
+        "per_type",
+        "p_value_vs_baseline",
+    ]
+    assert CliRunner().invoke(app, ["recompute", str(folder), "--write"]).exit_code == 0
+    assert recompute(folder)[1] == []
+
+
+def test_a_changed_prediction_is_found(folder: Path) -> None:
+    path = folder / "set-tiny-k1" / "test-seed-2.jsonl.zst"
+    evaluation = load_predictions(path, "ner", 2)
+    spans = next(row for row in evaluation.predictions["text"] if row)
+    spans[0] = ("ORG" if spans[0][0] != "ORG" else "PER", *spans[0][1:])
+    save_predictions(evaluation, path)
+    differences = recompute(folder)[1]
+    assert any(line.startswith("set-tiny-k1, test, text: f1 ") for line in differences)
+    assert all(line.startswith("set-tiny-k1, test, text") for line in differences)
+
+
+def test_missing_and_damaged_predictions_are_named(folder: Path) -> None:
+    path = folder / "set-tiny-k3" / "test-seed-1.jsonl.zst"
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"no zstandard"):
+        path.write_bytes(content)
+        with pytest.raises(DataFormatError, match=r"set-tiny-k3/test-seed-1\.jsonl\.zst"):
+            recompute(folder)
+    path.unlink()
+    with pytest.raises(DataFormatError, match=r"test-seed-1\.jsonl\.zst: no such file"):
+        recompute(folder)
+    done = CliRunner().invoke(app, ["recompute", str(folder)])
+    assert done.exit_code == 2
+    assert "Traceback" not in done.output
+    with pytest.raises(MoreieError, match="no results"):
+        recompute(folder / "none")
+
+
+@pytest.mark.slow
+def test_the_committed_results_come_out_again() -> None:
+    assert recompute(COMMITTED)[1] == []
+
+
+def test_the_page_has_all_tables_and_plots_and_is_the_same_every_time(folder: Path, tmp_path: Path) -> None:
+    (folder / "published.json").write_text(
+        json.dumps({"source": "A paper", "encoder": "large", "split": "test", "f1": {"set": {"baseline": 70.0}}})
+    )
+    page = tmp_path / "page" / "results.md"
+    written = write_report(folder, page)
+    text = page.read_text()
+    for name in ("f1", "gate", "reliability", "confusion"):
+        assert f"(results-set-tiny-k1-test-{name}.svg)" in text
+    assert "(results-set-test-tiny-k.svg)" in text, "two k, so a plot over k"
+    assert "| set | published | large | test | 70.00 |" in text
+    assert "| mixture | " in text
+    before = {path: path.read_bytes() for path in written}
+    assert {path: path.read_bytes() for path in write_report(folder, page)} == before
+    assert all(len(content) < 60_000 for content in before.values())
+
+
+def test_a_damaged_file_of_published_scores_is_named(folder: Path, tmp_path: Path) -> None:
+    (folder / "published.json").write_text("{}")
+    with pytest.raises(DataFormatError, match=r"published\.json"):
+        write_report(folder, tmp_path / "page.md")

@@ -52,6 +52,8 @@ def test_paths_start_at_the_recipe_and_hub_ids_stay(content: dict[str, Any], tmp
         ({"experts": [{"name": "t", "view": {"retriever": "text"}}]}, "evidence has no such file"),
         ({"experts": [{"name": "a", "start_from": "b"}]}, "not an expert above it"),
         ({"mixture": ["nobody"]}, "nobody"),
+        ({"training": {"label_smoothing": 0.1}}, "label_smoothing is for RE only"),
+        ({"training": {"layer_decay": 1.5}}, "training.layer_decay"),
         ({"experts": [{"name": "a", "two_view": {"alpha": 0.5}}]}, "no two views"),
         ({"task": "re", "gate": {"level": "token"}}, "token-level gate is for NER only"),
         ({"gate": {"cross_fit": True, "held_out": 0.1}}, "exclude each other"),

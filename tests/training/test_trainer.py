@@ -1,24 +1,28 @@
-"""Losses and settings of the trainer: two views against enumeration, and defaults that change nothing."""
+"""Losses and settings of the trainer, against enumeration and definitions."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerState, TrainingArguments
 
 from moreie.datasets import read_posts
-from moreie.encoders.text import TextEncoder
+from moreie.encoders.text import SEPARATOR, TextEncoder
 from moreie.models.assembly import View
 from moreie.models.expert import ExpertSpec
 from moreie.models.ner import NerExpert
 from moreie.models.relation import RelationExpert
-from moreie.schema import Evidence, Passage
-from moreie.training.features import Collator, ner_examples, with_plain_view
-from moreie.training.recipe import TwoView
-from moreie.training.trainer import two_view_loss
+from moreie.schema import Evidence, Passage, Post
+from moreie.training.averaging import WeightAverage
+from moreie.training.features import Collator, Example, ner_examples, relation_examples, with_plain_view
+from moreie.training.losses import r_drop_loss, two_view_loss, without_some_words
+from moreie.training.recipe import Optimisation, TwoView
+from moreie.training.trainer import parameter_groups, train_expert
 
 FOUND = [Evidence(Passage("1", "a", "Nashville", "Nashville is a city.", True), "text", 1, 1.0)]
 
@@ -52,6 +56,11 @@ def enumerated_marginals(
     return [[sum(w for path, w in weight.items() if path[t] == y) / total for y in tags] for t in range(length)]
 
 
+def mean_divergence(p: list[list[float]], q: list[list[float]]) -> float:
+    """Mean over rows of KL(p ‖ q), term by term."""
+    return sum(x * math.log(x / y) for a, b in zip(p, q, strict=True) for x, y in zip(a, b, strict=True) if x) / len(p)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_two_view_loss_equals_enumeration(encoder: TextEncoder, temperature: float) -> None:
     expert = ner_expert(encoder, "PER")
@@ -59,12 +68,15 @@ def test_two_view_loss_equals_enumeration(encoder: TextEncoder, temperature: flo
     views = [3 * torch.randn(2, 3, 5, requires_grad=True) for _ in range(2)]
     losses = torch.tensor(0.7), torch.tensor(1.1)
     evidence, plain = ({"emissions": e, "loss": loss} for e, loss in zip(views, losses, strict=True))
-    divergences = []
-    for n, length in enumerate(lengths.tolist()):
-        p, q = (enumerated_marginals(expert, view[n].detach(), length, temperature) for view in views)
-        for a, b in zip(p, q, strict=True):
-            divergences.append(sum(x * math.log(x / y) for x, y in zip(a, b, strict=True) if x > 0))
-    mean = sum(divergences) / len(divergences)
+    p, q = (
+        [
+            row
+            for n, length in enumerate(lengths.tolist())
+            for row in enumerated_marginals(expert, view[n].detach(), length, temperature)
+        ]
+        for view in views
+    )
+    mean = mean_divergence(p, q)
     for alpha in (0.0, 0.3, 1.0):
         settings = TwoView(alpha=alpha, temperature=temperature)
         loss = two_view_loss(expert, evidence, plain, lengths, settings)
@@ -101,3 +113,154 @@ def test_both_views_are_in_a_batch(encoder: TextEncoder, data: Path) -> None:
     for key in ("input_ids", "attention_mask", "anchors", "lengths"):
         assert torch.equal(batch[f"plain_{key}"], alone[key])
     assert not any(key.startswith("plain_") for key in alone)
+
+
+def test_r_drop_is_both_losses_and_the_symmetric_divergence(encoder: TextEncoder) -> None:
+    expert = ner_expert(encoder, "PER")
+    lengths = torch.tensor([2])
+    views = [2 * torch.randn(1, 2, 5) for _ in range(2)]
+    a, b = ({"emissions": e, "loss": torch.tensor(x)} for e, x in zip(views, (0.4, 0.5), strict=True))
+    p, q = (enumerated_marginals(expert, view[0], 2, 1.0) for view in views)
+    both = [mean_divergence(p, q), mean_divergence(q, p)]
+    loss = r_drop_loss(expert, a, b, lengths, 3.0)
+    assert float(loss.detach()) == pytest.approx(0.9 + 3.0 * sum(both) / 2, rel=1e-4)
+    assert float(r_drop_loss(expert, a, a, lengths, 3.0).detach()) == pytest.approx(0.8, abs=1e-5)
+
+
+def test_masked_words_are_the_posts_alone(encoder: TextEncoder, data: Path) -> None:
+    posts = read_posts(data / "twitter2017-sample.txt")[:6]
+    expert = ner_expert(encoder, "PER")
+    batch = expert.collate(expert.assemble(posts, [FOUND] * 6))
+    ids = batch["input_ids"]
+    torch.manual_seed(0)
+    masked = without_some_words(encoder, ids, 0.5)
+    changed = masked != ids
+    (separator,) = encoder.marker_ids(SEPARATOR)
+    for row, own, mask in zip(ids.tolist(), changed.tolist(), batch["attention_mask"].tolist(), strict=True):
+        end = row.index(separator)
+        assert not any(own[end:]), "evidence stays"
+        assert not own[0], "the frame stays"
+        assert any(own[1:end])
+        assert sum(mask) > end
+    assert (masked[changed] == encoder.tokenizer.mask_token_id).all()
+    assert 0.3 < float(changed.sum()) / sum(len(p) for post in posts for p in _pieces(encoder, post)) < 0.7
+    assert torch.equal(without_some_words(encoder, ids, 0.0), ids)
+
+
+def _pieces(encoder: TextEncoder, post: Post) -> list[list[int]]:
+    return encoder.word_subtokens([[w.text for w in post.words]])[0]
+
+
+def test_lower_layers_learn_more_slowly(encoder: TextEncoder) -> None:
+    expert = ner_expert(encoder, "PER")
+    settings = Optimisation(learning_rate=1e-3, layer_decay=0.5)
+    rate = {id(p): g["lr"] for g in parameter_groups(expert, settings) for p in g["params"]}
+    model = encoder.model
+    assert {rate[id(p)] for p in model.encoder.layer[1].parameters()} == {1e-3}
+    assert {rate[id(p)] for p in model.encoder.layer[0].parameters()} == {5e-4}
+    assert {rate[id(p)] for p in model.embeddings.parameters()} == {2.5e-4}
+    assert {rate[id(p)] for p in expert.crf.parameters()} == {settings.crf_learning_rate}
+    even = parameter_groups(expert, Optimisation(learning_rate=1e-3))
+    assert {g["lr"] for g in even} == {1e-3, settings.head_learning_rate, settings.crf_learning_rate}
+    assert sum(len(g["params"]) for g in even) == len(rate)
+
+
+def test_label_smoothing_is_that_of_the_cross_entropy(encoder: TextEncoder, data: Path) -> None:
+    posts = read_posts(data / "mnre-sample.txt")
+    labels = tuple(sorted({r.type for p in posts for r in p.relations}))
+    expert = RelationExpert(ExpertSpec(task="re", name="x", labels=labels, view=View(None), encoder="tiny"), encoder)
+    batch = Collator(expert.eval())([{"example": e} for e in relation_examples(expert, posts, [()] * len(posts))])
+    loss = expert(**batch, label_smoothing=0.2)
+    log_p = loss["logits"].log_softmax(1)
+    gold = log_p.gather(1, batch["labels"][:, None])[:, 0]
+    expected = -(0.8 * gold + 0.2 * log_p.mean(1)).mean()
+    assert float(loss["loss"].detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ema", "swa"])
+def test_averages_of_weights(tmp_path: Path, kind: str) -> None:
+    model = torch.nn.Linear(1, 1)
+    model.bias.requires_grad_(False)
+    average = WeightAverage(model, Optimisation(average=kind, ema_decay=0.9))
+    told = average.on_step_end if kind == "ema" else average.on_epoch_end
+    ignored = average.on_epoch_end if kind == "ema" else average.on_step_end
+    with average.applied():
+        pass
+    expected = None
+    for count, value in enumerate((1.0, 2.0, 4.0)):
+        model.weight.data.fill_(value)
+        told(None, None, None)
+        ignored(None, None, None)
+        if expected is None:
+            expected = value
+        else:
+            expected = 0.9 * expected + 0.1 * value if kind == "ema" else (expected * count + value) / (count + 1)
+    with average.applied():
+        assert float(model.weight.detach()) == pytest.approx(expected)
+    assert float(model.weight.detach()) == 4.0
+    (tmp_path / "checkpoint-7").mkdir()
+    arguments = TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    average.on_save(arguments, TrainerState(global_step=7), None)
+    again = WeightAverage(model, Optimisation(average=kind, ema_decay=0.9))
+    again.load(tmp_path / "checkpoint-7")
+    again.apply()
+    assert float(model.weight.detach()) == pytest.approx(expected)
+    assert int(again.average.n_averaged) == 3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"average": "ema", "ema_decay": 0.5},
+        {"r_drop": 1.0},
+        {"word_dropout": 0.2, "layer_decay": 0.8},
+    ],
+)
+def test_each_option_trains_otherwise_than_the_defaults(
+    tmp_path: Path, tiny_encoder_folder: Path, data: Path, options: dict[str, Any]
+) -> None:
+    posts = read_posts(data / "twitter2017-sample.txt")[:8]
+    heads = []
+    for name, changed in (("plain", {}), ("again", {}), ("changed", options)):
+        encoder = TextEncoder.from_pretrained(tiny_encoder_folder)
+        expert = ner_expert(encoder, *sorted({m.type for p in posts for m in p.mentions}))
+        examples = ner_examples(expert, posts, [()] * len(posts))
+        settings = Optimisation(epochs=2, batch_size=4, learning_rate=1e-3, precision="fp32", **changed)
+        train_expert(expert, examples, examples, settings, output=tmp_path / name, seed=1)
+        heads.append(expert.head_state())
+    assert all(torch.equal(heads[0][k], heads[1][k]) for k in heads[0])
+    assert not all(torch.equal(heads[0][k], heads[2][k]) for k in heads[0])
+    assert all(torch.isfinite(w).all() for w in heads[2].values())
+
+
+class PowerCut(list[Example]):
+    """Examples that can be read until the first checkpoint is there."""
+
+    def __init__(self, examples: list[Example], output: Path):
+        super().__init__(examples)
+        self.output = output
+
+    def __getitem__(self, index: Any) -> Any:
+        if any(self.output.glob("checkpoints/checkpoint-*")):
+            raise InterruptedError
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("kind", ["ema", "swa"])
+def test_averages_go_on_after_a_stop(tmp_path: Path, tiny_encoder_folder: Path, data: Path, kind: str) -> None:
+    posts = read_posts(data / "twitter2017-sample.txt")[:8]
+    settings = Optimisation(epochs=3, batch_size=4, learning_rate=1e-3, precision="fp32", average=kind, ema_decay=0.5)
+
+    def train(output: Path, *, cut: bool = False) -> dict[str, torch.Tensor]:
+        expert = ner_expert(
+            TextEncoder.from_pretrained(tiny_encoder_folder), *sorted({m.type for p in posts for m in p.mentions})
+        )
+        examples = ner_examples(expert, posts, [()] * len(posts))
+        own = PowerCut(examples, output) if cut else examples
+        train_expert(expert, own, examples, settings, output=output, seed=1)
+        return expert.head_state()
+
+    with pytest.raises(InterruptedError):
+        train(tmp_path / "cut", cut=True)
+    resumed, whole = train(tmp_path / "cut"), train(tmp_path / "whole")
+    assert all(torch.equal(resumed[k], whole[k]) for k in whole)

@@ -41,6 +41,7 @@ class RelationExpert(Expert):
         anchors: Tensor,
         lengths: Tensor,
         labels: Tensor | None = None,
+        label_smoothing: float = 0.0,
     ) -> dict[str, Tensor]:
         """Logits [B, C] and, with `labels` [B], the mean cross-entropy. `anchors` [B, 2]: the opening markers."""
         states = self.states(input_ids, attention_mask, anchors)
@@ -48,7 +49,7 @@ class RelationExpert(Expert):
             logits = self.classifier(self.dropout(states.flatten(1)))
         result = {"logits": logits}
         if labels is not None:
-            result["loss"] = nn.functional.cross_entropy(logits, labels)
+            result["loss"] = nn.functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
         return result
 
     def posteriors(self, outputs: Mapping[str, Tensor], lengths: Tensor, temperature: float = 1.0) -> Tensor:

@@ -86,6 +86,17 @@ class Optimisation(Section):
     """Share of training posts shown without their evidence, so that an expert stays right when none is found."""
     patience: Annotated[int, Field(ge=1)] = 3
     """Epochs without a better validation F1 after which training stops."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """How fast an encoder layer learns relative to the one above it."""
+    word_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the post's sub-tokens masked at each step; its evidence stays."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """RE only: share of the target spread over all relations."""
+    r_drop: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the divergence of two passes under different dropout (Wu et al., NeurIPS 2021)."""
+    average: Literal["none", "ema", "swa"] = "none"
+    """Score and keep averaged weights: exponentially after each step, or the mean of the epochs so far."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
 
 
@@ -172,6 +183,11 @@ class Recipe(Section):
                 raise ValueError(f"expert {expert.name} starts from {expert.start_from!r}, not an expert above it")
             if expert.two_view and not expert.view.retriever:
                 raise ValueError(f"expert {expert.name} reads no evidence, so it has no two views")
+            settings = expert.training or self.training
+            if expert.two_view and settings.r_drop:
+                raise ValueError(f"expert {expert.name}: two_view and r_drop exclude each other")
+            if settings.label_smoothing and self.task != "re":
+                raise ValueError("label_smoothing is for RE only: a smoothed tag sequence would not be a legal one")
         for expert in self.experts:
             for split, files in self.splits.items():
                 if expert.view.retriever and expert.view.retriever not in files.evidence:

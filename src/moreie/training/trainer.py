@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,15 +19,19 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from moreie.encoders.precision import bf16_is_fast, default_device
-from moreie.models.expert import Expert, divergence
+from moreie.models.expert import Expert
 from moreie.models.ner import NerExpert
 from moreie.models.relation import RelationExpert
 from moreie.schema import NO_RELATION
+from moreie.training.averaging import WeightAverage
 from moreie.training.features import PLAIN, Collator, Example, Examples
+from moreie.training.losses import r_drop_loss, two_view_loss, without_some_words
 from moreie.training.recipe import Optimisation, TwoView
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
+# How BERT-like, DistilBERT-like, ModernBERT-like and GPT-like models name their layers.
+_LAYER = re.compile(r"^encoder\..*?\.(?:layers?|h)\.(\d+)\.")
 
 
 def train_expert(
@@ -76,6 +82,7 @@ def train_expert(
         data_seed=seed,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+    average = WeightAverage(expert, settings) if settings.average != "none" else None
     trainer = ExpertTrainer(
         model=expert,
         args=arguments,
@@ -84,10 +91,11 @@ def train_expert(
         data_collator=Collator(expert),
         processing_class=expert.encoder.tokenizer,
         compute_metrics=_ner_f1(expert) if isinstance(expert, NerExpert) else _relation_f1(expert),
-        callbacks=[EarlyStoppingCallback(settings.patience)],
+        callbacks=[EarlyStoppingCallback(settings.patience), *([average] if average else [])],
         settings=settings,
         teacher_weight=teacher_weight,
         two_view=two_view,
+        average=average,
     )
     for folder in checkpoints.glob("checkpoint-*"):
         if not (folder / TRAINER_STATE_NAME).exists():  # written last: a kill cut this one off
@@ -95,8 +103,13 @@ def train_expert(
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
     if last:
         log.warning("resuming from %s", last)
+        if average:
+            average.load(Path(last))
     trainer.train(resume_from_checkpoint=last)
     best = trainer.state.best_metric or 0.0
+    if average and trainer.state.best_model_checkpoint:
+        average.load(Path(trainer.state.best_model_checkpoint))
+        average.apply()
     expert.save(output)
     shutil.rmtree(checkpoints)
     return float(best)
@@ -106,10 +119,16 @@ class ExpertTrainer(Trainer):
     """Trainer with one learning rate each for encoder, head and CRF, and tag paths or classes as predictions."""
 
     def __init__(
-        self, *args: Any, settings: Optimisation, teacher_weight: float, two_view: TwoView | None, **kwargs: Any
+        self,
+        *args: Any,
+        settings: Optimisation,
+        teacher_weight: float,
+        two_view: TwoView | None,
+        average: WeightAverage | None,
+        **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        self.two_view = two_view
+        self.two_view, self.average = two_view, average
         self.settings = settings
         self.teacher_weight = teacher_weight
 
@@ -119,15 +138,32 @@ class ExpertTrainer(Trainer):
         return self.optimizer
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+        settings, expert = self.settings, cast(Expert, self.model)
         extra = {"teacher_weight": self.teacher_weight} if "teacher" in inputs else {}
+        if settings.label_smoothing:
+            extra["label_smoothing"] = settings.label_smoothing
         plain = {key.removeprefix(PLAIN): value for key, value in inputs.items() if key.startswith(PLAIN)}
         own = {key: value for key, value in inputs.items() if not key.startswith(PLAIN)}
-        outputs = model(**own, **extra)
+        outputs = model(**self._noisy(own), **extra)
         loss = outputs["loss"]
         if self.two_view and plain:
-            without = model(**plain, labels=own["labels"])
-            loss = two_view_loss(self.model, outputs, without, own["lengths"], self.two_view)  # type: ignore[arg-type]
+            extra.pop("teacher_weight", None)
+            without = model(**self._noisy(plain), labels=own["labels"], **extra)
+            loss = two_view_loss(expert, outputs, without, own["lengths"], self.two_view)
+        elif settings.r_drop:
+            again = model(**self._noisy(own), **extra)
+            loss = r_drop_loss(expert, outputs, again, own["lengths"], settings.r_drop)
         return (loss, outputs) if kwargs.get("return_outputs") else loss
+
+    def _noisy(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not self.settings.word_dropout:
+            return inputs
+        encoder = cast(Expert, self.model).encoder
+        return inputs | {"input_ids": without_some_words(encoder, inputs["input_ids"], self.settings.word_dropout)}
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        with self.average.applied() if self.average else nullcontext():
+            return super().evaluate(*args, **kwargs)
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Tensor], prediction_loss_only: bool, ignore_keys: Any = None
@@ -145,29 +181,21 @@ class ExpertTrainer(Trainer):
         return outputs["loss"], predicted, inputs["labels"]
 
 
-def two_view_loss(
-    expert: Expert, evidence: Mapping[str, Tensor], plain: Mapping[str, Tensor], lengths: Tensor, settings: TwoView
-) -> Tensor:
-    """α (L_evidence + L_plain) + (1 − α) τ² KL(p_evidence ‖ p_plain) of the forward passes of both views.
-
-    p are marginals (NER) or class distributions (RE) at temperature τ; no gradient reaches p_evidence. τ² keeps the
-    gradient's size the same at every temperature (Hinton et al., 2015).
-    """
-    with torch.no_grad():
-        teacher = expert.posteriors(evidence, lengths, settings.temperature)
-    student = expert.posteriors(plain, lengths, settings.temperature)
-    agreement = settings.temperature**2 * divergence(teacher, student)
-    return settings.alpha * (evidence["loss"] + plain["loss"]) + (1 - settings.alpha) * agreement
-
-
 def parameter_groups(model: nn.Module, settings: Optimisation) -> list[dict[str, Any]]:
-    """AdamW groups: encoder, head and CRF learning rates; no decay on biases, norms and the CRF."""
+    """AdamW groups: encoder, head and CRF learning rates; no decay on biases, norms and the CRF.
+
+    Each encoder layer learns `layer_decay` times as fast as the one above it, the embeddings slowest of all.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    layers = 1 + max((int(found[1]) for name in names if (found := _LAYER.search(name))), default=-1)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         if name.startswith("encoder."):
-            rate = settings.learning_rate
+            layer = _LAYER.search(name)
+            below = layers - 1 - int(layer[1]) if layer else layers if "embeddings" in name else 0
+            rate = settings.learning_rate * settings.layer_decay**below
         elif name.startswith("crf."):
             rate = settings.crf_learning_rate
         else:

@@ -23,6 +23,7 @@ COMMANDS = [
     ["train"],
     ["evaluate"],
     ["report"],
+    ["reproduce"],
     ["recompute"],
     ["serve"],
     ["demo"],
@@ -211,6 +212,7 @@ def test_data_check_counts(data: Path) -> None:
         (["data", "check", "nowhere.txt"], "nowhere.txt"),
         (["report", "nowhere"], "nowhere"),
         (["recompute", "nowhere"], "nowhere"),
+        (["reproduce", "snap"], "no such recipe"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -86,11 +86,10 @@ def reproduce(plan: Plan, say: Callable[[str], None]) -> list[Path]:
         say(f"{plan.dataset}: no test split there; scores are those of the validation split")
     corpus = plan.corpus or (recipe.retrieval.corpus if recipe.retrieval else None)
     ensure_evidence(recipe, corpus, plan.articles, say)
-    current = configuration(recipe)
     splits = [s for s in ("validation", "test") if s in counts]
-    open_splits = [s for s in splits if not _recorded(plan, recipe, s, digest(current))]
+    open_splits = [s for s in splits if not _recorded(plan, recipe, s)]
     if open_splits:
-        _claim(recipe.output, current)
+        _claim(recipe.output, configuration(recipe))
         for seed in recipe.seeds:
             _train(recipe, seed, say)
     for split in splits:
@@ -103,7 +102,8 @@ def reproduce(plan: Plan, say: Callable[[str], None]) -> list[Path]:
     return write_report(plan.results, plan.page)
 
 
-def _recorded(plan: Plan, recipe: Recipe, split: str, name: str) -> bool:
+def _recorded(plan: Plan, recipe: Recipe, split: str) -> bool:
+    name = digest(configuration(recipe, split))
     rows = [r for r in read_summary(plan.results) if (r.recipe, r.split) == (plan.name.stem, split)]
     return bool(rows) and all(
         r.configuration == name and r.seeds == recipe.seeds and all((plan.results / p).is_file() for p in r.predictions)

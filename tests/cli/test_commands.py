@@ -24,6 +24,7 @@ COMMANDS = [
     ["train"],
     ["evaluate"],
     ["report"],
+    ["reproduce"],
     ["recompute"],
     ["serve"],
     ["demo"],
@@ -288,6 +289,7 @@ def test_data_check_counts(data: Path) -> None:
         (["attach", "nowhere.jsonl", "--input", __file__, "--name", "x", "--save", "x.zst"], "unknown format"),
         (["report", "nowhere"], "nowhere"),
         (["recompute", "nowhere"], "nowhere"),
+        (["reproduce", "snap"], "no such recipe"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -125,7 +125,7 @@ def test_the_page_has_all_tables_and_plots_and_is_the_same_every_time(folder: Pa
     text = page.read_text()
     for name in ("f1", "gate", "reliability", "confusion"):
         assert f"(results-set-tiny-k1-test-{name}.svg)" in text
-    assert "(results-set-test-tiny-k.svg)" in text, "two k, so a plot over k"
+    assert "(results-set-tiny-test-k.svg)" in text, "two k, so a plot over k"
     assert "| set | published | large | test | 70.00 |" in text
     assert "| mixture | " in text
     before = {path: path.read_bytes() for path in written}

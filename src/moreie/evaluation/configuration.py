@@ -11,17 +11,22 @@ from moreie.retrieval.cache import read_header
 from moreie.training.recipe import Recipe
 
 
-def configuration(recipe: Recipe) -> dict[str, Any]:
-    """All that a recipe says but its seeds and where its files lie; and its evidence files say how they were made.
+def configuration(recipe: Recipe, split: str = "validation") -> dict[str, Any]:
+    """All that scores on a split depend on: the recipe, without its seeds and where files lie, and the headers of its
+    evidence files. The test split counts only for scores on it.
 
     Raises:
         DataFormatError: an evidence file is missing or damaged.
     """
-    said: dict[str, Any] = _named(recipe.model_dump(exclude={"output", "seeds", "retrieval"}))
+    left_out: dict[str, Any] = {"output": True, "seeds": True, "retrieval": True}
+    if split != "test":
+        left_out["data"] = {"test"}
+    said: dict[str, Any] = _named(recipe.model_dump(exclude=left_out))
     said["encoder"] = encoder_name(recipe)
     said["evidence"] = {
-        f"{split}, {retriever}": read_header(path).model_dump(mode="json")
-        for split, files in recipe.splits.items()
+        f"{name}, {retriever}": read_header(path).model_dump(mode="json")
+        for name, files in recipe.splits.items()
+        if name in ("train", "validation", split)
         for retriever, path in sorted(files.evidence.items())
     }
     return said

@@ -127,7 +127,7 @@ def record(
         k={variant: passages_read(recipe, variant) for variant in evaluations[0].predictions},
         command=command
         or f"moreie evaluate experiments/recipes/{recipe_path.name} --split {split} --results experiments/results",
-        configuration=digest(configuration(recipe)),
+        configuration=digest(configuration(recipe, split)),
         predictions=tuple(names),
     )
     rows = results(origin, evaluations)

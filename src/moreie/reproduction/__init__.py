@@ -1,0 +1,1 @@
+"""One command a table: from the files of a data set to its results, resumable at every stage."""

@@ -1,0 +1,153 @@
+"""A table from its data: evidence, training, scores on validation and test, significance, record, page.
+
+What a stage leaves behind is what the next attempt starts from: evidence files, experts (`training.run`), one file of
+predictions a seed and split, and the rows of `summary.json`. All of it belongs to one configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moreie.errors import RecipeError
+from moreie.evaluation.configuration import configuration, digest
+from moreie.evaluation.report import write_report
+from moreie.evaluation.run import Evaluation, evaluate_seed, load_predictions, save_predictions
+from moreie.evaluation.summary import read_summary, record
+from moreie.models.mixture import MIXTURE_FILE
+from moreie.reproduction.evidence import ensure_evidence
+from moreie.reproduction.recipes import with_data_folder, with_k, with_seeds, without_absent_test
+from moreie.reproduction.sources import check_posts, explain_missing, missing_files
+from moreie.training.recipe import Recipe, read_recipe
+from moreie.training.run import seed_folder, train_recipe
+
+CONFIGURATION_FILE = "configuration.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be reproduced, and where its parts lie.
+
+    `k`, `seeds` and `corpus` replace the recipe's; a corpus that is not there is built from `articles`. `command` is
+    what results say of how to get them.
+    """
+
+    dataset: str
+    recipe: Path
+    data: Path
+    results: Path
+    page: Path
+    command: str
+    corpus: str | None = None
+    articles: tuple[Path, ...] = ()
+    k: int | None = None
+    seeds: int | None = None
+    any_size: bool = False
+
+    @property
+    def name(self) -> Path:
+        """The recipe's path, with k in its name where k is not the recipe's own."""
+        return self.recipe.with_stem(f"{self.recipe.stem}-k{self.k}") if self.k else self.recipe
+
+
+def prepare(plan: Plan) -> Recipe:
+    """The recipe as it is to be run.
+
+    Raises:
+        RecipeError: the recipe is wrong, or files are missing: it says which and where they are to be had.
+    """
+    recipe = with_data_folder(read_recipe(plan.recipe), plan.recipe.absolute().parent.parent / "data", plan.data)
+    recipe = without_absent_test(recipe)
+    if plan.k:
+        recipe = with_k(recipe, plan.k)
+    if plan.seeds:
+        recipe = with_seeds(recipe, plan.seeds)
+    if missing := missing_files(recipe):
+        raise RecipeError(explain_missing(plan.dataset, plan.data, missing))
+    return recipe
+
+
+def reproduce(plan: Plan, say: Callable[[str], None]) -> list[Path]:
+    """Carry the plan out, from wherever it was stopped before; returns the pages and plots written.
+
+    The test split is scored once for each configuration: rows of the same one are kept.
+
+    Raises:
+        MoreieError: files are missing or damaged, or the run's folder holds experts of another configuration.
+    """
+    recipe = prepare(plan)
+    counts = check_posts(recipe, any_size=plan.any_size)
+    say(f"{plan.dataset}: " + ", ".join(f"{count:,} {split}" for split, count in counts.items()) + " posts")
+    if "test" not in counts:
+        say(f"{plan.dataset}: no test split there; scores are those of the validation split")
+    corpus = plan.corpus or (recipe.retrieval.corpus if recipe.retrieval else None)
+    ensure_evidence(recipe, corpus, plan.articles, say)
+    splits = [s for s in ("validation", "test") if s in counts]
+    open_splits = [s for s in splits if not _recorded(plan, recipe, s)]
+    if open_splits:
+        _claim(recipe.output, configuration(recipe))
+        for seed in recipe.seeds:
+            _train(recipe, seed, say)
+    for split in splits:
+        if split not in open_splits:
+            say(f"{plan.name.stem}, {split}: results of this configuration are there, kept")
+            continue
+        evaluations = [_evaluated(recipe, split, seed, say) for seed in recipe.seeds]
+        record(plan.results, plan.name, recipe, split, evaluations, plan.command)
+        say(f"{plan.name.stem}, {split}: recorded in {plan.results}")
+    return write_report(plan.results, plan.page)
+
+
+def _recorded(plan: Plan, recipe: Recipe, split: str) -> bool:
+    name = digest(configuration(recipe, split))
+    rows = [r for r in read_summary(plan.results) if (r.recipe, r.split) == (plan.name.stem, split)]
+    return bool(rows) and all(
+        r.configuration == name and r.seeds == recipe.seeds and all((plan.results / p).is_file() for p in r.predictions)
+        for r in rows
+    )
+
+
+def _claim(output: Path, current: dict[str, Any]) -> None:
+    """Note the configuration that the run's folder belongs to.
+
+    Raises:
+        RecipeError: it belongs to another, or to none that is known.
+    """
+    path = output / CONFIGURATION_FILE
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = sorted(key for key in {*before, *current} if before.get(key) != current.get(key))
+        if changed:
+            raise RecipeError(
+                f"{output} holds experts of another configuration ({', '.join(changed)} changed); "
+                "move it away, or give the recipe another output"
+            )
+        return
+    if any(output.glob("seed-*")):
+        raise RecipeError(f"{output} holds experts of unknown configuration; move it away")
+    output.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(current, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _train(recipe: Recipe, seed: int, say: Callable[[str], None]) -> None:
+    if (seed_folder(recipe, seed) / MIXTURE_FILE).exists():
+        say(f"{seed_folder(recipe, seed)}: trained before, kept")
+    else:
+        train_recipe(recipe.model_copy(update={"seeds": (seed,)}), say)
+
+
+def _evaluated(recipe: Recipe, split: str, seed: int, say: Callable[[str], None]) -> Evaluation:
+    """The seed's predictions, made or, where the run's folder holds them already, read."""
+    path = seed_folder(recipe, seed) / f"{split}.jsonl.zst"
+    if path.is_file():
+        say(f"{path}: predicted before, kept")
+    else:
+        save_predictions(evaluate_seed(recipe, split, seed), path)
+        say(f"{path}: predicted")
+    return load_predictions(path, recipe.task, seed)

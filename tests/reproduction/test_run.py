@@ -1,0 +1,220 @@
+"""`moreie reproduce` on example posts with a tiny encoder: what is missing, what is made, what a kill leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from moreie.cli.app import app
+from moreie.errors import DataFormatError, RecipeError
+from moreie.evaluation.recompute import recompute
+from moreie.evaluation.summary import read_summary
+from moreie.reproduction.recipes import with_k
+from moreie.reproduction.run import Plan, prepare, reproduce
+from moreie.training.recipe import read_recipe
+
+SPLITS = {"train": "train", "validation": "valid", "test": "test"}
+
+
+@pytest.fixture
+def plan(tmp_path: Path, tiny_encoder_folder: Path, data: Path, small_corpus: Path) -> Plan:
+    """A data folder with the example posts as every split, and a recipe for it."""
+    folder = tmp_path / "experiments" / "data" / "twitter2017"
+    folder.mkdir(parents=True)
+    posts = (data / "twitter2017-sample.txt").read_text()
+    ids = sorted({line.removeprefix("IMGID:") for line in posts.splitlines() if line.startswith("IMGID:")})
+    (folder / "captions.jsonl").write_text(
+        "".join(json.dumps({"image_id": id, "caption": "a man in Paris"}) + "\n" for id in ids)
+    )
+    for name in SPLITS.values():
+        (folder / f"{name}.txt").write_text(posts)
+    content = {
+        "task": "ner",
+        "output": "../../runs/twitter2017-tiny",
+        "encoder": str(tiny_encoder_folder),
+        "adapter": {"rank": 4, "alpha": 8},
+        "data": {split: _files(name) for split, name in SPLITS.items()},
+        "retrieval": {
+            "corpus": "../data/wiki",
+            "evidence": {
+                "text": {"mode": "sentences", "k": 3, "keep_copies": False},
+                "image": {"mode": "captions", "k": 3, "keep_copies": False},
+            },
+        },
+        "training": {"epochs": 2, "batch_size": 4, "learning_rate": 5e-3, "precision": "fp32"},
+        "experts": [
+            {"name": "baseline"},
+            {"name": "text", "view": {"retriever": "text", "k": 3, "budget": 64, "form": "sentence"}},
+            {"name": "image", "view": {"retriever": "image", "k": 3, "budget": 64, "form": "lead"}},
+        ],
+        "gate": {"folds": 2},
+        "seeds": [1, 2],
+    }
+    recipe = tmp_path / "experiments" / "recipes" / "twitter2017-tiny.yaml"
+    recipe.parent.mkdir()
+    recipe.write_text(yaml.safe_dump(content))
+    return Plan(
+        dataset="twitter2017",
+        recipe=recipe,
+        data=tmp_path / "experiments" / "data",
+        results=tmp_path / "experiments" / "results",
+        page=tmp_path / "docs" / "results.md",
+        command="moreie reproduce twitter2017",
+        corpus=str(small_corpus),
+        any_size=True,
+    )
+
+
+def _files(name: str) -> dict[str, Any]:
+    return {
+        "posts": f"../data/twitter2017/{name}.txt",
+        "captions": "../data/twitter2017/captions.jsonl",
+        "evidence": {kind: f"../data/evidence/{name}-{kind}.jsonl.zst" for kind in ("text", "image")},
+    }
+
+
+def _command(plan: Plan) -> list[str]:
+    return [
+        *("reproduce", plan.dataset, "--recipe", str(plan.recipe), "--data", str(plan.data)),
+        *("--corpus", str(plan.corpus), "--results", str(plan.results), "--page", str(plan.page), "--any-size"),
+    ]
+
+
+def _left_behind(plan: Plan) -> dict[Path, int]:
+    """Files that a later attempt must not make again, and when each was written."""
+    root = plan.data.parent.parent
+    patterns = ("experiments/data/evidence/*.zst", "runs/*/seed-*/*.zst", "runs/*/seed-*/*/validation.json")
+    return {path: path.stat().st_mtime_ns for pattern in patterns for path in root.glob(pattern)}
+
+
+@pytest.mark.slow
+def test_killed_at_every_stage_it_goes_on_and_does_nothing_twice(plan: Plan) -> None:
+    command = [sys.executable, "-m", "moreie", *_command(plan)]
+    stages = (
+        "experiments/data/evidence/train-text.jsonl.zst",
+        "runs/twitter2017-tiny/seed-1/baseline/checkpoints/checkpoint-*/trainer_state.json",
+        "runs/twitter2017-tiny/seed-1/mixture.json",
+        "runs/twitter2017-tiny/seed-2/image/validation.json",
+        "runs/twitter2017-tiny/seed-1/validation.jsonl.zst",
+        "experiments/results/summary.json",
+    )
+    root = plan.data.parent.parent
+    kept: dict[Path, int] = {}
+    for stage in stages:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 300
+        while not any(root.glob(stage)) and process.poll() is None:
+            assert time.monotonic() < deadline, stage
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        now = _left_behind(plan)
+        assert {path: now.get(path) for path in kept} == kept, stage
+        kept = now
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    now = _left_behind(plan)
+    assert {path: now[path] for path in kept} == kept
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert _left_behind(plan) == now
+    assert again.stderr.count("kept") == 8, "six evidence files, two splits"
+    rows = read_summary(plan.results)
+    assert {row.split for row in rows} == {"validation", "test"}
+    assert {row.seeds for row in rows} == {(1, 2)}
+    assert rows[0].command.startswith("moreie reproduce twitter2017 --recipe")
+    assert recompute(plan.results)[1] == []
+    assert plan.page.exists()
+
+
+def test_evidence_results_and_page_are_made_once(plan: Plan) -> None:
+    said: list[str] = []
+    written = reproduce(_one_seed(plan), said.append)
+    assert plan.page in written
+    assert sum(": evidence of " in line for line in said) == 6
+    rows = read_summary(plan.results)
+    assert {row.variant: row.k for row in rows if row.split == "test"}["mixture"] == 3
+    assert len({row.configuration for row in rows}) == 1
+    before = _left_behind(plan)
+    said.clear()
+    reproduce(_one_seed(plan), said.append)
+    assert _left_behind(plan) == before
+    assert sum("results of this configuration are there, kept" in line for line in said) == 2
+    content = yaml.safe_load(plan.recipe.read_text())
+    plan.recipe.write_text(yaml.safe_dump({**content, "gate": {"folds": 3}}))
+    with pytest.raises(RecipeError, match=r"another configuration \(gate changed\)"):
+        reproduce(_one_seed(plan), said.append)
+
+
+def _one_seed(plan: Plan) -> Plan:
+    return replace(plan, seeds=1)
+
+
+def test_what_is_missing_is_listed_with_its_place(plan: Plan) -> None:
+    (plan.data / "twitter2017" / "train.txt").unlink()
+    (plan.data / "twitter2017" / "captions.jsonl").unlink()
+    done = CliRunner().invoke(app, _command(plan))
+    assert done.exit_code == 2
+    said = done.stderr.replace("\n", "")
+    for part in (
+        "2 of its files are not there",
+        "twitter2017/train.txt",
+        "3,373 published",
+        "captions.jsonl",
+        "Lu et al",
+    ):
+        assert part in said
+    assert "Traceback" not in done.output
+
+
+def test_sizes_are_those_published_unless_told_otherwise(plan: Plan) -> None:
+    command = [part for part in _command(plan) if part != "--any-size"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2
+    assert "3,373 are published" in done.stderr.replace("\n", " ")
+    with (plan.data / "twitter2017" / "train.txt").open("a") as posts:
+        posts.write("no tag\n")
+    with pytest.raises(DataFormatError, match=r"train\.txt:\d+"):
+        reproduce(plan, lambda line: None)
+
+
+def test_without_a_test_split_the_rest_is_done(plan: Plan) -> None:
+    (plan.data / "twitter2017" / "test.txt").unlink()
+    assert prepare(plan).data.test is None
+
+
+def test_without_a_corpus_evidence_cannot_be_made(plan: Plan) -> None:
+    with pytest.raises(RecipeError, match=r"wiki is not there.*--articles"):
+        reproduce(replace(plan, corpus=None), lambda line: None)
+
+
+def test_another_k_is_another_run_with_its_own_evidence_where_more_is_asked(plan: Plan) -> None:
+    recipe = read_recipe(plan.recipe)
+    fewer, more = with_k(recipe, 1), with_k(recipe, 5)
+    assert [e.view.k for e in fewer.experts if e.view.retriever] == [1, 1]
+    assert fewer.data == recipe.data
+    assert fewer.output.name == "twitter2017-tiny-k1"
+    assert more.data.train.evidence["text"].name == "train-text-k5.jsonl.zst"
+    assert more.retrieval is not None
+    assert more.retrieval.evidence["text"].k == 5
+
+
+def test_unknown_data_sets_and_foreign_recipes_are_refused(plan: Plan) -> None:
+    for command, said in (
+        (["reproduce", "conll"], "known are twitter2015, twitter2017"),
+        (["reproduce", "mnre", "--recipe", str(plan.recipe)], "is named mnre-"),
+    ):
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 2
+        assert said in done.stderr.replace("\n", " ")

@@ -34,7 +34,7 @@ class Job:
     model: str | None
     """Model folder of iterative retrieval; the settings keep its name."""
 
-    def header(self, corpus: str) -> EvidenceHeader:
+    def header(self, corpus: str | None) -> EvidenceHeader:
         """The header it has when it is made from a corpus of this version."""
         captions = self.settings.mode == "captions"
         return EvidenceHeader(

@@ -180,8 +180,10 @@ def test_many_introductions_are_searched_through_an_index(
     assert index.stat().st_ino != made
     index.unlink()
     exact = KnowledgeCorpus.open(plain).search_introductions(queries, 5, encoder_fingerprint=clip.fingerprint)
-    agreeing = [len({p.id for p, _ in a} & {p.id for p, _ in b}) / 5 for a, b in zip(through, exact, strict=True)]
-    assert np.mean(agreeing) >= 0.6, "vectors of random weights are all but equal"
+    # Vectors of random weights are all but equal: what counts is how much of the lead over any text is lost.
+    best, reached = (np.mean([[score for _, score in row] for row in rows]) for rows in (exact, through))
+    anything = (queries @ clip.encode_texts(list(introductions(plain).values())).T).mean()
+    assert best - reached <= 0.1 * (best - anything)
     assert verify(plain) == []
 
 

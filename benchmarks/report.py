@@ -59,7 +59,7 @@ def quality_table() -> str:
         if row["ratio"]:
             ratios.setdefault(label, []).append(row["ratio"])
     works = list(dict.fromkeys(row["work"] for row in rows))
-    labels = list(dict.fromkeys(row["name"].rpartition(": ")[0] for row in rows))
+    labels = sorted({row["name"].rpartition(": ")[0] for row in rows})
     lines = [
         "| (a) title / (b) text | " + " | ".join(works) + " | speed beside the plain query |",
         "|---|" + "---:|" * (len(works) + 1),

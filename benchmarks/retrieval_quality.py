@@ -6,7 +6,8 @@ python benchmarks/retrieval_quality.py --corpus wiki --steps twitter2017/valid.t
 and a last parenthesis. (b) text: share whose string occurs in a passage found or its title, in any case; loosely: also
 without spaces and punctuation (`# MetGala` in "Met Gala"). Gold mentions are never part of a query. The ceilings are
 what no retriever can pass: (a) mentions that the corpus has such a title for, (b) mentions whose string stands anywhere
-in it (with --ceiling, which reads all of it and needs pyahocorasick).
+in it (with --ceiling, which reads all of it and needs pyahocorasick). Posts that are not measured again keep
+their results.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import lancedb
 import regex
-from rows import Row, save
+from rows import Row, load, save
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from moreie.datasets import read_posts
@@ -180,31 +181,31 @@ def measured(label: str, work: str, posts: Sequence[Post], retriever: Retriever,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", required=True)
-    parser.add_argument("--steps", type=Path, required=True, help="posts that every step is measured on")
+    parser.add_argument("--steps", type=Path, nargs="*", default=[], help="posts that every step is measured on")
     parser.add_argument("--all", type=Path, nargs="*", default=[], help="posts that the main steps are measured on")
     parser.add_argument("--ceiling", action="store_true")
     arguments = parser.parse_args()
     corpus = KnowledgeCorpus.open(arguments.corpus)
-    rows: list[Row] = []
     iterative = Iterative(corpus)
-    for path in (arguments.steps, *arguments.all):
+    for path in (*arguments.steps, *arguments.all):
+        rows: list[Row] = []
         posts = read_posts(path)
         mentions = sum(len(post.mentions or ()) for post in posts)
         work = f"{path.parent.name}/{path.stem}, {mentions:,} mentions"
         iterative.predict(posts)
         base = run(QueryRetriever(corpus, plain), posts)[1]
         steps: list[tuple[str, Retriever]] = [("1 plain query", QueryRetriever(corpus, plain))]
-        if path == arguments.steps:
+        if path in arguments.steps:
             steps += [("2 without function words", QueryRetriever(corpus, content))]
         steps += [("3 names twice (mode sentences)", TextRetriever(corpus, K))]
-        if path == arguments.steps:
+        if path in arguments.steps:
             titles, sentences = TitleRetriever(corpus), TextRetriever(corpus, K)
             steps += [
                 ("4 titles alone", titles),
                 ("5 titles and sentences fused", FusedRetriever((titles, sentences), K, (1.1, 1.0))),
             ]
         steps += [("6 entities (mode entities)", EntityRetriever(corpus, K)), ("7 entities, iterative", iterative)]
-        if path == arguments.steps:
+        if path in arguments.steps:
             scorer = SentenceSimilarity.from_pretrained(IMAGE_ENCODER.with_name("minilm"))
             fused = FusedRetriever((EntityRetriever(corpus, K), TextRetriever(corpus, K)), K)
             steps += [
@@ -219,7 +220,8 @@ def main() -> None:
                 Row("ceiling: (a) title", work, title, "share of gold mentions"),
                 Row("ceiling: (b) text", work, text, "share of gold mentions"),
             ]
-        save("retrieval_quality", rows)
+        others = [row for row in load("retrieval_quality") if row.work != work]
+        save("retrieval_quality", sorted([*others, *rows], key=lambda row: row.work))
 
 
 if __name__ == "__main__":

@@ -65,6 +65,12 @@ def save(name: str, rows: list[Row]) -> Path:
     return path
 
 
+def load(name: str) -> list[Row]:
+    """The rows of `results/<name>.json`; none where it is not there yet."""
+    path = RESULTS / f"{name}.json"
+    return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
+
+
 def seconds(work: Callable[[], object], repeats: int = 5) -> list[float]:
     """Seconds of each of `repeats` runs, after one that is not counted."""
     work()

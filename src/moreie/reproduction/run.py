@@ -61,14 +61,14 @@ def prepare(plan: Plan) -> Recipe:
         RecipeError: the recipe is wrong, or files are missing: it says which and where they are to be had.
     """
     recipe = with_data_folder(read_recipe(plan.recipe), plan.recipe.absolute().parent.parent / "data", plan.data)
-    recipe = without_absent_test(recipe)
     if plan.k:
         recipe = with_k(recipe, plan.k)
     if plan.seeds:
         recipe = with_seeds(recipe, plan.seeds)
-    if missing := missing_files(recipe):
+    missing = missing_files(recipe)
+    if not all(needed.optional for needed in missing):
         raise RecipeError(explain_missing(plan.dataset, plan.data, missing))
-    return recipe
+    return without_absent_test(recipe)
 
 
 def reproduce(plan: Plan, say: Callable[[str], None]) -> list[Path]:

@@ -16,26 +16,34 @@ SOURCES = {
     "twitter2015": "Twitter-2015 (Zhang et al., 2018): the usual releases of multimodal NER work (UMT, HVPNeT)",
     "twitter2017": "Twitter-2017 (Lu et al., 2018): the usual releases of multimodal NER work (UMT, HVPNeT)",
     "mnre": "MNRE (Zheng et al., 2021): the authors' release",
-    "snap": "SNAP (Lu et al., 2018), the whole of what Twitter-2017 was cut from: the authors' release",
+    "snap": "SNAP (Lu et al., 2018): the authors' release",
     "wikidiverse": "WikiDiverse (Wang et al., 2022): the authors' release",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """A file or folder that a recipe reads, and what it is."""
+    """A file or folder that a recipe reads, and what it is; `optional`: the rest can be done without it."""
 
     path: Path
     what: str
+    optional: bool = False
 
 
 def missing_files(recipe: Recipe) -> list[Needed]:
-    """What has to be put in place by hand: posts, labels, and what evidence files that are not there are made of."""
+    """What has to be put in place by hand: posts, labels, and what evidence files that are not there are made of.
+
+    Only the test split may be left out.
+    """
     needed = [Needed(recipe.data.labels, "the relation labels")] if recipe.data.labels else []
     modes = {name: s.mode for name, s in recipe.retrieval.evidence.items()} if recipe.retrieval else {}
     for split, files in recipe.splits.items():
         count = published_count(files.posts)
-        needed.append(Needed(files.posts, f"{split} posts" + (f", {count:,} published" if count else "")))
+        what = f"{split} posts" + (f", {count:,} published" if count else "")
+        if split == "test" and not files.posts.exists():
+            needed.append(Needed(files.posts, f"{what} (may be left out)", optional=True))
+            continue
+        needed.append(Needed(files.posts, what))
         unmade = {modes.get(name) for name, path in files.evidence.items() if not path.is_file()}
         if files.captions:
             needed.append(Needed(files.captions, f"captions of the pictures, field {files.caption_field!r}"))

@@ -37,7 +37,8 @@ def main() -> None:
             aim = "" if row["target"] is None else f"{row['target']:g}, {'met' if row['met'] else 'missed'}"
             ours = f"{row['ours']:.4g} {row['unit']}"
             parts.append(f"| {row['name']} | {row['work']} | {ours} | {peer} | {ratio} | {aim} |")
-        parts.append(f"\n`{rows[0]['command']}`, {rows[0]['date']}, {rows[0]['machine']}")
+        runs = dict.fromkeys(f"`{row['command']}`, {row['date']}, {row['machine']}" for row in rows)
+        parts.append("\n" + "\n\n".join(runs))
     PAGE.write_text("\n".join(parts) + "\n", encoding="utf-8")
     text = KNOWLEDGE.read_text(encoding="utf-8")
     for name, table in (("retrieval_quality", quality_table()), ("projection", projection_table())):

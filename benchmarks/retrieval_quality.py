@@ -6,8 +6,8 @@ python benchmarks/retrieval_quality.py --corpus wiki --steps twitter2017/valid.t
 and a last parenthesis. (b) text: share whose string occurs in a passage found or its title, in any case; loosely: also
 without spaces and punctuation (`# MetGala` in "Met Gala"). Gold mentions are never part of a query. The ceilings are
 what no retriever can pass: (a) mentions that the corpus has such a title for, (b) mentions whose string stands anywhere
-in it (with --ceiling, which reads all of it and needs pyahocorasick). Posts that are not measured again keep
-their results.
+in it (with --ceiling, which reads all of it and needs pyahocorasick). What is not measured again keeps its
+result.
 """
 
 from __future__ import annotations
@@ -220,8 +220,9 @@ def main() -> None:
                 Row("ceiling: (a) title", work, title, "share of gold mentions"),
                 Row("ceiling: (b) text", work, text, "share of gold mentions"),
             ]
-        others = [row for row in load("retrieval_quality") if row.work != work]
-        save("retrieval_quality", sorted([*others, *rows], key=lambda row: row.work))
+        measured_again = {(row.name, row.work) for row in rows}
+        others = [row for row in load("retrieval_quality") if (row.name, row.work) not in measured_again]
+        save("retrieval_quality", sorted([*others, *rows], key=lambda row: (row.work, row.name)))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ from moreie.schema import Passage
 UNINDEXED_ROWS = 20_000
 # The rows of so many queries are read with each of them, those of more all at once, which costs a twentieth a query.
 FEW = 4
-BYTES_PER_WRITE = 32 << 20
+BYTES_PER_WRITE = 128 << 20
 T = TypeVar("T")
 
 

@@ -262,6 +262,18 @@ def test_iterative_retrieval_asks_for_the_mentions_found_without_evidence(
     assert {e.passage.title for e in extraction.evidence[:2]} == {"David Bowie", "London"}
 
 
+def test_an_expert_whose_evidence_is_not_retrieved_is_named(
+    extractor: Extractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expert = extractor.ner.experts[-1]
+    view = replace(expert.spec.view, retriever="caption")
+    monkeypatch.setattr(expert, "spec", expert.spec.model_copy(update={"view": view}))
+    extraction = extractor.extract("David Bowie played in London")
+    said = f"the {expert.spec.name} expert was left out: it reads caption evidence, which is not retrieved"
+    assert said in extraction.warnings
+    assert extraction.gate.entities[expert.spec.name] == 0
+
+
 def test_without_a_corpus_the_answer_says_so(extractor: Extractor) -> None:
     bare = Extractor(extractor.ner, None, corpus=None, image_encoder=None)
     extraction = bare.extract(TEXT)

@@ -97,6 +97,16 @@ class Extractor:
         self._lock = threading.Lock()
         self._use(corpus)
 
+    @property
+    def _left_out(self) -> list[str]:
+        """Which experts read what is attached to posts in training, and cannot be had here."""
+        experts = [*self.ner.experts, *(self.relations.experts if self.relations else ())]
+        return [
+            f"the {e.spec.name} expert was left out: it reads {e.spec.view.retriever} evidence, which is not retrieved"
+            for e in experts
+            if e.spec.view.retriever not in (None, "text", "image")
+        ]
+
     def _use(self, corpus: KnowledgeCorpus | None) -> None:
         self.corpus = corpus
         settings = RetrievalSettings(mode=self.text_mode, k=self.k)
@@ -252,6 +262,7 @@ class Extractor:
             elif self._image is None:
                 unused = "the picture was not used: the corpus holds no images"
                 warnings[i].append("no picture" if post.image is None else unused)
+            warnings[i] += self._left_out
         rows = {"text": [r.evidence for r in text], "image": [images[w.origin].evidence for w in windows]}
         return _Found(rows, [tuple(e) for e in evidence], warnings, vectors)
 

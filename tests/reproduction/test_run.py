@@ -166,7 +166,7 @@ def test_what_is_missing_is_listed_with_its_place(plan: Plan) -> None:
     (plan.data / "twitter2017" / "test.txt").unlink()
     done = CliRunner().invoke(app, _command(plan))
     assert done.exit_code == 2
-    said = done.stderr.replace("\n", "")
+    said = done.stderr
     for part in (
         "3 of its files are not there",
         "twitter2017/train.txt",
@@ -182,7 +182,7 @@ def test_sizes_are_those_published_unless_told_otherwise(plan: Plan) -> None:
     command = [part for part in _command(plan) if part != "--any-size"]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 2
-    assert "3,373 are published" in done.stderr.replace("\n", " ")
+    assert "3,373 are published" in done.stderr
     with (plan.data / "twitter2017" / "train.txt").open("a") as posts:
         posts.write("no tag\n")
     with pytest.raises(DataFormatError, match=r"train\.txt:\d+"):
@@ -217,4 +217,4 @@ def test_unknown_data_sets_and_foreign_recipes_are_refused(plan: Plan) -> None:
     ):
         done = CliRunner().invoke(app, command)
         assert done.exit_code == 2
-        assert said in done.stderr.replace("\n", " ")
+        assert said in done.stderr

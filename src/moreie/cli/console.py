@@ -32,8 +32,10 @@ def clear_errors() -> Iterator[None]:
     try:
         yield
     except MoreieError as problem:
-        console(stderr=True).print(f"[bold red]error[/] {type(problem).__name__}:", end=" ")
-        console(stderr=True).print(str(problem), markup=False)
+        # Left to the terminal to wrap: a path or a message cut by a line break can neither be copied nor searched.
+        said = console(stderr=True)
+        said.print(f"[bold red]error[/] {type(problem).__name__}:", end=" ", soft_wrap=True)
+        said.print(str(problem), markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_BAD_INPUT) from None
 
 

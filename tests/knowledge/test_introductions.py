@@ -26,7 +26,7 @@ from moreie.knowledge.export import export
 from moreie.knowledge.introductions import TEXTS_PER_BATCH, text_batches
 from moreie.knowledge.manifest import read_manifest
 from moreie.knowledge.passages import titled
-from moreie.knowledge.stores import embedded
+from moreie.knowledge.stores import embedded_editor, embedded_tables
 from moreie.knowledge.stores.rows import INTRODUCTIONS, PASSAGES
 from moreie.knowledge.stores.vectors import index_file
 from moreie.knowledge.update import add, compact, embed, remove, replace
@@ -162,8 +162,9 @@ def test_one_encoder_embeds_all_of_a_corpus(
 def test_many_introductions_are_searched_through_an_index(
     plain: Path, clip: ImageEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "EXACT_LIMIT", 500)
-    monkeypatch.setattr(embedded, "UNINDEXED_ROWS", 100)
+    monkeypatch.setattr(embedded_tables, "EXACT_LIMIT", 500)
+    monkeypatch.setattr(embedded_editor, "EXACT_LIMIT", 500)
+    monkeypatch.setattr(embedded_editor, "UNINDEXED_ROWS", 100)
     rows = [(f"n{i}", f"Number {i}", spelt(37 * i)) for i in range(2_000)]
     add(plain, article_file(tmp_path / "many.jsonl", *rows))
     embed(plain, clip)
@@ -201,7 +202,7 @@ def test_batches_are_named_by_what_they_hold() -> None:
 
 
 def test_what_an_embedding_cut_off_left_is_taken_away(plain: Path, clip: ImageEncoder) -> None:
-    editor = embedded.EmbeddedEditor(plain, read_manifest(plain).tables)
+    editor = embedded_editor.EmbeddedEditor(plain, read_manifest(plain).tables)
     editor.create_introductions(99)  # another encoder's, never heard of again
     assert verify(plain) == []
     embed(plain, clip)

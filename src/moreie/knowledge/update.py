@@ -313,7 +313,7 @@ def _change(corpus: Path | str) -> Iterator[tuple[Manifest, Editor]]:
             manifest = read_cluster_manifest(str(corpus))
             yield manifest, ClusterEditor(str(corpus), manifest)
         return
-    from moreie.knowledge.stores.embedded import EmbeddedEditor
+    from moreie.knowledge.stores.embedded_editor import EmbeddedEditor
 
     folder = Path(corpus)
     read_manifest(folder)  # before the lock file is made: the folder may be no corpus

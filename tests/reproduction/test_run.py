@@ -17,13 +17,17 @@ import yaml
 from typer.testing import CliRunner
 
 from moreie.cli.app import app
+from moreie.datasets import read_posts
 from moreie.errors import DataFormatError, RecipeError
 from moreie.evaluation.recompute import recompute
 from moreie.evaluation.summary import read_summary
+from moreie.reproduction.evidence import ensure_evidence
 from moreie.reproduction.recipes import with_k
 from moreie.reproduction.run import Plan, prepare, reproduce
+from moreie.retrieval.cache import load_evidence
 from moreie.training.recipe import read_recipe
 
+_SAMPLE = "twitter2017-sample.txt"
 SPLITS = {"train": "train", "validation": "valid", "test": "test"}
 
 
@@ -32,7 +36,7 @@ def plan(tmp_path: Path, tiny_encoder_folder: Path, data: Path, small_corpus: Pa
     """A data folder with the example posts as every split, and a recipe for it."""
     folder = tmp_path / "experiments" / "data" / "twitter2017"
     folder.mkdir(parents=True)
-    posts = (data / "twitter2017-sample.txt").read_text()
+    posts = (data / _SAMPLE).read_text()
     ids = sorted({line.removeprefix("IMGID:") for line in posts.splitlines() if line.startswith("IMGID:")})
     (folder / "captions.jsonl").write_text(
         "".join(json.dumps({"image_id": id, "caption": "a man in Paris"}) + "\n" for id in ids)
@@ -192,6 +196,34 @@ def test_sizes_are_those_published_unless_told_otherwise(plan: Plan) -> None:
 def test_without_a_test_split_the_rest_is_done(plan: Plan) -> None:
     (plan.data / "twitter2017" / "test.txt").unlink()
     assert prepare(plan).data.test is None
+
+
+def test_texts_of_posts_are_attached_where_the_recipe_says_so(plan: Plan, data: Path) -> None:
+    content = yaml.safe_load(plan.recipe.read_text())
+    texts = plan.data / "pgim" / "train.txt"
+    content["retrieval"] = {"attached": {"knowledge": {"texts": dict.fromkeys(SPLITS, "../data/pgim/train.txt")}}}
+    for split, name in SPLITS.items():
+        content["data"][split]["evidence"] = {"knowledge": f"../data/evidence/{name}-knowledge.jsonl.zst"}
+    content["experts"] = [{"name": "baseline"}, {"name": "told", "view": {"retriever": "knowledge", "k": 1}}]
+    plan.recipe.write_text(yaml.safe_dump(content))
+    with pytest.raises(RecipeError, match=r"pgim/train\.txt +the knowledge of each train post"):
+        prepare(plan)
+    texts.parent.mkdir()
+    texts.write_bytes((data / "pgim-sample.txt").read_bytes())
+    said: list[str] = []
+    for kept in (0, 3):
+        said.clear()
+        ensure_evidence(prepare(plan), None, (), said.append)
+        assert sum("made before, kept" in line for line in said) == kept
+    header, rows = load_evidence(
+        plan.data / "evidence" / "valid-knowledge.jsonl.zst", read_posts(plan.data / "twitter2017" / "valid.txt")
+    )
+    assert header.source is not None
+    assert header.source.file == "train.txt"
+    assert sum(bool(row) for row in rows) == 3
+    texts.write_bytes(texts.read_bytes().replace(b"Tennessee", b"Kentucky"))
+    ensure_evidence(prepare(plan), None, (), said.append)
+    assert said[-1].endswith("texts of 3 posts, 7 have none"), "made anew of other texts"
 
 
 def test_without_a_corpus_evidence_cannot_be_made(plan: Plan) -> None:

@@ -38,32 +38,14 @@ def attach(
 ) -> None:
     """Make an evidence file of texts that belong to posts, such as captions of their pictures."""
     with clear_errors():
-        import hashlib
-
         from moreie.datasets import read_posts
-        from moreie.datasets.texts import match_texts, read_texts
-        from moreie.errors import MoreieError
-        from moreie.retrieval.attached import attached_evidence
-        from moreie.retrieval.cache import EvidenceHeader, TextSource, posts_digest, save_evidence
+        from moreie.retrieval.attached import attach_texts
+        from moreie.retrieval.cache import save_evidence
 
         posts = read_posts(input)
-        found = read_texts(texts, field)
-        matched = match_texts(posts, found)
-        if not any(matched.texts):
-            key = found[0].key if found else "text"
-            raise MoreieError(f"{texts}: none of its {len(found):,} texts belongs to a post of {input}, by {key}")
-        header = EvidenceHeader(
-            retriever=name,
-            query=found[0].key,
-            k=1,
-            posts=len(posts),
-            digest=posts_digest(posts),
-            source=TextSource(
-                file=texts.name, digest=hashlib.sha256(texts.read_bytes()).hexdigest()[:16], field=field, title=title
-            ),
-        )
-        save_evidence(save, header, posts, attached_evidence(matched.texts, name, title))
-        _report(save, posts, matched)
+        attached = attach_texts(posts, texts, name, title=title, field=field)
+        save_evidence(save, attached.header, posts, attached.rows)
+        _report(save, posts, attached.matched)
 
 
 def _report(save: Path, posts: list[Post], matched: Matched) -> None:

@@ -13,6 +13,7 @@ from moreie.errors import RecipeError
 from moreie.extractor import Extractor
 from moreie.knowledge.build import Sources, build_corpus
 from moreie.knowledge.corpus import KnowledgeCorpus
+from moreie.retrieval.attached import Attachment, attach_texts
 from moreie.retrieval.cache import EvidenceHeader, posts_digest, read_header, save_evidence
 from moreie.retrieval.retrieved import Retrieved
 from moreie.retrieval.settings import RetrievalSettings
@@ -23,8 +24,20 @@ BATCH = 256
 
 
 @dataclass(frozen=True)
+class Attaching:
+    """An evidence file of texts that belong to posts."""
+
+    path: Path
+    posts: tuple[Post, ...]
+    attachment: Attachment
+
+    def header(self, corpus: str | None) -> EvidenceHeader:
+        return self.attachment.header
+
+
+@dataclass(frozen=True)
 class Job:
-    """An evidence file, and what it is to be made of."""
+    """An evidence file, and what it is to be retrieved with."""
 
     path: Path
     retriever: str
@@ -57,6 +70,13 @@ def ensure_evidence(recipe: Recipe, corpus: str | None, articles: tuple[Path, ..
     """
     version = KnowledgeCorpus.open(corpus).version if corpus and _exists(corpus) else None
     unmade = []
+    for attaching in _attachings(recipe):
+        if _difference(attaching, None):
+            save_evidence(attaching.path, attaching.attachment.header, attaching.posts, attaching.attachment.rows)
+            without = sum(not row for row in attaching.attachment.rows)
+            say(f"{attaching.path}: texts of {len(attaching.posts) - without:,} posts, {without:,} have none")
+        else:
+            say(f"{attaching.path}: made before, kept")
     for job in _jobs(recipe):
         if difference := _difference(job, version):
             unmade.append((job, difference))
@@ -85,10 +105,27 @@ def _exists(corpus: str) -> bool:
     return corpus.startswith("milvus") or Path(corpus).exists()
 
 
+def _attachings(recipe: Recipe) -> Iterator[Attaching]:
+    known = recipe.retrieval.attached if recipe.retrieval else {}
+    for split, files in recipe.splits.items():
+        for retriever in files.evidence.keys() & known.keys():
+            own, path = known[retriever], files.evidence[retriever]
+            texts = {str(name): file for name, file in own.texts.items()}.get(split)
+            if texts is None and not path.is_file():
+                raise RecipeError(f"{path} is not there; retrieval.attached.{retriever}.texts names no {split} file")
+            if texts is None or not texts.exists():
+                continue  # made elsewhere; what it is made of is not here
+            posts = tuple(read_posts(files.posts))
+            yield Attaching(path, posts, attach_texts(posts, texts, retriever, title=own.title, field=own.field))
+
+
 def _jobs(recipe: Recipe) -> Iterator[Job]:
     known = recipe.retrieval.evidence if recipe.retrieval else {}
+    attached = recipe.retrieval.attached if recipe.retrieval else {}
     for split, files in recipe.splits.items():
         for retriever, path in files.evidence.items():
+            if retriever in attached:
+                continue
             if retriever not in known:
                 if not path.is_file():
                     raise RecipeError(f"{path} is not there; no retrieval.evidence.{retriever} says how to make it")
@@ -107,7 +144,7 @@ def _jobs(recipe: Recipe) -> Iterator[Job]:
             yield Job(path, retriever, settings, files, tuple(posts), model)
 
 
-def _difference(job: Job, corpus: str | None) -> str | None:
+def _difference(job: Job | Attaching, corpus: str | None) -> str | None:
     """Why the file has to be made: what it says of itself and should not; None where it is as it should be."""
     if not job.path.is_file():
         return "not there"

@@ -27,6 +27,12 @@ def with_data_folder(recipe: Recipe, old: Path, new: Path) -> Recipe:
     retrieval = recipe.retrieval
     if retrieval and retrieval.corpus and ":" not in retrieval.corpus:
         retrieval = retrieval.model_copy(update={"corpus": str(moved(Path(retrieval.corpus)))})
+    if retrieval and retrieval.attached:
+        attached = {
+            name: own.model_copy(update={"texts": {split: moved(path) for split, path in own.texts.items()}})
+            for name, own in retrieval.attached.items()
+        }
+        retrieval = retrieval.model_copy(update={"attached": attached})
     return recipe.model_copy(update={"data": data, "retrieval": retrieval})
 
 

@@ -37,6 +37,7 @@ def missing_files(recipe: Recipe) -> list[Needed]:
     """
     needed = [Needed(recipe.data.labels, "the relation labels")] if recipe.data.labels else []
     modes = {name: s.mode for name, s in recipe.retrieval.evidence.items()} if recipe.retrieval else {}
+    attached = recipe.retrieval.attached if recipe.retrieval else {}
     for split, files in recipe.splits.items():
         count = published_count(files.posts)
         what = f"{split} posts" + (f", {count:,} published" if count else "")
@@ -47,6 +48,9 @@ def missing_files(recipe: Recipe) -> list[Needed]:
         unmade = {modes.get(name) for name, path in files.evidence.items() if not path.is_file()}
         if files.captions:
             needed.append(Needed(files.captions, f"captions of the pictures, field {files.caption_field!r}"))
+        for name, path in files.evidence.items():
+            if name in attached and split in attached[name].texts and not path.is_file():
+                needed.append(Needed(attached[name].texts[split], f"the {name} of each {split} post"))
         if "pictures" in unmade and files.images:
             needed.append(Needed(files.images, "folder of the posts' pictures"))
     return [n for n in dict.fromkeys(needed) if not n.path.exists()]

@@ -4,9 +4,52 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+from moreie.datasets.texts import Matched, match_texts, read_texts
+from moreie.errors import MoreieError
+from moreie.retrieval.cache import EvidenceHeader, TextSource, posts_digest
 from moreie.retrieval.retrieved import ranked
-from moreie.schema import Evidence, Passage
+from moreie.schema import Evidence, Passage, Post
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """What an evidence file of attached texts holds, and which text went to which post."""
+
+    header: EvidenceHeader
+    rows: list[tuple[Evidence, ...]]
+    matched: Matched
+
+
+def attach_texts(
+    posts: Sequence[Post], texts: Path, name: str, *, title: str = "", field: str | None = None
+) -> Attachment:
+    """Give posts the texts of a file (`datasets.texts`) as evidence of a retriever called `name`.
+
+    Raises:
+        DataFormatError: a malformed line of the file.
+        MoreieError: none of its texts belongs to a post.
+    """
+    found = read_texts(texts, field)
+    matched = match_texts(posts, found)
+    if not any(matched.texts):
+        key = found[0].key if found else "text"
+        raise MoreieError(
+            f"{texts}: none of its {len(found):,} texts belongs to a post of the {len(posts):,}, by {key}"
+        )
+    header = EvidenceHeader(
+        retriever=name,
+        query=found[0].key,
+        k=1,
+        posts=len(posts),
+        digest=posts_digest(posts),
+        source=TextSource(
+            file=texts.name, digest=hashlib.sha256(texts.read_bytes()).hexdigest()[:16], field=field, title=title
+        ),
+    )
+    return Attachment(header, attached_evidence(matched.texts, name, title), matched)
 
 
 def attached_evidence(texts: Sequence[str], name: str, title: str = "") -> list[tuple[Evidence, ...]]:

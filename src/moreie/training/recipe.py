@@ -39,14 +39,30 @@ class DataFiles(Section):
     """MNRE's `rel2id.json`; without it the labels are those of the training split."""
 
 
+class Attached(Section):
+    """Texts that belong to posts, as `moreie attach` reads them; `texts` maps a split to its file."""
+
+    texts: dict[Literal["train", "validation", "test"], Path]
+    field: str | None = None
+    title: str = ""
+
+
 class Retrieval(Section):
     """How `moreie reproduce` makes the evidence files that are not there; `moreie train` only reads them.
 
-    `evidence` maps a view's retriever to its settings. `corpus`: folder or URI of the corpus that is searched.
+    `evidence` maps a view's retriever to its settings, `attached` one whose evidence is not retrieved to the texts it
+    is. `corpus`: folder or URI of the corpus that is searched.
     """
 
     corpus: str | None = None
-    evidence: dict[str, RetrievalSettings]
+    evidence: dict[str, RetrievalSettings] = Field(default_factory=dict)
+    attached: dict[str, Attached] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Retrieval:
+        if both := self.evidence.keys() & self.attached.keys():
+            raise ValueError(f"{sorted(both)} cannot be both retrieved and attached")
+        return self
 
 
 class Teacher(Section):
@@ -275,7 +291,7 @@ def _resolved(node: Any, folder: Path, key: str = "") -> Any:
     if isinstance(node, dict):
         return {
             k: {name: _path(value, folder) for name, value in v.items()}
-            if k == "evidence" and isinstance(v, dict)
+            if k in ("evidence", "texts") and isinstance(v, dict)
             else [_path(value, folder) for value in v]
             if k == "extra_posts" and isinstance(v, list)
             else _resolved(v, folder, k)

@@ -109,7 +109,7 @@ def test_killed_at_every_stage_it_goes_on_and_does_nothing_twice(plan: Plan) -> 
         "experiments/data/evidence/train-text.jsonl.zst",
         "runs/twitter2017-tiny/seed-1/baseline/checkpoints/checkpoint-*/trainer_state.json",
         "runs/twitter2017-tiny/seed-2/image/validation.json",
-        "runs/twitter2017-tiny/seed-1/validation.jsonl.zst",
+        "runs/twitter2017-tiny/seed-1/validation-*.jsonl.zst",
     )
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads cost a tiny model more than they give
     root = plan.data.parent.parent
@@ -156,7 +156,13 @@ def test_evidence_results_and_page_are_made_once(plan: Plan) -> None:
     assert sum("results of this configuration are there, kept" in line for line in said) == 2
     content = yaml.safe_load(plan.recipe.read_text())
     plan.recipe.write_text(yaml.safe_dump({**content, "gate": {"folds": 3}}))
-    with pytest.raises(RecipeError, match=r"another configuration \(gate changed\)"):
+    reproduce(_one_seed(plan), said.append)
+    after = _left_behind(plan)
+    assert {path: after[path] for path in before} == before, "another gate leaves experts and evidence as they are"
+    assert len(after) == len(before) + 2, "predictions of the new gate on both splits"
+    content["experts"][1]["view"]["budget"] = 48
+    plan.recipe.write_text(yaml.safe_dump(content))
+    with pytest.raises(RecipeError, match=r"text holds an expert of another .*\(expert.view.budget changed"):
         reproduce(_one_seed(plan), said.append)
 
 

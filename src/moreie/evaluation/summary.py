@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from moreie.errors import DataFormatError
-from moreie.evaluation.configuration import configuration, digest, encoder_name
 from moreie.evaluation.run import BASELINE, MIXTURE, Evaluation, mean_flips, save_predictions
 from moreie.evaluation.significance import paired_bootstrap, paired_randomisation
+from moreie.training.configuration import configuration, digest, encoder_name
 from moreie.training.recipe import Recipe
 
 FILE = "summary.json"

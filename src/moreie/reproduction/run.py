@@ -6,15 +6,11 @@ predictions a seed and split, and the rows of `summary.json`. All of it belongs 
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from moreie.errors import RecipeError
-from moreie.evaluation.configuration import configuration, digest
 from moreie.evaluation.report import write_report
 from moreie.evaluation.run import Evaluation, evaluate_seed, load_predictions, save_predictions
 from moreie.evaluation.summary import read_summary, record
@@ -22,10 +18,9 @@ from moreie.models.mixture import MIXTURE_FILE
 from moreie.reproduction.evidence import ensure_evidence
 from moreie.reproduction.recipes import with_data_folder, with_k, with_seeds, without_absent_test
 from moreie.reproduction.sources import check_posts, explain_missing, missing_files
+from moreie.training import configuration
 from moreie.training.recipe import Recipe, read_recipe
 from moreie.training.run import seed_folder, train_recipe
-
-CONFIGURATION_FILE = "configuration.json"
 
 
 @dataclass(frozen=True)
@@ -89,7 +84,6 @@ def reproduce(plan: Plan, say: Callable[[str], None]) -> list[Path]:
     splits = [s for s in ("validation", "test") if s in counts]
     open_splits = [s for s in splits if not _recorded(plan, recipe, s)]
     if open_splits:
-        _claim(recipe.output, configuration(recipe))
         for seed in recipe.seeds:
             _train(recipe, seed, say)
     for split in splits:
@@ -103,7 +97,7 @@ def reproduce(plan: Plan, say: Callable[[str], None]) -> list[Path]:
 
 
 def _recorded(plan: Plan, recipe: Recipe, split: str) -> bool:
-    name = digest(configuration(recipe, split))
+    name = configuration.digest(configuration.configuration(recipe, split))
     rows = [r for r in read_summary(plan.results) if (r.recipe, r.split) == (plan.name.stem, split)]
     return bool(rows) and all(
         r.configuration == name and r.seeds == recipe.seeds and all((plan.results / p).is_file() for p in r.predictions)
@@ -111,40 +105,18 @@ def _recorded(plan: Plan, recipe: Recipe, split: str) -> bool:
     )
 
 
-def _claim(output: Path, current: dict[str, Any]) -> None:
-    """Note the configuration that the run's folder belongs to.
-
-    Raises:
-        RecipeError: it belongs to another, or to none that is known.
-    """
-    path = output / CONFIGURATION_FILE
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = sorted(key for key in {*before, *current} if before.get(key) != current.get(key))
-        if changed:
-            raise RecipeError(
-                f"{output} holds experts of another configuration ({', '.join(changed)} changed); "
-                "move it away, or give the recipe another output"
-            )
-        return
-    if any(output.glob("seed-*")):
-        raise RecipeError(f"{output} holds experts of unknown configuration; move it away")
-    output.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(current, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def _train(recipe: Recipe, seed: int, say: Callable[[str], None]) -> None:
-    if (seed_folder(recipe, seed) / MIXTURE_FILE).exists():
-        say(f"{seed_folder(recipe, seed)}: trained before, kept")
+    folder = seed_folder(recipe, seed)
+    if (folder / MIXTURE_FILE).exists() and configuration.read(folder) == configuration.configuration(recipe):
+        say(f"{folder}: trained before, kept")
     else:
         train_recipe(recipe.model_copy(update={"seeds": (seed,)}), say)
 
 
 def _evaluated(recipe: Recipe, split: str, seed: int, say: Callable[[str], None]) -> Evaluation:
     """The seed's predictions, made or, where the run's folder holds them already, read."""
-    path = seed_folder(recipe, seed) / f"{split}.jsonl.zst"
+    name = configuration.digest(configuration.configuration(recipe, split))
+    path = seed_folder(recipe, seed) / f"{split}-{name}.jsonl.zst"
     if path.is_file():
         say(f"{path}: predicted before, kept")
     else:

@@ -28,6 +28,7 @@ from moreie.models.expert import (
 from moreie.models.ner import NerExpert
 from moreie.models.outputs import ExpertOutputs, joined, load_outputs, run_experts, save_outputs
 from moreie.models.relation import RelationExpert
+from moreie.training import configuration
 from moreie.training.data import (
     Split,
     cases,
@@ -53,7 +54,13 @@ def seed_folder(recipe: Recipe, seed: int) -> Path:
 
 
 def train_recipe(recipe: Recipe, say: Callable[[str], None] = log.info) -> None:
-    """Train all experts and the gate of a recipe; called again after a stop, it goes on where it stopped."""
+    """Train all experts and the gate of a recipe; called again after a stop, it goes on where it stopped.
+
+    An expert that is there is kept if nothing it depends on has changed; the gate is always fitted anew.
+
+    Raises:
+        RecipeError: an expert that is there depends on other settings, evidence or posts than the recipe says.
+    """
     train = load_split(recipe.data.train)
     validation = load_split(recipe.data.validation)
     labels = recipe_labels(recipe, train)
@@ -67,6 +74,7 @@ def train_recipe(recipe: Recipe, say: Callable[[str], None] = log.info) -> None:
             own, outputs = _out_of_fold(recipe, labels, train, validation, seed, folder, say)
         mixture, penalty = fit_mixture(recipe, experts, own, outputs)
         mixture.save_spec(folder, recipe.members, {})
+        configuration.write(folder, configuration.configuration(recipe))
         say(f"{folder}: mixture of {', '.join(recipe.members)} (gate penalty {penalty:g})")
 
 
@@ -82,6 +90,7 @@ def _train_experts(
 ) -> None:
     for expert in experts:
         target = folder / expert.name
+        configuration.claim(target, configuration.expert_configuration(recipe, expert))
         if (target / CONFIG_FILE).exists() and (target / SCORE_FILE).exists():
             say(f"{target}: trained before, kept")
             continue
@@ -104,6 +113,11 @@ def _out_of_fold(
     What they said is kept under `folder/folds`; they themselves are deleted then, for whole encoders fill a disk.
     """
     splits, spoken = [], []
+    current = {e.name: configuration.expert_configuration(recipe, e) for e in recipe.lineage}
+    if configuration.read(folder / FOLDS) not in (None, current):
+        say(f"{folder / FOLDS}: of other experts, made anew")
+        shutil.rmtree(folder / FOLDS)
+    configuration.write(folder / FOLDS, current)
     for place, (rest, own) in enumerate(text_folds(train, recipe.gate.folds), 1):
         fold = folder / FOLDS / f"{place}-of-{recipe.gate.folds}"
         outputs = load_outputs(fold / OUTPUTS_FILE) if (fold / OUTPUTS_FILE).exists() else None

@@ -1,0 +1,125 @@
+"""What a result, and what an expert depends on: two of one configuration differ in nothing but chance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from moreie.errors import RecipeError
+from moreie.retrieval.cache import read_header
+from moreie.training.recipe import ExpertRecipe, Recipe
+
+FILE = "configuration.json"
+
+
+def configuration(recipe: Recipe, split: str = "validation") -> dict[str, Any]:
+    """All that scores on a split depend on: the recipe, without its seeds and where files lie, and the headers of its
+    evidence files. The test split counts only for scores on it.
+
+    Raises:
+        DataFormatError: an evidence file is missing or damaged.
+    """
+    left_out: dict[str, Any] = {"output": True, "seeds": True, "retrieval": True}
+    if split != "test":
+        left_out["data"] = {"test"}
+    said: dict[str, Any] = _named(recipe.model_dump(exclude=left_out))
+    said["encoder"] = encoder_name(recipe)
+    said["evidence"] = {
+        f"{name}, {retriever}": read_header(path).model_dump(mode="json")
+        for name, files in recipe.splits.items()
+        if name in ("train", "validation", split)
+        for retriever, path in sorted(files.evidence.items())
+    }
+    return said
+
+
+def expert_configuration(recipe: Recipe, expert: ExpertRecipe) -> dict[str, Any]:
+    """All that an expert depends on: its own settings and evidence, the posts, and the expert that it starts from.
+
+    Raises:
+        DataFormatError: an evidence file is missing or damaged.
+    """
+    kept = {"task", "encoder", "adapter", "teacher"}
+    said: dict[str, Any] = _named(recipe.model_dump(include=kept))
+    said["encoder"] = encoder_name(recipe)
+    said["labels"] = recipe.data.labels.name if recipe.data.labels else None
+    said["held_out"] = recipe.gate.held_out
+    said["expert"] = _named(expert.model_dump(exclude={"start_from"}))
+    said["expert"]["training"] = _named((expert.training or recipe.training).model_dump())
+    retriever = expert.view.retriever
+    for split in ("train", "validation"):
+        files = recipe.splits[split]
+        said[split] = {
+            "posts": files.posts.name,
+            "evidence": read_header(files.evidence[retriever]).model_dump(mode="json") if retriever else None,
+        }
+    parents = {e.name: e for e in recipe.experts}
+    said["start_from"] = expert_configuration(recipe, parents[expert.start_from]) if expert.start_from else None
+    return said
+
+
+def claim(folder: Path, current: dict[str, Any]) -> None:
+    """Note in the folder of an expert what it depends on, before it is trained.
+
+    Raises:
+        RecipeError: what is there already depends on something else, or on nobody knows what.
+    """
+    before = read(folder)
+    if before == current:
+        return
+    if before is not None:
+        raise RecipeError(
+            f"{folder} holds an expert of another configuration ({', '.join(differences(before, current))} changed); "
+            "move it away, or give the recipe another output"
+        )
+    if folder.is_dir() and any(folder.iterdir()):
+        raise RecipeError(f"{folder} holds an expert of unknown configuration; move it away")
+    write(folder, current)
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """What a folder's contents depend on, None where that is not noted."""
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return said
+
+
+def write(folder: Path, current: dict[str, Any]) -> None:
+    """Note what a folder's contents depend on, in one step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{FILE}.{os.getpid()}"
+    temporary.write_text(json.dumps(current, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, folder / FILE)
+
+
+def differences(before: Any, current: Any, place: str = "") -> list[str]:
+    """Where two configurations differ, as dotted names."""
+    if not isinstance(before, dict) or not isinstance(current, dict):
+        return [] if before == current else [place]
+    keys = sorted({*before, *current})
+    found = (differences(before.get(key), current.get(key), f"{place}.{key}" if place else key) for key in keys)
+    return [name for names in found for name in names]
+
+
+def digest(configuration: dict[str, Any]) -> str:
+    """A short name of a configuration."""
+    return hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def encoder_name(recipe: Recipe) -> str:
+    """The hub id, or the name of the folder."""
+    return Path(recipe.encoder).name if Path(recipe.encoder).is_dir() else recipe.encoder
+
+
+def _named(node: Any) -> Any:
+    """The same with file names in place of paths, and with lists in place of tuples, as JSON gives it back."""
+    if isinstance(node, dict):
+        return {key: _named(value) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [_named(value) for value in node]
+    return node.name if isinstance(node, Path) else node

@@ -15,8 +15,9 @@ from typing import Any
 
 from moreie.errors import RecipeError
 from moreie.evaluation.configuration import configuration, digest
+from moreie.evaluation.predictions import Evaluation, load_predictions, save_predictions
 from moreie.evaluation.report import write_report
-from moreie.evaluation.run import Evaluation, evaluate_seed, load_predictions, save_predictions
+from moreie.evaluation.run import evaluate_seed
 from moreie.evaluation.summary import read_summary, record
 from moreie.models.mixture import MIXTURE_FILE
 from moreie.reproduction.evidence import ensure_evidence

@@ -90,7 +90,7 @@ def _measured(
     seconds = time.perf_counter() - clock
     return Cost(
         variant=name,
-        gflops=round(counter.get_total_flops() / counted_cases / 1e9, 4),
+        gflops=round(counter.get_total_flops() / counted_cases / 1e9, 6),
         seconds_per_100=round(100 * seconds / cases, 3),
         tokens=round(tokens, 1),
         peak_mib=round(_peak() / 2**20, 1),
@@ -100,7 +100,7 @@ def _measured(
 def _sum(parts: Sequence[Cost]) -> Cost:
     return Cost(
         variant=MIXTURE,
-        gflops=round(sum(p.gflops for p in parts), 4),
+        gflops=round(sum(p.gflops for p in parts), 6),
         seconds_per_100=round(sum(p.seconds_per_100 for p in parts), 3),
         tokens=round(sum(p.tokens for p in parts), 1),
         peak_mib=max(p.peak_mib for p in parts),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ from moreie.models.mixture import Mixture
 from moreie.models.ner import NerExpert
 from moreie.retrieval.cache import EvidenceHeader, save_evidence
 from moreie.retrieval.text import TextRetriever
-from moreie.schema import NO_RELATION
+from moreie.schema import NO_RELATION, Evidence, Passage
 from moreie.training.data import cases, load_split
 from moreie.training.recipe import Recipe, load_recipe
 
@@ -204,6 +204,17 @@ def test_names_are_sought_in_training_posts_and_evidence(make: Make) -> None:
     assert seen.place(n, (type, first, last)) == "seen with this type"
     assert seen.place(n, ("NEW", first, last)) == "seen with another type"
     assert folded("  Lady-Gaga’s “ÉTÉ”") == "lady gaga s été"
+    n, (type, first, last) = next((n, g) for n, gold in enumerate(evaluation.gold) for g in gold if g[1] == g[2])
+    name = scored[n].surface(first, last)
+    for title, text, expected in (
+        (f"{name}son", f"The {name}s", "absent"),  # a longer word is not the name
+        (f"{name}son", f"({name.upper()})", "in the text only"),
+        (f"Mr. {name}", "", "in a title"),
+    ):
+        held = Evidence(Passage("1", "a", title, text, True), "text", 1, 1.0)
+        again = [replace(case, evidence={"text": (held,)}) for case in scored]
+        (own,) = (d for d in dimensions(evaluation, again, known(recipe)) if d.name == found.name)
+        assert own.place(n, (type, first, last)) == expected
     for n, case in enumerate(scored):
         for item in case.gold:
             name = f" {case.surface(*item[1:])} "
@@ -240,10 +251,12 @@ def test_what_an_expert_decides() -> None:
         "baseline": [[("PER", 0, 0)], [], [("PER", 0, 0)]],
         "image": [[("PER", 0, 0), ("LOC", 2, 2)], [("ORG", 1, 1)], []],
         "text": [[], [("ORG", 1, 1)], []],
+        "caption": [[], [], []],
         MIXTURE: [[("LOC", 2, 2)], [], []],
     }
-    one = Evaluation("ner", 1, ["a", "b", "c"], gold, said, ("baseline", "image", "text"), torch.ones(3, 3) / 3, [])
-    image, text = decided_by([one])
+    names = ("baseline", "image", "text", "caption")
+    one = Evaluation("ner", 1, ["a", "b", "c"], gold, said, names, torch.ones(3, 4) / 4, [])
+    image, text, _ = decided_by([one])
     assert (image.mended, image.mended_cases, image.spoilt, image.spoilt_cases) == (2, 2, 1, 1)
     assert (image.alone, image.kept) == (1, 1)
     assert (text.mended, text.spoilt, text.alone) == (1, 2, 0)

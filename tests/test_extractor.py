@@ -17,6 +17,7 @@ from moreie.encoders.images import ImageEncoder
 from moreie.errors import CheckpointError, KnowledgeCorpusError
 from moreie.knowledge.build import Sources
 from moreie.knowledge.update import add
+from moreie.models.mixture import Mixture
 from moreie.schema import Extraction
 from moreie.shipped import DEMO_CORPUS, DEMO_POSTS, IMAGE_ENCODER, MODEL
 
@@ -323,3 +324,32 @@ def test_the_shipped_model_has_a_card_and_stays_small() -> None:
     files = [p for p in MODEL.parents[1].rglob("*") if p.is_file()]
     assert max(p.stat().st_size for p in files) < 50 * 2**20
     assert sum(p.stat().st_size for p in files) < 90 * 2**20
+
+
+def test_confidences_are_read_at_the_models_temperature_and_answers_stay(
+    tmp_path: Path, answers: dict[str, Extraction], extractor: Extractor
+) -> None:
+    assert extractor.relations is not None
+    softer = Extractor(
+        Mixture(extractor.ner.experts, extractor.ner.gate, 2.5),
+        Mixture(extractor.relations.experts, extractor.relations.gate, 1.5),
+        corpus=extractor.corpus,
+        image_encoder=extractor.image_encoder,
+        k=extractor.k,
+        image_floor=extractor.image_floor,
+        text_mode=extractor.text_mode,
+    )
+    for answer in softer.extract_batch(read_jsonl(DEMO_POSTS)):
+        before = answers[answer.id]
+        assert answer.entities == before.entities
+        assert [(r.head, r.tail, r.type) for r in answer.relations] == [
+            (r.head, r.tail, r.type) for r in before.relations
+        ]
+        for now, was in zip(answer.mentions, before.mentions, strict=True):
+            assert now.confidence < was.confidence
+        assert all(a.confidence != b.confidence for a, b in zip(answer.relations, before.relations, strict=True))
+    softer.save_pretrained(tmp_path / "model")
+    again = Extractor.from_pretrained(tmp_path / "model", corpus=extractor.corpus)
+    assert again.relations is not None
+    assert (again.ner.temperature, again.relations.temperature) == (2.5, 1.5)
+    assert extractor.ner.temperature == 1, "the shipped model has none"

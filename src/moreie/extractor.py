@@ -25,6 +25,7 @@ from moreie.models.expert import EncoderPool
 from moreie.models.mixture import Mixed, Mixture, decode_tags, load_mixture, span_confidence
 from moreie.models.ner import NerExpert
 from moreie.models.relation import RelationExpert, admissible
+from moreie.models.temperature import scaled
 from moreie.models.windows import Window, cut_windows
 from moreie.retrieval.image import EmbeddedImages, ImageRetriever
 from moreie.retrieval.retrieved import Retrieved
@@ -271,8 +272,9 @@ class Extractor:
         mentions: list[list[Mention]] = [[] for _ in posts]
         paths = decode_tags(tagset, mixed.log_probabilities)
         for window, path, log_p in zip(windows, paths, mixed.log_probabilities, strict=True):
+            sure = scaled(log_p, self.ner.temperature)
             for type, first, last in tagset.spans(path):
-                confidence = span_confidence(log_p, path, first, last)
+                confidence = span_confidence(sure, path, first, last)
                 post = posts[window.origin]
                 mentions[window.origin].append(
                     post.mention(type, first + window.offset, last + window.offset, confidence)
@@ -311,17 +313,18 @@ class Extractor:
         rows = {name: [column[w] for w in window_of] for name, column in found.rows.items()}
         origins = [origin for origin, _, _ in places]
         mixed = self.relations(triples, rows, _rows_of(found.images, origins))
-        best: dict[tuple[int, int, int], Relation] = {}
+        best: dict[tuple[int, int, int], tuple[float, Relation]] = {}
         for (origin, head, tail), (_, a, b), log_p in zip(places, triples, mixed.log_probabilities, strict=True):
             allowed = admissible(labels, a.type, b.type)
             choice = int(log_p.masked_fill(~allowed, -torch.inf).argmax())
             if labels[choice] == NO_RELATION:
                 continue
-            relation = Relation(head, tail, labels[choice], float(log_p[choice].exp()))
+            confidence = float(scaled(log_p, self.relations.temperature)[choice].exp())
             key = (origin, min(head, tail), max(head, tail))
-            if key not in best or relation.confidence > best[key].confidence:
-                best[key] = relation
-        for (origin, _, _), relation in sorted(best.items()):
+            # The direction is chosen before scaling, which may order two distributions anew.
+            if key not in best or float(log_p[choice]) > best[key][0]:
+                best[key] = float(log_p[choice]), Relation(head, tail, labels[choice], confidence)
+        for (origin, _, _), (_, relation) in sorted(best.items()):
             relations[origin].append(relation)
         gate = _mean_weights(self.relations.names, mixed.weights, origins, len(posts))
         return relations, gate, notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from typer.testing import CliRunner
 
 from moreie.cli.app import app
 from moreie.errors import DataFormatError, MoreieError
+from moreie.evaluation.predictions import MIXTURE, Evaluation, Scaled, load_predictions, save_predictions
 from moreie.evaluation.recompute import recompute
 from moreie.evaluation.report import write_report
-from moreie.evaluation.run import MIXTURE, Evaluation, load_predictions, save_predictions
 from moreie.evaluation.summary import Origin, read_summary, results, write_summary
 
 COMMITTED = Path(__file__).parents[2] / "experiments" / "results"
@@ -131,6 +132,29 @@ def test_the_page_has_all_tables_and_plots_and_is_the_same_every_time(folder: Pa
     before = {path: path.read_bytes() for path in written}
     assert {path: path.read_bytes() for path in write_report(folder, page)} == before
     assert all(len(content) < 60_000 for content in before.values())
+
+
+def test_scaled_confidences_are_reported_before_and_after(folder: Path, tmp_path: Path) -> None:
+    names = read_summary(folder)[0].predictions
+    evaluations = []
+    for seed, name in enumerate(names, 1):
+        old = load_predictions(folder / name, "ner", seed)
+        assert old.scaled is None
+        softer = [[round(c / 2, 4) for c in row] for row in old.confidences]
+        evaluations.append(replace(old, scaled=Scaled(softer, [1.5 + n % 2 for n in range(len(softer))])))
+        save_predictions(evaluations[-1], folder / name)
+        assert load_predictions(folder / name, "ner", seed).scaled == evaluations[-1].scaled
+    rows = recompute(folder)[0]
+    write_summary(folder, rows)
+    mixture = next(row for row in rows if row.variant == MIXTURE)
+    assert mixture.temperature == 2.0
+    assert mixture.calibration_error_scaled != mixture.calibration_error
+    assert all(row.temperature is None for row in rows if row.variant != MIXTURE or row.recipe == "set-tiny-k3")
+    page = tmp_path / "results.md"
+    write_report(folder, page)
+    assert page.read_text().count("At a temperature of 2.00 (fitted on the validation split): ") == 1
+    assert "at the temperature" in (tmp_path / "results-set-tiny-k1-test-reliability.svg").read_text()
+    assert "at the temperature" not in (tmp_path / "results-set-tiny-k3-test-reliability.svg").read_text()
 
 
 def test_a_damaged_file_of_published_scores_is_named(folder: Path, tmp_path: Path) -> None:

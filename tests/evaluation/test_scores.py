@@ -19,8 +19,8 @@ from moreie.errors import MoreieError
 from moreie.evaluation.calibration import expected_calibration_error, reliability
 from moreie.evaluation.confusion import mention_confusion, relation_confusion
 from moreie.evaluation.ner import mention_counts, mention_scores
+from moreie.evaluation.predictions import Evaluation, mean_flips
 from moreie.evaluation.relation import accuracy, relation_counts, relation_scores
-from moreie.evaluation.run import Evaluation, mean_flips
 from moreie.evaluation.scores import micro_scores
 from moreie.evaluation.significance import paired_bootstrap, paired_randomisation
 

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from moreie.cli.app import app
 from moreie.datasets import read_posts
 from moreie.errors import DataFormatError, RecipeError
+from moreie.evaluation.analysis.figures import read_analysis
 from moreie.evaluation.recompute import recompute
 from moreie.evaluation.summary import read_summary
 from moreie.reproduction.evidence import ensure_evidence
@@ -149,11 +150,16 @@ def test_evidence_results_and_page_are_made_once(plan: Plan) -> None:
     rows = read_summary(plan.results)
     assert {row.variant: row.k for row in rows if row.split == "test"}["mixture"] == 3
     assert len({(row.split, row.configuration) for row in rows}) == 2, "one a split"
+    analyses = [read_analysis(plan.results, plan.recipe.stem, split) for split in ("validation", "test")]
+    assert all(a is not None and a.costs is not None and a.costs.rows[-1].variant == "mixture" for a in analyses)
+    assert plan.page.read_text().count("### What lies behind it") == 2
+    assert sum(line.endswith("-analysis.json: analysed") for line in said) == 2
     before = _left_behind(plan)
     said.clear()
     reproduce(_one_seed(plan), said.append)
     assert _left_behind(plan) == before
     assert sum("results of this configuration are there, kept" in line for line in said) == 2
+    assert not [line for line in said if "analysed" in line], "made once, too"
     content = yaml.safe_load(plan.recipe.read_text())
     plan.recipe.write_text(yaml.safe_dump({**content, "gate": {"folds": 3}}))
     reproduce(_one_seed(plan), said.append)

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from moreie.cli.app import app
 from moreie.datasets import read_posts
-from moreie.evaluation.run import MIXTURE, evaluate_seed
+from moreie.evaluation.predictions import MIXTURE
+from moreie.evaluation.run import evaluate_seed
 from moreie.training.recipe import load_recipe
 from moreie.training.run import train_recipe
 

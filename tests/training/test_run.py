@@ -19,12 +19,14 @@ from safetensors.torch import load_file
 
 from moreie.datasets import read_posts
 from moreie.errors import MoreieError
+from moreie.evaluation.predictions import MIXTURE, load_predictions
+from moreie.evaluation.recompute import recompute
 from moreie.evaluation.report import write_report
-from moreie.evaluation.run import MIXTURE, evaluate_seed, load_predictions
+from moreie.evaluation.run import evaluate_seed
 from moreie.evaluation.summary import read_summary, record
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.models.expert import EncoderPool
-from moreie.models.mixture import load_mixture
+from moreie.models.mixture import load_mixture, read_spec
 from moreie.models.outputs import load_outputs
 from moreie.retrieval.cache import EvidenceHeader, save_evidence
 from moreie.retrieval.text import CaptionRetriever, TextRetriever
@@ -112,6 +114,35 @@ def test_a_trained_run_is_evaluated_recorded_and_reported(trained: tuple[Path, R
     assert written[1].read_text().lstrip().startswith("<?xml")
     with pytest.raises(MoreieError, match="no results"):
         write_report(tmp_path / "none", tmp_path / "results.md")
+
+
+def test_confidences_are_read_at_the_temperature_that_was_fitted_behind_the_gate(
+    trained: tuple[Path, Recipe], tmp_path: Path
+) -> None:
+    path, recipe = trained
+    folder = seed_folder(recipe, 1)
+    mixture = load_mixture(folder, EncoderPool())
+    assert read_spec(folder).temperature == mixture.temperature != 1
+    validation, test = (evaluate_seed(recipe, split, 1) for split in ("validation", "test"))
+    assert validation.scaled is not None
+    assert test.scaled is not None
+    assert set(test.scaled.temperatures) == {mixture.temperature}
+    assert len(set(validation.scaled.temperatures)) == recipe.gate.folds, "one a fold"
+    assert mixture.temperature not in validation.scaled.temperatures
+    for evaluation in (validation, test):
+        assert evaluation.scaled is not None
+        pairs = zip(evaluation.confidences, evaluation.scaled.confidences, strict=True)
+        assert all(len(a) == len(b) for a, b in pairs)
+    record(tmp_path, path, recipe, "test", [test])
+    (row,) = (r for r in read_summary(tmp_path) if r.variant == MIXTURE)
+    assert row.temperature == mixture.temperature
+    assert row.calibration_error_scaled == pytest.approx(test.scaled_reliability.expected_error, abs=1e-3)
+    assert recompute(tmp_path)[1] == []
+    spec = json.loads((folder / "mixture.json").read_text())
+    (folder / "mixture.json").write_text(json.dumps({**spec, "temperature": None}))
+    assert load_mixture(folder, EncoderPool()).temperature == 1
+    assert evaluate_seed(recipe, "test", 1).scaled is None, "an older model folder"
+    (folder / "mixture.json").write_text(json.dumps(spec))
 
 
 @pytest.mark.parametrize("choice", ["soft", "hard"])

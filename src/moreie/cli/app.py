@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from moreie.cli import attach, corpus, data, experiment, extract, reproduce, retrieve, serve
+from moreie.cli import analyse, attach, corpus, data, experiment, extract, reproduce, retrieve, serve
 
 app = typer.Typer(
     name="moreie",
@@ -23,6 +23,7 @@ app.command("attach", epilog=attach.EXAMPLES)(attach.attach)
 app.command("evidence", epilog=retrieve.EVIDENCE_EXAMPLES)(retrieve.evidence)
 app.command("train", epilog=experiment.TRAIN_EXAMPLES)(experiment.train)
 app.command("evaluate", epilog=experiment.EVALUATE_EXAMPLES)(experiment.evaluate)
+app.command("analyse", epilog=analyse.EXAMPLES)(analyse.analyse)
 app.command("reproduce", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.command("recompute", epilog=experiment.RECOMPUTE_EXAMPLES)(experiment.recompute)
 app.command("report", epilog=experiment.REPORT_EXAMPLES)(experiment.report)

@@ -12,7 +12,7 @@ from moreie.cli.console import clear_errors, console
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from moreie.evaluation.run import Evaluation
+    from moreie.evaluation.predictions import Evaluation
     from moreie.training.recipe import Recipe
 
 TRAIN_EXAMPLES = """[bold]Examples[/]
@@ -60,7 +60,8 @@ def evaluate(
 ) -> None:
     """Score every expert and the mixture on a split, over all seeds."""
     with clear_errors():
-        from moreie.evaluation.run import evaluate_seed, mean_gate
+        from moreie.evaluation.predictions import mean_gate
+        from moreie.evaluation.run import evaluate_seed
         from moreie.training.recipe import load_recipe
 
         loaded = load_recipe(recipe)
@@ -111,7 +112,7 @@ def _print(recipe: Recipe, split: str, evaluations: Sequence[Evaluation]) -> Non
     import numpy as np
     from rich.table import Table
 
-    from moreie.evaluation.run import mean_flips
+    from moreie.evaluation.predictions import mean_flips
 
     first = evaluations[0]
     table = Table(title=f"{split}, {len(evaluations)} seed(s), F1", title_justify="left")

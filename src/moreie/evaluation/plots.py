@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from moreie.evaluation.calibration import Reliability
 from moreie.evaluation.confusion import Confusion
-from moreie.evaluation.run import Evaluation
+from moreie.evaluation.predictions import Evaluation
 from moreie.evaluation.summary import Result
 
-BLUE, GREY = "#4878a8", "#999999"
+BLUE, ORANGE, GREY = "#4878a8", "#c8702a", "#999999"
 
 
 def plot_f1(rows: Sequence[Result], path: Path) -> None:
@@ -58,23 +59,32 @@ def plot_gate(evaluations: Sequence[Evaluation], path: Path) -> None:
 
 
 def plot_reliability(evaluations: Sequence[Evaluation], path: Path) -> None:
-    """Share of right answers against the mixture's confidence, the number of answers below."""
-    bins = [e.reliability for e in evaluations]
-    size = np.sum([b.size for b in bins], axis=0)
-    filled = size > 0
-    confidence = np.sum([b.confidence for b in bins], axis=0)[filled] / size[filled]
-    right = np.sum([b.right for b in bins], axis=0)[filled] / size[filled]
+    """Share of right answers against the mixture's confidence, before and after scaling; share of answers below."""
+    before = [e.reliability for e in evaluations]
+    after = [bins for e in evaluations if (bins := e.scaled_reliability) is not None]
     figure, axes = _figure(4.5, 4)
+    size = np.sum([b.size for b in before], axis=0)
     edges = np.linspace(0, 1, len(size) + 1)
     axes.stairs(size / max(1, size.sum()), edges, fill=True, color=GREY, alpha=0.4, label="share of answers")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
-    axes.plot(confidence, right, color=BLUE, marker="o", label="right")
+    if len(after) == len(before):
+        axes.plot(*_curve(before), color=BLUE, marker="o", label="right, before scaling")
+        axes.plot(*_curve(after), color=ORANGE, marker="s", label="right, at the temperature")
+    else:
+        axes.plot(*_curve(before), color=BLUE, marker="o", label="right")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_xlabel("confidence of the mixture")
     axes.set_ylabel("share that is right")
     axes.legend(frameon=False, fontsize=8, loc="upper left")
     _save(figure, path)
+
+
+def _curve(seeds: Sequence[Reliability]) -> tuple[Any, Any]:
+    """Mean confidence and share of right answers of each bin that holds any, seeds together."""
+    size, confidence, right = (np.sum([getattr(b, k) for b in seeds], axis=0) for k in ("size", "confidence", "right"))
+    filled = size > 0
+    return confidence[filled] / size[filled], right[filled] / size[filled]
 
 
 def plot_confusion(confusion: Confusion, path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moreie.errors import DataFormatError, MoreieError
-from moreie.evaluation.run import Evaluation, load_predictions
+from moreie.evaluation.predictions import Evaluation, load_predictions
 from moreie.evaluation.summary import FILE, Origin, Result, read_summary, results
 
 

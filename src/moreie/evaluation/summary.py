@@ -11,7 +11,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from moreie.errors import DataFormatError
-from moreie.evaluation.run import BASELINE, MIXTURE, Evaluation, mean_flips, save_predictions
+from moreie.evaluation.predictions import (
+    BASELINE,
+    MIXTURE,
+    Evaluation,
+    mean_flips,
+    mean_temperature,
+    save_predictions,
+    scaled_error,
+)
 from moreie.evaluation.significance import paired_bootstrap, paired_randomisation
 from moreie.training.configuration import configuration, digest, encoder_name
 from moreie.training.recipe import Recipe
@@ -28,6 +36,7 @@ class Result(BaseModel):
     cases, the seeds' counts summed; None for the baseline itself, or where there is none. `p_value_over_seeds` and
     `gain_interval` (95 %, points of F1): paired bootstrap over cases and seeds, where there are at least three seeds.
     `flips`: right answers of the baseline that the variant spoils, and wrong ones that it mends, means over seeds.
+    `calibration_error_scaled`: the mixture's at `temperature`; means over seeds (validation: and folds).
     `k`: passages the variant may read. `configuration` names all that the result depends on.
     """
 
@@ -47,6 +56,8 @@ class Result(BaseModel):
     per_type: dict[str, float]
     accuracy: float | None = None
     calibration_error: float | None = None
+    calibration_error_scaled: float | None = None
+    temperature: float | None = None
     p_value_vs_baseline: float | None
     flips: tuple[float, float] | None = None
     p_value_over_seeds: float | None = None
@@ -176,6 +187,8 @@ def results(origin: Origin, evaluations: Sequence[Evaluation]) -> list[Result]:
                 calibration_error=round(float(np.mean([e.calibration_error for e in evaluations])), 4)
                 if variant == MIXTURE
                 else None,
+                calibration_error_scaled=scaled_error(evaluations) if variant == MIXTURE else None,
+                temperature=mean_temperature(evaluations) if variant == MIXTURE else None,
                 p_value_vs_baseline=p_value,
                 flips=mean_flips(evaluations, variant),
                 p_value_over_seeds=round(gain.p_value, 4) if gain else None,

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -125,6 +126,14 @@ def fit_gate(
     return gate.eval().requires_grad_(False)
 
 
+def fold_numbers(groups: Sequence[str], folds: int) -> NDArray[np.int64]:
+    """[R]: the fold of each row; rows of one group share a fold, groups are spread at random but always alike."""
+    names = sorted(set(groups))
+    order = np.random.default_rng(0).permutation(len(names))
+    fold_of = {names[i]: position % folds for position, i in enumerate(order)}
+    return np.array([fold_of[g] for g in groups], dtype=np.int64)
+
+
 def cross_validated_log_weights(
     spec: GateSpec,
     features: Tensor,
@@ -135,10 +144,7 @@ def cross_validated_log_weights(
     folds: int,
 ) -> Tensor:
     """Soft log-weights [R, M], each row from a gate fitted without that row's fold; rows of one group share a fold."""
-    names = sorted(set(groups))
-    order = np.random.default_rng(0).permutation(len(names))
-    fold_of = {names[i]: position % folds for position, i in enumerate(order)}
-    fold = np.array([fold_of[g] for g in groups])
+    fold = fold_numbers(groups, folds)
     result = torch.zeros(len(features), len(spec.experts))
     for k in range(folds):
         inside, outside = np.flatnonzero(fold != k).tolist(), np.flatnonzero(fold == k).tolist()

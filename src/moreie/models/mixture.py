@@ -26,13 +26,14 @@ X = TypeVar("X", bound=Expert)
 
 
 class MixtureSpec(BaseModel):
-    """`mixture.json`: the task and the experts' folders, in the gate's order."""
+    """`mixture.json`: the task, the experts' folders in the gate's order, the temperature of its confidences."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: Literal["ner", "re"]
     experts: tuple[str, ...]
     scores: dict[str, float] = {}
+    temperature: float | None = None
     format: Literal[1] = 1
 
 
@@ -49,9 +50,12 @@ class Mixed:
 
 
 class Mixture(Generic[X]):
-    """Any number of experts of one task, and the gate over them (None for a single expert)."""
+    """Any number of experts of one task, and the gate over them (None for a single expert).
 
-    def __init__(self, experts: Sequence[X], gate: Gate | None):
+    `temperature`: what confidences are read at (`models.temperature`), 1 where none was fitted; answers are given at 1.
+    """
+
+    def __init__(self, experts: Sequence[X], gate: Gate | None, temperature: float | None = None):
         if not experts:
             raise MoreieError("a mixture needs at least one expert")
         names = tuple(e.spec.name for e in experts)
@@ -60,6 +64,11 @@ class Mixture(Generic[X]):
         if len({e.spec.labels for e in experts}) > 1:
             raise MoreieError(f"experts {', '.join(names)} do not share one label set")
         self.experts, self.gate, self.names = tuple(experts), gate, names
+        self.fitted_temperature = temperature
+
+    @property
+    def temperature(self) -> float:
+        return 1.0 if self.fitted_temperature is None else self.fitted_temperature
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -86,7 +95,7 @@ class Mixture(Generic[X]):
         if self.gate is not None:
             self.gate.save(folder)
         task = self.experts[0].spec.task
-        spec = MixtureSpec(task=task, experts=tuple(experts), scores=dict(scores))
+        spec = MixtureSpec(task=task, experts=tuple(experts), scores=dict(scores), temperature=self.fitted_temperature)
         (folder / MIXTURE_FILE).write_text(spec.model_dump_json(indent=2) + "\n")
 
 
@@ -120,13 +129,22 @@ def load_mixture(folder: Path, pool: EncoderPool) -> Mixture[Any]:
     Raises:
         CheckpointError: the folder is incomplete.
     """
+    spec = read_spec(folder)
+    kind: type[Expert] = NerExpert if spec.task == "ner" else RelationExpert
+    experts = [load_expert(kind, folder / name, pool) for name in spec.experts]
+    return Mixture(experts, Gate.load(folder) if len(experts) > 1 else None, spec.temperature)
+
+
+def read_spec(folder: Path) -> MixtureSpec:
+    """What `Mixture.save_spec` wrote into `mixture.json`.
+
+    Raises:
+        CheckpointError: it is not there, or damaged.
+    """
     path = folder / MIXTURE_FILE
     try:
-        spec = MixtureSpec.model_validate_json(path.read_bytes())
+        return MixtureSpec.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: no {MIXTURE_FILE}, so no mixture was saved here completely") from None
     except ValidationError as problem:
         raise CheckpointError(f"{path}: {problem.errors()[0]['msg']}") from problem
-    kind: type[Expert] = NerExpert if spec.task == "ner" else RelationExpert
-    experts = [load_expert(kind, folder / name, pool) for name in spec.experts]
-    return Mixture(experts, Gate.load(folder) if len(experts) > 1 else None)

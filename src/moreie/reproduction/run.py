@@ -1,4 +1,4 @@
-"""A table from its data: evidence, training, scores on validation and test, significance, record, page.
+"""A table from its data: evidence, training, scores on validation and test, significance, record, analysis, page.
 
 What a stage leaves behind is what the next attempt starts from: evidence files, experts (`training.run`), one file of
 predictions a seed and split, and the rows of `summary.json`. All of it belongs to one configuration.
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moreie.errors import RecipeError
+from moreie.evaluation.analysis.run import ensure_analysis
+from moreie.evaluation.predictions import Evaluation, load_predictions, save_predictions
 from moreie.evaluation.report import write_report
-from moreie.evaluation.run import Evaluation, evaluate_seed, load_predictions, save_predictions
+from moreie.evaluation.run import evaluate_seed
 from moreie.evaluation.summary import read_summary, record
 from moreie.models.mixture import MIXTURE_FILE
 from moreie.reproduction.evidence import ensure_evidence
@@ -89,10 +91,12 @@ def reproduce(plan: Plan, say: Callable[[str], None]) -> list[Path]:
     for split in splits:
         if split not in open_splits:
             say(f"{plan.name.stem}, {split}: results of this configuration are there, kept")
-            continue
-        evaluations = [_evaluated(recipe, split, seed, say) for seed in recipe.seeds]
-        record(plan.results, plan.name, recipe, split, evaluations, plan.command)
-        say(f"{plan.name.stem}, {split}: recorded in {plan.results}")
+        else:
+            evaluations = [_evaluated(recipe, split, seed, say) for seed in recipe.seeds]
+            record(plan.results, plan.name, recipe, split, evaluations, plan.command)
+            say(f"{plan.name.stem}, {split}: recorded in {plan.results}")
+        if path := ensure_analysis(plan.results, plan.name.stem, recipe, split):
+            say(f"{path}: analysed")
     return write_report(plan.results, plan.page)
 
 

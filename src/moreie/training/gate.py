@@ -11,7 +11,7 @@ from torch import Tensor
 
 from moreie.errors import RecipeError
 from moreie.models.expert import Expert
-from moreie.models.gate import GateSpec, chosen, cross_validated_log_weights, fit_gate
+from moreie.models.gate import Gate, GateSpec, chosen, cross_validated_log_weights, fit_gate
 from moreie.models.gate_inputs import gate_features, input_sizes
 from moreie.models.mixture import Mixture
 from moreie.models.ner import NerExpert
@@ -28,6 +28,7 @@ class GateData:
 
     `features` [R, F], `available` [R, M], log p_m(gold) `gold` [R, T, M] with the mask `real` [R, T] (T = 1 at token
     level), `share` [R]: what a row counts (a post counts 1, however many words it has), `groups`: its post's text.
+    `targets`: of each case the gold tags [T] or relation [1] as indices; `case_groups`: its post's text.
     """
 
     spec: GateSpec
@@ -38,6 +39,8 @@ class GateData:
     real: Tensor
     share: Tensor
     groups: list[str]
+    targets: list[Tensor]
+    case_groups: list[str]
 
     def negative_log_likelihood(self, log_weights: Tensor, rows: Sequence[int]) -> Tensor:
         """Mean over posts of the mean over words of -log Σ_m g_m p_m(gold)."""
@@ -78,13 +81,14 @@ def gate_data(
             if log_p is not None:
                 log_gold[n, : len(targets), m] = log_p.reshape(len(targets), -1).gather(1, targets[:, None])[:, 0]
     share = torch.ones(len(index))
-    groups = [experts[0].post_of(case).text for case in task_cases]
+    groups = case_groups = [experts[0].post_of(case).text for case in task_cases]
     if spec.level == "token":
         lengths = torch.tensor(outputs.lengths)
         share = (1 / lengths).repeat_interleave(lengths)
         groups = [group for group, length in zip(groups, outputs.lengths, strict=True) for _ in range(length)]
         log_gold, real = log_gold[real.bool()][:, None], torch.ones(len(groups), 1)
-    return GateData(spec, features, outputs.available_rows(spec.level), outputs, log_gold, real, share, groups)
+    available = outputs.available_rows(spec.level)
+    return GateData(spec, features, available, outputs, log_gold, real, share, groups, index, case_groups)
 
 
 def _gold_index(expert: Expert, case: Any, gold: Any) -> Tensor:
@@ -119,6 +123,21 @@ def cross_validated_weights(recipe: Recipe, data: GateData) -> Tensor:
     """Log-weights [R, M] for the split the gate is fitted on, each post's from a gate that has not seen it."""
     soft = _cross_validated(data, choose_penalty(data, recipe.gate.folds), recipe.gate.folds)
     return chosen(data.spec.choice, soft)
+
+
+def unseen_log_weights(recipe: Recipe, data: GateData, gate: Gate | None, *, fitted_here: bool) -> list[Tensor]:
+    """Log-weights of each case, [M] or [T, M], from a gate that has not seen it.
+
+    `fitted_here`: the gate was fitted on these very posts, so that theirs are cross-validated; else they are the gate's
+    own. Without a gate (one expert) they are 0.
+    """
+    if gate is None:
+        rows = torch.zeros(len(data.features), len(data.spec.experts))
+    elif fitted_here:
+        rows = cross_validated_weights(recipe, data)
+    else:
+        rows = gate.weigh(data.features, data.available)
+    return data.outputs.per_case(rows, data.spec.level)
 
 
 def fit_mixture(

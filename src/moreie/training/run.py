@@ -42,6 +42,7 @@ from moreie.training.data import (
 from moreie.training.features import Example, ner_examples, relation_examples, with_plain_view, without_some_evidence
 from moreie.training.gate import fit_mixture
 from moreie.training.recipe import ExpertRecipe, Recipe
+from moreie.training.temperature import with_temperature
 from moreie.training.trainer import train_expert
 
 log = logging.getLogger(__name__)
@@ -73,9 +74,13 @@ def train_recipe(recipe: Recipe, say: Callable[[str], None] = log.info) -> None:
         if recipe.gate.cross_fit and len(experts) > 1:
             own, outputs = _out_of_fold(recipe, labels, train, validation, seed, folder, say)
         mixture, penalty = fit_mixture(recipe, experts, own, outputs)
+        mixture = with_temperature(recipe, mixture, validation)
         mixture.save_spec(folder, recipe.members, {})
         configuration.write(folder, configuration.configuration(recipe))
-        say(f"{folder}: mixture of {', '.join(recipe.members)} (gate penalty {penalty:g})")
+        say(
+            f"{folder}: mixture of {', '.join(recipe.members)} (gate penalty {penalty:g}, "
+            f"temperature {mixture.temperature:g})"
+        )
 
 
 def _train_experts(

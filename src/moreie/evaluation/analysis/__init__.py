@@ -1,0 +1,1 @@
+"""What lies behind a score: buckets of posts and mentions, kinds of errors, cost."""

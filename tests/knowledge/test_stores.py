@@ -27,7 +27,7 @@ from moreie.knowledge.build import Sources, build_corpus
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.knowledge.export import export
 from moreie.knowledge.passages import rows_of
-from moreie.knowledge.stores import cluster, cluster_editor, in_cluster
+from moreie.knowledge.stores import cluster, cluster_editor, cluster_reader, in_cluster
 from moreie.knowledge.stores.cluster import ClusterLocation, read_cluster_manifest, save_manifest
 from moreie.knowledge.stores.cluster_editor import ClusterEditor
 from moreie.knowledge.stores.words import words
@@ -243,7 +243,9 @@ def test_any_query_finds_the_same(
 
 
 def test_a_sentence_with_all_words_is_found_however_far_behind(server: str, tmp_path: Path) -> None:
-    short = [f"{tree} {tree} {tree} {i}." for tree in ("Alder", "Birch") for i in range(cluster.LOOKED_THROUGH + 50)]
+    short = [
+        f"{tree} {tree} {tree} {i}." for tree in ("Alder", "Birch") for i in range(cluster_reader.LOOKED_THROUGH + 50)
+    ]
     both = " ".join(f"filler{i}" for i in range(100)) + " alder's birch"
     path = tmp_path / "trees.jsonl"
     rows = ({"id": str(i), "title": f"Tree {i}", "paragraphs": [text]} for i, text in enumerate([*short, both]))
@@ -252,7 +254,7 @@ def test_a_sentence_with_all_words_is_found_however_far_behind(server: str, tmp_
         build_corpus(location, Sources(articles=(path,)))
         corpus = KnowledgeCorpus.open(location)
         ranked = [passage.text for passage, _ in corpus.search_sentences(["alder birch"], 250)[0]]
-        assert both not in ranked[: cluster.LOOKED_THROUGH]
+        assert both not in ranked[: cluster_reader.LOOKED_THROUGH]
         found = corpus.search_sentences(["Birch alder birch", "alder birch zzzz", "alder"], 5, all_words=True)
         assert [[passage.text for passage, _ in row] for row in found[:2]] == [[both], []]
         assert len(found[2]) == 5

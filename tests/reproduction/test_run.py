@@ -218,7 +218,7 @@ def test_texts_of_posts_are_attached_where_the_recipe_says_so(plan: Plan, data: 
         content["data"][split]["evidence"] = {"knowledge": f"../data/evidence/{name}-knowledge.jsonl.zst"}
     content["experts"] = [{"name": "baseline"}, {"name": "told", "view": {"retriever": "knowledge", "k": 1}}]
     plan.recipe.write_text(yaml.safe_dump(content))
-    with pytest.raises(RecipeError, match=r"pgim/train\.txt +the knowledge of each train post"):
+    with pytest.raises(RecipeError, match=r"pgim/train\.txt +the knowledge of its posts"):
         prepare(plan)
     texts.parent.mkdir()
     texts.write_bytes((data / "pgim-sample.txt").read_bytes())

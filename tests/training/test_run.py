@@ -18,7 +18,7 @@ import yaml
 from safetensors.torch import load_file
 
 from moreie.datasets import read_posts
-from moreie.errors import MoreieError
+from moreie.errors import MoreieError, RecipeError
 from moreie.evaluation.predictions import MIXTURE, load_predictions
 from moreie.evaluation.recompute import recompute
 from moreie.evaluation.report import write_report
@@ -154,7 +154,7 @@ def test_a_gate_may_weigh_words_and_read_the_evidence(trained: tuple[Path, Recip
     words = recipe.model_copy(update={"gate": gate})
     experts = load_experts(recipe, seed_folder(recipe, 1), recipe.members)
     split = load_split(recipe.data.validation)
-    mixture, _ = fit_mixture(words, experts, split)
+    mixture, _ = fit_mixture(words, experts, gate_data(words, experts, split))
     assert mixture.gate is not None
     assert (mixture.gate.spec.level, mixture.gate.spec.choice) == ("token", choice)
     mixed = mixture(split.posts, split.evidence)
@@ -276,6 +276,9 @@ def test_a_cross_fitted_gate_learns_from_experts_that_had_not_seen_the_posts(
         assert not {p.text for p in rest.posts} & {p.text for p in own.posts}
     gate = (seed / "gate.safetensors").read_bytes()
     evaluate_seed(recipe, "validation", 1)
+    other = recipe.model_copy(update={"gate": recipe.gate.model_copy(update={"folds": 3})})
+    with pytest.raises(RecipeError, match=r"another configuration \(gate.folds changed\); run `moreie train` again"):
+        evaluate_seed(other, "validation", 1)
     (seed / "folds" / "2-of-2" / "outputs.safetensors").unlink()
     said.clear()
     train_recipe(recipe, said.append)

@@ -35,7 +35,7 @@ def analyse(
         from moreie.evaluation.analysis.figures import write_analysis
         from moreie.evaluation.analysis.run import analysed, first_scored, recorded_or_made
         from moreie.evaluation.analysis.tables import analysis_section
-        from moreie.rendering.errors import errors_page
+        from moreie.rendering.error_examples import errors_page
         from moreie.training.recipe import read_recipe
 
         loaded = read_recipe(recipe)

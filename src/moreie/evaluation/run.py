@@ -18,6 +18,7 @@ from moreie.models.mixture import MIXTURE_FILE, decode_tags, decode_tags_per_pos
 from moreie.models.ner import NerExpert
 from moreie.models.outputs import ExpertOutputs, Rows, mean_weights, run_experts
 from moreie.models.temperature import scaled
+from moreie.training import configuration
 from moreie.training.data import Split, cases, load_split, within_limit
 from moreie.training.gate import GateData, gate_data, unseen_log_weights
 from moreie.training.recipe import Recipe
@@ -36,6 +37,7 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int) -> Evaluation:
         raise RecipeError(f"the recipe has no {split_name} split")
     folder = seed_folder(recipe, seed)
     experts = load_experts(recipe, folder, recipe.members)
+    configuration.check(folder, configuration.configuration(recipe))
     split: Split = within_limit(load_split(files), experts[0].encoder)
     data = gate_data(recipe, experts, split)
     outputs = data.outputs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from moreie.evaluation.predictions import (
 from moreie.evaluation.significance import paired_bootstrap, paired_randomisation
 from moreie.training.configuration import configuration, digest, encoder_name
 from moreie.training.recipe import Recipe
+from moreie.whole_files import replace_file
 
 FILE = "summary.json"
 # With fewer seeds there is next to nothing to draw from.
@@ -103,9 +103,7 @@ def read_summary(folder: Path) -> list[Result]:
 
 def write_summary(folder: Path, rows: Sequence[Result]) -> None:
     """Replace the summary in one step."""
-    temporary = folder / f".{FILE}.{os.getpid()}"
-    temporary.write_bytes(_ROWS.dump_json(list(rows), indent=2) + b"\n")
-    os.replace(temporary, folder / FILE)
+    replace_file(folder / FILE, _ROWS.dump_json(list(rows), indent=2) + b"\n")
 
 
 def predictions_name(recipe_path: Path, split: str, seed: int) -> str:

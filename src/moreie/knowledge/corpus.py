@@ -45,7 +45,8 @@ class KnowledgeCorpus:
             KnowledgeCorpusError: nothing there, an unfinished build, or damage.
         """
         if in_cluster(location):
-            from moreie.knowledge.stores.cluster import ClusterReader, read_cluster_manifest
+            from moreie.knowledge.stores.cluster import read_cluster_manifest
+            from moreie.knowledge.stores.cluster_reader import ClusterReader
 
             manifest = read_cluster_manifest(str(location))
             return cls(str(location), manifest, ClusterReader(str(location), manifest.revision))

@@ -6,7 +6,6 @@ one atomic rename: a reader sees all of a change or nothing of it.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.stores import in_cluster
+from moreie.whole_files import replace_file
 
 FILE = "manifest.json"
 
@@ -101,10 +101,4 @@ def read_manifest(folder: Path) -> Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Replace the manifest in one step that survives a crash."""
-    path = folder / FILE
-    temporary = folder / f".{FILE}.{os.getpid()}"
-    with temporary.open("w", encoding="utf-8") as out:
-        out.write(manifest.model_dump_json(indent=2) + "\n")
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(temporary, path)
+    replace_file(folder / FILE, (manifest.model_dump_json(indent=2) + "\n").encode())

@@ -7,12 +7,12 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from moreie.encoders.images import load_image
 from moreie.errors import ImageError
 from moreie.knowledge.corpus import KnowledgeCorpus
+from moreie.rendering.pages import rendered
 from moreie.schema import Extraction
 
 PICTURE_PIXELS = 480
@@ -30,13 +30,7 @@ def page(shown: Sequence[Shown], corpus: KnowledgeCorpus | None, *, title: str, 
     """The page's HTML. Evidence pictures come from the corpus' thumbnails; `passages` per retriever are shown."""
     files = sorted({e.passage.image for s in shown for e in s.extraction.evidence if e.passage.image})
     thumbnails = {name: _data_uri(data) for name, data in (corpus.thumbnails(files) if corpus else {}).items()}
-    environment = Environment(
-        loader=PackageLoader("moreie.rendering"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("page.html.j2").render(
-        title=title,
-        shown=[_context(s, thumbnails, passages) for s in shown],
-    )
+    return rendered("page.html.j2", title=title, shown=[_context(s, thumbnails, passages) for s in shown])
 
 
 def _context(shown: Shown, thumbnails: Mapping[str, str], passages: int) -> dict[str, object]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from moreie.errors import RecipeError
 from moreie.retrieval.cache import read_header
 from moreie.training.recipe import ExpertRecipe, Recipe
+from moreie.whole_files import replace_file
 
 FILE = "configuration.json"
 
@@ -80,6 +80,18 @@ def claim(folder: Path, current: dict[str, Any]) -> None:
     write(folder, current)
 
 
+def check(folder: Path, current: dict[str, Any]) -> None:
+    """See that what was trained in a folder is what the recipe says now.
+
+    Raises:
+        RecipeError: it is of another configuration, or of nobody knows which.
+    """
+    before = read(folder)
+    if before != current:
+        changed = f"({', '.join(differences(before, current))} changed)" if before else "that is not noted"
+        raise RecipeError(f"{folder}: trained with another configuration {changed}; run `moreie train` again")
+
+
 def read(folder: Path) -> dict[str, Any] | None:
     """What a folder's contents depend on, None where that is not noted."""
     path = folder / FILE
@@ -92,9 +104,7 @@ def read(folder: Path) -> dict[str, Any] | None:
 def write(folder: Path, current: dict[str, Any]) -> None:
     """Note what a folder's contents depend on, in one step."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{FILE}.{os.getpid()}"
-    temporary.write_text(json.dumps(current, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / FILE)
+    replace_file(folder / FILE, (json.dumps(current, indent=2) + "\n").encode())
 
 
 def differences(before: Any, current: Any, place: str = "") -> list[str]:

@@ -140,13 +140,10 @@ def unseen_log_weights(recipe: Recipe, data: GateData, gate: Gate | None, *, fit
     return data.outputs.per_case(rows, data.spec.level)
 
 
-def fit_mixture(
-    recipe: Recipe, experts: Sequence[Any], split: Split, outputs: ExpertOutputs | None = None
-) -> tuple[Mixture[Any], float]:
-    """The experts with a gate fitted on `split` (see `gate_data`), and the penalty that was chosen."""
+def fit_mixture(recipe: Recipe, experts: Sequence[Any], data: GateData) -> tuple[Mixture[Any], float]:
+    """The experts with a gate fitted on `data`, and the penalty that was chosen."""
     if len(experts) == 1:
         return Mixture(experts, None), 0.0
-    data = gate_data(recipe, experts, split, outputs)
     penalty = choose_penalty(data, recipe.gate.folds)
     gate = fit_gate(data.spec, data.features, data.available, data.negative_log_likelihood, penalty)
     return Mixture(experts, gate), penalty

@@ -40,7 +40,7 @@ from moreie.training.data import (
     within_limit,
 )
 from moreie.training.features import Example, ner_examples, relation_examples, with_plain_view, without_some_evidence
-from moreie.training.gate import fit_mixture
+from moreie.training.gate import fit_mixture, gate_data
 from moreie.training.recipe import ExpertRecipe, Recipe
 from moreie.training.temperature import with_temperature
 from moreie.training.trainer import train_expert
@@ -73,8 +73,10 @@ def train_recipe(recipe: Recipe, say: Callable[[str], None] = log.info) -> None:
         own, outputs = gate_split, None
         if recipe.gate.cross_fit and len(experts) > 1:
             own, outputs = _out_of_fold(recipe, labels, train, validation, seed, folder, say)
-        mixture, penalty = fit_mixture(recipe, experts, own, outputs)
-        mixture = with_temperature(recipe, mixture, validation)
+        data = gate_data(recipe, experts, own, outputs)
+        mixture, penalty = fit_mixture(recipe, experts, data)
+        held = data if recipe.gate.from_validation else gate_data(recipe, experts, validation)
+        mixture = with_temperature(recipe, mixture, held)
         mixture.save_spec(folder, recipe.members, {})
         configuration.write(folder, configuration.configuration(recipe))
         say(

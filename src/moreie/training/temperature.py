@@ -11,17 +11,15 @@ from torch import Tensor
 from moreie.models.gate import fold_numbers
 from moreie.models.mixture import Mixture
 from moreie.models.temperature import fit_on_cases
-from moreie.training.data import Split
-from moreie.training.gate import GateData, gate_data, unseen_log_weights
+from moreie.training.gate import GateData, unseen_log_weights
 from moreie.training.recipe import Recipe
 
 
-def with_temperature(recipe: Recipe, mixture: Mixture[Any], validation: Split) -> Mixture[Any]:
-    """The mixture with a temperature that suits posts its gate has not seen.
+def with_temperature(recipe: Recipe, mixture: Mixture[Any], data: GateData) -> Mixture[Any]:
+    """The mixture with a temperature that suits posts its gate has not seen; `data` of the validation split.
 
     A gate that was fitted on the validation split is too sure of it: there the weights are cross-validated.
     """
-    data = gate_data(recipe, mixture.experts, validation)
     log_weights = unseen_log_weights(recipe, data, mixture.gate, fitted_here=recipe.gate.from_validation)
     temperature = fit_on_cases(data.outputs.mix(log_weights), data.targets)
     return Mixture(mixture.experts, mixture.gate, temperature)

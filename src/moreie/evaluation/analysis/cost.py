@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from moreie.evaluation.analysis.figures import Cost, Costs
+from moreie.evaluation.predictions import MIXTURE
 from moreie.models.assembly import Assembled
 from moreie.models.expert import Expert
 from moreie.models.gate import Gate
@@ -24,7 +25,7 @@ from moreie.training.data import cases, load_split, within_limit
 from moreie.training.recipe import Recipe
 from moreie.training.run import load_experts, seed_folder
 
-GATE, MIXTURE = "gate", "mixture"
+GATE = "gate"
 MOST_CASES = 200
 # Operations are the same every time; so few cases are enough for their mean, one by one and without padding.
 COUNTED_CASES = 50

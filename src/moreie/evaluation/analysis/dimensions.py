@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from moreie.evaluation.analysis.errors import Category, Item, Judged, judge
 from moreie.evaluation.analysis.scored import Known, Scored, folded
+from moreie.evaluation.ner import Span
 from moreie.evaluation.predictions import BASELINE, Evaluation
 
 
@@ -33,21 +35,17 @@ def dimensions(evaluation: Evaluation, scored: Sequence[Scored], known: Known) -
 
 
 def _mention_dimensions(scored: Sequence[Scored], known: Known) -> list[Dimension]:
-    def span(item: Item) -> tuple[str, int, int]:
-        assert not isinstance(item, str)
-        return item
-
     def words(n: int, item: Item) -> str:
-        _, first, last = span(item)
+        _, first, last = cast(Span, item)
         return _upto(last - first + 1, (1, 2))
 
     def seen(n: int, item: Item) -> str:
-        type, first, last = span(item)
+        type, first, last = cast(Span, item)
         types = known.types.get(scored[n].surface(first, last), frozenset())
         return SEEN[0] if type in types else SEEN[1] if types else SEEN[2]
 
     def ambiguous(n: int, item: Item) -> str:
-        _, first, last = span(item)
+        _, first, last = cast(Span, item)
         types = len(known.types.get(scored[n].surface(first, last), ()))
         return AMBIGUOUS[0] if types > 1 else AMBIGUOUS[1] if types else AMBIGUOUS[2]
 
@@ -60,7 +58,7 @@ def _mention_dimensions(scored: Sequence[Scored], known: Known) -> list[Dimensio
         titles, texts = _evidence_words(scored, retriever)
 
         def place(n: int, item: Item, titles: list[str] = titles, texts: list[str] = texts) -> str:
-            _, first, last = span(item)
+            _, first, last = cast(Span, item)
             name = scored[n].surface(first, last)
             return FOUND[0] if _holds(titles[n], name) else FOUND[1] if _holds(texts[n], name) else FOUND[2]
 
@@ -78,8 +76,7 @@ PAIR_SEEN = ("seen with this relation", "seen with another relation", "not seen"
 def _relation_dimensions(scored: Sequence[Scored], known: Known) -> list[Dimension]:
     names, gaps = [], []
     for case in scored:
-        assert case.pair is not None
-        head, tail = case.pair
+        head, tail = case.asked
         names.append((case.surface(head.first, head.last), case.surface(tail.first, tail.last)))
         gaps.append(max(0, max(head.first, tail.first) - min(head.last, tail.last) - 1))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moreie.errors import DataFormatError
 from moreie.evaluation.predictions import Evaluation
+from moreie.whole_files import replace_file
 
 
 class Figures(BaseModel):
@@ -111,9 +111,7 @@ def write_analysis(analysis: Analysis, results: Path) -> Path:
     """Replace the file in one step."""
     path = analysis_path(results, analysis.recipe, analysis.split)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(analysis.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    replace_file(path, (analysis.model_dump_json(indent=1) + "\n").encode())
     return path
 
 

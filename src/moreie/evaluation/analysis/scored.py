@@ -10,7 +10,7 @@ from typing import Any
 import regex
 
 from moreie.datasets import read_posts, read_relation_labels
-from moreie.errors import DataFormatError, RecipeError
+from moreie.errors import DataFormatError, MoreieError, RecipeError
 from moreie.retrieval.cache import load_evidence
 from moreie.schema import Evidence, Mention, Post
 from moreie.training.data import Split, cases
@@ -31,6 +31,17 @@ class Scored:
     evidence: Mapping[str, tuple[Evidence, ...]]
     gold: Any
     pair: tuple[Mention, Mention] | None = None
+
+    @property
+    def asked(self) -> tuple[Mention, Mention]:
+        """Head and tail of a relation's case.
+
+        Raises:
+            MoreieError: the case is a post, of which no pair is asked.
+        """
+        if self.pair is None:
+            raise MoreieError(f"post {self.post.id}: no pair of mentions is asked about")
+        return self.pair
 
     def surface(self, first: int, last: int) -> str:
         """The words `first..last` as one name, compared without regard to case or punctuation."""

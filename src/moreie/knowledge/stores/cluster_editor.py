@@ -20,12 +20,12 @@ from moreie.knowledge.stores.cluster import (
     TABLES,
     ClusterLocation,
     ClusterWriter,
-    _listed,
-    _unpacked,
     chunks,
+    listed,
     load_manifest,
     loaded,
     save_manifest,
+    unpacked,
     visible,
 )
 from moreie.knowledge.stores.rows import FILES, IMAGES, INTRODUCTIONS, NAMES, PASSAGES, SENTENCES, VECTORS
@@ -77,7 +77,7 @@ class ClusterEditor(ClusterWriter):
     def keys(self, articles: Iterable[str]) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}
         for part in chunks(sorted(set(articles)), 500):
-            for row in self._query(PASSAGES, f"article in {_listed(part)}", ["article", "key"]):
+            for row in self._query(PASSAGES, f"article in {listed(part)}", ["article", "key"]):
                 found.setdefault(row["article"], []).append(row["key"])
         return {article: sorted(keys) for article, keys in found.items()}
 
@@ -85,14 +85,14 @@ class ClusterEditor(ClusterWriter):
         found: tuple[dict[str, int], dict[str, int]] = ({}, {})
         for known, column, values in zip(found, ("article", "title"), (articles, titles), strict=True):
             for part in chunks(sorted(set(values)), 500):
-                for row in self._query(PASSAGES, f"{column} in {_listed(part)}", [column, "key"]):
+                for row in self._query(PASSAGES, f"{column} in {listed(part)}", [column, "key"]):
                     known[row[column]] = min(row["key"], known.get(row[column], row["key"]))
         return found
 
     def pictures(self, files: Iterable[str]) -> set[tuple[str, int]]:
         if IMAGES not in self._here:
             return set()
-        rows = self._query(IMAGES, f"file in {_listed(sorted(set(files)))}", ["file", "passage"])
+        rows = self._query(IMAGES, f"file in {listed(sorted(set(files)))}", ["file", "passage"])
         return {(row["file"], row["passage"]) for row in rows}
 
     def remove(self, keys: Iterable[int], *, images: bool = True) -> None:
@@ -127,7 +127,7 @@ class ClusterEditor(ClusterWriter):
 
     def add_introductions(self, rows: Iterable[pa.Table]) -> None:
         for batch in rows:
-            own = ({**row, "key": row["passage"], "vector": _unpacked(row["vector"])} for row in batch.to_pylist())
+            own = ({**row, "key": row["passage"], "vector": unpacked(row["vector"])} for row in batch.to_pylist())
             self._insert(INTRODUCTIONS, own)
             self.hold()
 
@@ -144,7 +144,7 @@ class ClusterEditor(ClusterWriter):
             for file, passage in self.pictures(part) & set(
                 zip(images["file"].to_pylist(), images["passage"].to_pylist(), strict=True)
             ):
-                self._end(IMAGES, f"file in {_listed([file])} and passage == {passage}", self.revision)
+                self._end(IMAGES, f"file in {listed([file])} and passage == {passage}", self.revision)
         super().add_images(images)
 
     def counts(self) -> dict[str, int]:

@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from moreie.datasets import read_posts
@@ -24,12 +23,9 @@ from moreie.evaluation.recompute import recompute
 from moreie.evaluation.report import write_report
 from moreie.evaluation.run import evaluate_seed
 from moreie.evaluation.summary import read_summary, record
-from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.models.expert import EncoderPool
 from moreie.models.mixture import load_mixture, read_spec
 from moreie.models.outputs import load_outputs
-from moreie.retrieval.cache import EvidenceHeader, save_evidence
-from moreie.retrieval.text import CaptionRetriever, TextRetriever
 from moreie.training.data import hold_out, joined_splits, load_split, text_folds
 from moreie.training.features import relation_examples
 from moreie.training.gate import fit_mixture, gate_data
@@ -37,46 +33,9 @@ from moreie.training.recipe import Recipe, load_recipe
 from moreie.training.run import load_experts, seed_folder, train_recipe
 
 
-def recipe_file(folder: Path, encoder: Path, data: Path, corpus: Path, **change: Any) -> Path:
-    task = change.get("task", "ner")
-    posts = data / ("twitter2017-sample.txt" if task == "ner" else "mnre-sample.txt")
-    folder.mkdir(parents=True, exist_ok=True)
-    read = read_posts(posts)
-    opened = KnowledgeCorpus.open(corpus)
-    captioned = [replace(p, caption=p.text) for p in read]
-    for name, rows in (
-        ("text", TextRetriever(opened, 3).retrieve(read)),
-        ("image", CaptionRetriever(opened, 3).retrieve(captioned)),
-    ):
-        header = EvidenceHeader(retriever=name, query="post", k=3, corpus=opened.version, posts=len(read))
-        save_evidence(folder / f"{name}.jsonl.zst", header, read, [r.evidence for r in rows])
-    files = {"posts": str(posts), "evidence": {"text": "text.jsonl.zst", "image": "image.jsonl.zst"}}
-    content = {
-        "task": "ner",
-        "output": "runs",
-        "encoder": str(encoder),
-        "adapter": {"rank": 4, "alpha": 8},
-        "data": {"train": files, "validation": files, "test": files},
-        "experts": [
-            {"name": "baseline"},
-            {"name": "text", "start_from": "baseline", "view": {"retriever": "text", "budget": 64, "form": "sentence"}},
-            {"name": "image", "view": {"retriever": "image", "budget": 64, "form": "lead", "passage_limit": 20}},
-        ],
-        "training": {"epochs": 2, "batch_size": 4, "learning_rate": 5e-3, "precision": "fp32"},
-        "mixture": ["text", "image"],
-        "gate": {"folds": 2},
-        **change,
-    }
-    path = folder / "tiny-ner.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
 @pytest.fixture(scope="module")
-def trained(
-    tmp_path_factory: pytest.TempPathFactory, tiny_encoder_folder: Path, data: Path, small_corpus: Path
-) -> tuple[Path, Recipe]:
-    path = recipe_file(tmp_path_factory.mktemp("ner"), tiny_encoder_folder, data, small_corpus)
+def trained(tmp_path_factory: pytest.TempPathFactory, recipe_file: Callable[..., Path]) -> tuple[Path, Recipe]:
+    path = recipe_file(tmp_path_factory.mktemp("ner"))
     recipe = load_recipe(path)
     train_recipe(recipe)
     return path, recipe
@@ -179,12 +138,10 @@ def test_what_is_trained_is_kept(trained: tuple[Path, Recipe]) -> None:
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_also_after_a_kill(
-    trained: tuple[Path, Recipe], tmp_path: Path, tiny_encoder_folder: Path, data: Path, small_corpus: Path
+    trained: tuple[Path, Recipe], tmp_path: Path, recipe_file: Callable[..., Path]
 ) -> None:
     _, recipe = trained
-    path = recipe_file(
-        tmp_path, tiny_encoder_folder, data, small_corpus, experts=[{"name": "baseline"}], mixture=["baseline"]
-    )
+    path = recipe_file(tmp_path, experts=[{"name": "baseline"}], mixture=["baseline"])
     command = [sys.executable, "-m", "moreie", "train", str(path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoints = tmp_path / "runs" / "seed-1" / "baseline" / "checkpoints"
@@ -204,14 +161,9 @@ def test_the_same_seed_gives_the_same_weights_also_after_a_kill(
         torch.testing.assert_close(value, theirs[name], msg=name)
 
 
-def test_relations_are_trained_with_a_held_out_gate(
-    tmp_path: Path, tiny_encoder_folder: Path, data: Path, small_corpus: Path
-) -> None:
+def test_relations_are_trained_with_a_held_out_gate(tmp_path: Path, recipe_file: Callable[..., Path]) -> None:
     path = recipe_file(
         tmp_path,
-        tiny_encoder_folder,
-        data,
-        small_corpus,
         task="re",
         gate={"held_out": 0.4, "folds": 2},
         adapter=None,
@@ -227,17 +179,12 @@ def test_relations_are_trained_with_a_held_out_gate(
 
 
 @pytest.mark.parametrize("task", ["ner", "re"])
-def test_an_expert_is_trained_on_two_views(
-    tmp_path: Path, tiny_encoder_folder: Path, data: Path, small_corpus: Path, task: str
-) -> None:
+def test_an_expert_is_trained_on_two_views(tmp_path: Path, task: str, recipe_file: Callable[..., Path]) -> None:
     view = {"retriever": "text", "budget": 96, "form": "sentence"}
     weights = {}
     for name, two_view in (("one", None), ("both", {"alpha": 0.5, "temperature": 2.0})):
         path = recipe_file(
             tmp_path / name,
-            tiny_encoder_folder,
-            data,
-            small_corpus,
             task=task,
             experts=[{"name": "text", "view": view, "two_view": two_view}],
             mixture=["text"],
@@ -250,13 +197,10 @@ def test_an_expert_is_trained_on_two_views(
 
 
 def test_a_cross_fitted_gate_learns_from_experts_that_had_not_seen_the_posts(
-    tmp_path: Path, tiny_encoder_folder: Path, data: Path, small_corpus: Path
+    tmp_path: Path, data: Path, recipe_file: Callable[..., Path]
 ) -> None:
     path = recipe_file(
         tmp_path,
-        tiny_encoder_folder,
-        data,
-        small_corpus,
         gate={"cross_fit": True, "folds": 2},
         training={"epochs": 1, "batch_size": 4, "learning_rate": 5e-3, "precision": "fp32"},
     )
@@ -319,7 +263,7 @@ def test_an_unknown_relation_label_is_named(data: Path, tiny_encoder_folder: Pat
         relation_examples(expert, posts, [()] * len(posts))
 
 
-def test_a_missing_training_is_named(tmp_path: Path, tiny_encoder_folder: Path, data: Path, small_corpus: Path) -> None:
-    recipe = load_recipe(recipe_file(tmp_path, tiny_encoder_folder, data, small_corpus))
+def test_a_missing_training_is_named(tmp_path: Path, recipe_file: Callable[..., Path]) -> None:
+    recipe = load_recipe(recipe_file(tmp_path))
     with pytest.raises(MoreieError, match="not trained yet"):
         evaluate_seed(recipe, "validation", 1)

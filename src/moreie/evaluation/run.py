@@ -22,7 +22,7 @@ from moreie.training import configuration
 from moreie.training.data import Split, cases, load_split, within_limit
 from moreie.training.gate import GateData, gate_data, unseen_log_weights
 from moreie.training.recipe import Recipe
-from moreie.training.run import load_experts, seed_folder
+from moreie.training.run import load_experts, mixture_experts, seed_folder, trained_together
 from moreie.training.temperature import cross_validated_temperatures
 
 
@@ -36,7 +36,7 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int) -> Evaluation:
     if files is None:
         raise RecipeError(f"the recipe has no {split_name} split")
     folder = seed_folder(recipe, seed)
-    experts = load_experts(recipe, folder, recipe.members)
+    experts = mixture_experts(recipe, folder)
     configuration.check(folder, configuration.configuration(recipe))
     split: Split = within_limit(load_split(files), experts[0].encoder)
     data = gate_data(recipe, experts, split)
@@ -45,17 +45,18 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int) -> Evaluation:
     here = split_name == "validation"
     gate = Gate.load(folder) if len(experts) > 1 else None
     log_weights = unseen_log_weights(recipe, data, gate, fitted_here=here and recipe.gate.from_validation)
-    mean = torch.log_softmax(torch.zeros(outputs.available.shape).masked_fill(~outputs.available, -torch.inf), dim=1)
     distributions: dict[str, list[Tensor]] = {}
-    others = [e for e in load_experts(recipe, folder) if e.spec.name not in recipe.members]
-    for own, fallback in ((run_experts(others, task_cases, evidence) if others else None, None), (outputs, mean)):
-        if own is not None:
-            distributions.update(_alone(own, fallback))
-    distributions = {e.name: distributions[e.name] for e in recipe.experts}
-    for expert in (*others, *experts):
+    together = trained_together(recipe)
+    others = [e for e in load_experts(recipe, folder) if together or e.spec.name not in recipe.members]
+    distributions.update(_alone(run_experts(others, task_cases, evidence)) if others else {})
+    for name, said in _alone(outputs).items():
+        distributions[f"{name}, trained together" if together else name] = said
+    order = [e.name for e in recipe.experts]
+    distributions = {name: distributions[name] for name in sorted(distributions, key=lambda n: _place(order, n))}
+    for expert in others if together else (*others, *experts):
         if expert.spec.view.retriever is not None:
             distributions.update(_ablated(expert, task_cases, evidence[expert.spec.view.retriever]))
-    distributions[MEAN] = outputs.mix(mean)
+    distributions[MEAN] = outputs.mix(_equal(outputs))
     distributions[MIXTURE] = outputs.mix(log_weights)
     predictions: dict[str, list[Any]] = {}
     first = experts[0]
@@ -79,6 +80,12 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int) -> Evaluation:
     return Evaluation(recipe.task, seed, ids, gold, predictions, outputs.names, weights, confidences, at_temperature)
 
 
+def _place(order: Sequence[str], variant: str) -> tuple[bool, int]:
+    """Experts trained alone in the order of the recipe, then those trained together."""
+    name, _, together = variant.partition(", ")
+    return bool(together), order.index(name)
+
+
 def _temperatures(
     recipe: Recipe, data: GateData, mixed: Sequence[Tensor], folder: Path, *, here: bool
 ) -> list[float] | None:
@@ -100,15 +107,19 @@ def _confidences(expert: Expert, mixed: Sequence[Tensor], read: Sequence[Tensor]
     ]
 
 
-def _alone(outputs: ExpertOutputs, fallback: Tensor | None) -> dict[str, list[Tensor]]:
-    """Each expert's own distributions. Where it has no evidence, `fallback` weights let the others speak."""
-    alone = {}
+def _equal(outputs: ExpertOutputs) -> Tensor:
+    """Log-weights [N, M] that let all experts that can speak on a case speak alike."""
+    return torch.log_softmax(torch.zeros(outputs.available.shape).masked_fill(~outputs.available, -torch.inf), dim=1)
+
+
+def _alone(outputs: ExpertOutputs) -> dict[str, list[Tensor]]:
+    """Each expert's own distributions. Where it has no evidence, the others speak for it."""
+    alone, equal = {}, _equal(outputs)
     for m, name in enumerate(outputs.names):
         weights = torch.full(outputs.available.shape, -torch.inf)
         weights[:, m] = 0
         silent = ~outputs.available[:, m]
-        if silent.any() and fallback is not None:
-            weights[silent] = fallback[silent]
+        weights[silent] = equal[silent]
         alone[name] = outputs.mix(weights)
     return alone
 

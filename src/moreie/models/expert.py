@@ -65,10 +65,14 @@ class Expert(nn.Module, ABC):
         self.encoder = encoder
         self.adapter_name = f"{spec.task}-{spec.name}".replace(".", "_")
 
-    def states(self, input_ids: Tensor, attention_mask: Tensor, anchors: Tensor) -> Tensor:
-        """Encoder states [B, A, H] in float32 at the anchor positions [B, A] of sub-token ids [B, S]."""
+    def use(self) -> None:
+        """Make the expert's adapter, if it has one, the encoder's active one."""
         if self.spec.adapter:
             self.encoder.use_adapter(self.adapter_name)
+
+    def states(self, input_ids: Tensor, attention_mask: Tensor, anchors: Tensor) -> Tensor:
+        """Encoder states [B, A, H] in float32 at the anchor positions [B, A] of sub-token ids [B, S]."""
+        self.use()
         hidden: Tensor = self.encoder(input_ids, attention_mask).float()
         return hidden.gather(1, anchors[..., None].expand(-1, -1, hidden.shape[2]))
 

@@ -1,4 +1,8 @@
-"""What a result, and what an expert depends on: two of one configuration differ in nothing but chance."""
+"""What a result, and what an expert depends on: two of one configuration differ in nothing but chance.
+
+Settings at their defaults are not noted, so that an option which a later version adds, and which is off, leaves what
+was trained before as it is.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ def configuration(recipe: Recipe, split: str = "validation") -> dict[str, Any]:
     left_out: dict[str, Any] = {"output": True, "seeds": True, "retrieval": True}
     if split != "test":
         left_out["data"] = {"test"}
-    said: dict[str, Any] = _named(recipe.model_dump(exclude=left_out))
+    said: dict[str, Any] = _named(recipe.model_dump(exclude=left_out, exclude_defaults=True))
     said["encoder"] = encoder_name(recipe)
     said["evidence"] = {
         f"{name}, {retriever}": read_header(path).model_dump(mode="json")
@@ -43,12 +47,12 @@ def expert_configuration(recipe: Recipe, expert: ExpertRecipe) -> dict[str, Any]
         DataFormatError: an evidence file is missing or damaged.
     """
     kept = {"task", "encoder", "adapter", "teacher"}
-    said: dict[str, Any] = _named(recipe.model_dump(include=kept))
+    said: dict[str, Any] = _named(recipe.model_dump(include=kept, exclude_defaults=True))
     said["encoder"] = encoder_name(recipe)
     said["labels"] = recipe.data.labels.name if recipe.data.labels else None
     said["held_out"] = recipe.gate.held_out
-    said["expert"] = _named(expert.model_dump(exclude={"start_from"}))
-    said["expert"]["training"] = _named((expert.training or recipe.training).model_dump())
+    said["expert"] = _named(expert.model_dump(exclude={"start_from"}, exclude_defaults=True))
+    said["expert"]["training"] = _named((expert.training or recipe.training).model_dump(exclude_defaults=True))
     retriever = expert.view.retriever
     for split in ("train", "validation"):
         files = recipe.splits[split]
@@ -59,6 +63,16 @@ def expert_configuration(recipe: Recipe, expert: ExpertRecipe) -> dict[str, Any]
     parents = {e.name: e for e in recipe.experts}
     said["start_from"] = expert_configuration(recipe, parents[expert.start_from]) if expert.start_from else None
     return said
+
+
+def joint_configuration(recipe: Recipe) -> dict[str, Any]:
+    """All that experts trained together depend on: what they did alone, the gate over them, and how they went on.
+
+    Raises:
+        DataFormatError: an evidence file is missing or damaged.
+    """
+    members = {e.name: expert_configuration(recipe, e) for e in recipe.experts if e.name in recipe.members}
+    return {"experts": members, "gate": _named(recipe.gate.model_dump(exclude_defaults=True))}
 
 
 def claim(folder: Path, current: dict[str, Any]) -> None:

@@ -131,6 +131,22 @@ class ExpertRecipe(Section):
     two_view: TwoView | None = None
 
 
+class Joint(Section):
+    """Experts and gate trained together, from where each of them stood alone, for the mixture's likelihood."""
+
+    epochs: Annotated[int, Field(ge=1)] = 1
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    head_learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    crf_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    gate_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+
+    @property
+    def optimisation(self) -> Optimisation:
+        """The settings that experts know as well."""
+        return Optimisation(**self.model_dump(exclude={"gate_learning_rate"}))
+
+
 class GateRecipe(Section):
     """How the gate is trained: on expert outputs for posts that no expert was trained on.
 
@@ -140,7 +156,8 @@ class GateRecipe(Section):
     its scores there are then cross-validated over `folds`.
 
     `inputs`: see `models.gate_inputs`. `level`: one weight an expert and post, or (NER) an expert and word. `choice`:
-    the mixture of all experts, or only the one with the greatest weight.
+    the mixture of all experts, or only the one with the greatest weight. `joint`: before the gate is fitted, the
+    experts go on together under a gate that learns with them; those trained alone stay as they are.
     """
 
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -149,11 +166,14 @@ class GateRecipe(Section):
     inputs: tuple[GateInput, ...] = ("post", "entropy")
     level: GateLevel = "sequence"
     choice: GateChoice = "soft"
+    joint: Joint | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> GateRecipe:
         if self.cross_fit and self.held_out:
             raise ValueError("cross_fit and held_out exclude each other: cross-fitting uses all training posts")
+        if self.cross_fit and self.joint:
+            raise ValueError("cross_fit and joint exclude each other: no expert of a fold is trained with the others")
         return self
 
     @property

@@ -40,13 +40,14 @@ from moreie.training.data import (
     within_limit,
 )
 from moreie.training.features import Example, ner_examples, relation_examples, with_plain_view, without_some_evidence
-from moreie.training.gate import fit_mixture, gate_data
+from moreie.training.gate import GateData, fit_mixture, gate_data
+from moreie.training.joint import joint_examples, train_jointly
 from moreie.training.recipe import ExpertRecipe, Recipe
 from moreie.training.temperature import with_temperature
-from moreie.training.trainer import train_expert
+from moreie.training.trainer import CHECKPOINTS, train_expert
 
 log = logging.getLogger(__name__)
-SCORE_FILE, OUTPUTS_FILE, FOLDS = "validation.json", "outputs.safetensors", "folds"
+SCORE_FILE, OUTPUTS_FILE, FOLDS, JOINT = "validation.json", "outputs.safetensors", "folds", "joint"
 KINDS: dict[str, type[Expert]] = {"ner": NerExpert, "re": RelationExpert}
 
 
@@ -74,10 +75,14 @@ def train_recipe(recipe: Recipe, say: Callable[[str], None] = log.info) -> None:
         if recipe.gate.cross_fit and len(experts) > 1:
             own, outputs = _out_of_fold(recipe, labels, train, validation, seed, folder, say)
         data = gate_data(recipe, experts, own, outputs)
+        if trained_together(recipe):
+            experts = _train_together(recipe, experts, data, fit, seed, folder, say)
+            data = gate_data(recipe, experts, own)
         mixture, penalty = fit_mixture(recipe, experts, data)
         held = data if recipe.gate.from_validation else gate_data(recipe, experts, validation)
         mixture = with_temperature(recipe, mixture, held)
-        mixture.save_spec(folder, recipe.members, {})
+        place = f"{JOINT}/" if trained_together(recipe) else ""
+        mixture.save_spec(folder, [f"{place}{name}" for name in recipe.members], {})
         configuration.write(folder, configuration.configuration(recipe))
         say(
             f"{folder}: mixture of {', '.join(recipe.members)} (gate penalty {penalty:g}, "
@@ -104,6 +109,34 @@ def _train_experts(
         f1 = _train_one(recipe, expert, labels, train, validation, seed, target)
         (target / SCORE_FILE).write_text(json.dumps({"f1": f1}) + "\n")
         say(f"{target}: validation F1 {f1:.2f}")
+
+
+def _train_together(
+    recipe: Recipe,
+    experts: Sequence[Any],
+    data: GateData,
+    train: Split,
+    seed: int,
+    folder: Path,
+    say: Callable[[str], None],
+) -> list[Any]:
+    """The experts of the mixture gone on together, from those trained alone; kept where they are there already.
+
+    `data`: what the experts trained alone say of the posts that the gate is fitted on.
+    """
+    target = folder / JOINT
+    configuration.claim(target, configuration.joint_configuration(recipe))
+    done = all((target / name / CONFIG_FILE).exists() for name in recipe.members)
+    if done and not (target / CHECKPOINTS).exists():
+        say(f"{target}: trained before, kept")
+    else:
+        gate = fit_mixture(recipe, experts, data)[0].gate
+        examples = joint_examples(recipe.task, experts, train, gate_data(recipe, experts, train))
+        assert gate is not None
+        assert recipe.gate.joint is not None
+        train_jointly(experts, gate, examples, recipe.gate.joint, target, seed)
+        say(f"{target}: {', '.join(recipe.members)} trained together")
+    return mixture_experts(recipe, folder)
 
 
 def _out_of_fold(
@@ -236,3 +269,17 @@ def load_experts(recipe: Recipe, folder: Path, names: Sequence[str] | None = Non
         if not (folder / name / CONFIG_FILE).exists():
             raise MoreieError(f"{folder / name}: not trained yet; run `moreie train` first")
     return [load_expert(KINDS[recipe.task], folder / name, pool) for name in wanted]
+
+
+def trained_together(recipe: Recipe) -> bool:
+    """Are the mixture's experts others than those trained alone?"""
+    return recipe.gate.joint is not None and len(recipe.members) > 1
+
+
+def mixture_experts(recipe: Recipe, folder: Path) -> list[Any]:
+    """The experts that the mixture's gate weighs, in the order of the recipe.
+
+    Raises:
+        MoreieError: an expert has not been trained yet.
+    """
+    return load_experts(recipe, folder / JOINT if trained_together(recipe) else folder, recipe.members)

@@ -51,36 +51,17 @@ def train_expert(
     """
     set_seed(seed)
     checkpoints = output / CHECKPOINTS
-    precision = settings.precision
-    if precision == "auto":
-        precision = "bf16" if bf16_is_fast(default_device()) else "fp32"
-    steps = math.ceil(len(train) / settings.batch_size) * settings.epochs
-    arguments = TrainingArguments(
-        output_dir=str(checkpoints),
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
+    arguments = training_arguments(
+        settings,
+        len(train),
+        checkpoints,
+        seed,
         per_device_eval_batch_size=4 * settings.batch_size,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        warmup_steps=int(settings.warmup * steps),
-        lr_scheduler_type="linear",
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
-        train_sampling_strategy="group_by_length",
         eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=1,
         load_best_model_at_end=True,
         metric_for_best_model="f1",
         greater_is_better=True,
-        remove_unused_columns=False,
         label_names=["labels"],
-        logging_steps=50,
-        report_to="none",
-        use_cpu=not torch.cuda.is_available(),
-        seed=seed,
-        data_seed=seed,
-        dataloader_pin_memory=torch.cuda.is_available(),
     )
     average = WeightAverage(expert, settings) if settings.average != "none" else None
     trainer = ExpertTrainer(
@@ -97,14 +78,9 @@ def train_expert(
         two_view=two_view,
         average=average,
     )
-    for folder in checkpoints.glob("checkpoint-*"):
-        if not (folder / TRAINER_STATE_NAME).exists():  # written last: a kill cut this one off
-            shutil.rmtree(folder)
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
-    if last:
-        log.warning("resuming from %s", last)
-        if average:
-            average.load(Path(last))
+    last = last_checkpoint(checkpoints)
+    if last and average:
+        average.load(Path(last))
     trainer.train(resume_from_checkpoint=last)
     best = trainer.state.best_metric or 0.0
     if average and trainer.state.best_model_checkpoint:
@@ -113,6 +89,49 @@ def train_expert(
     expert.save(output)
     shutil.rmtree(checkpoints)
     return float(best)
+
+
+def training_arguments(
+    settings: Optimisation, examples: int, checkpoints: Path, seed: int, **more: Any
+) -> TrainingArguments:
+    """What every training here has in common: schedule, precision, batches by length, a checkpoint each epoch."""
+    precision = settings.precision
+    if precision == "auto":
+        precision = "bf16" if bf16_is_fast(default_device()) else "fp32"
+    steps = math.ceil(examples / settings.batch_size) * settings.epochs
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=int(settings.warmup * steps),
+        lr_scheduler_type="linear",
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        train_sampling_strategy="group_by_length",
+        save_strategy="epoch",
+        save_total_limit=1,
+        remove_unused_columns=False,
+        logging_steps=50,
+        report_to="none",
+        use_cpu=not torch.cuda.is_available(),
+        seed=seed,
+        data_seed=seed,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        **more,
+    )
+
+
+def last_checkpoint(checkpoints: Path) -> str | None:
+    """The checkpoint to resume from, None where there is none; one that a kill cut off is removed."""
+    for folder in checkpoints.glob("checkpoint-*"):
+        if not (folder / TRAINER_STATE_NAME).exists():  # written last
+            shutil.rmtree(folder)
+    last: str | None = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
+    if last:
+        log.warning("resuming from %s", last)
+    return last
 
 
 class ExpertTrainer(Trainer):

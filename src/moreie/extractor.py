@@ -233,6 +233,7 @@ class Extractor:
                     model=self.name,
                     corpus=f"{self.corpus.location}@{self.corpus.version}" if self.corpus else None,
                     image=post.image,
+                    words=post.words,
                 )
             )
         return results

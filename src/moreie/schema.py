@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moreie.errors import MoreieError
+
+if TYPE_CHECKING:
+    import pandas
+    import spacy
 
 SCHEMA_VERSION = 1
 NO_RELATION = "None"
@@ -168,7 +173,10 @@ class GateWeights:
 
 @dataclass(frozen=True)
 class Extraction:
-    """The result for one post: what was found, how surely, on what evidence, and what to be wary of."""
+    """The result for one post: what was found, how surely, on what evidence, and what to be wary of.
+
+    `words`: those of the post, which mentions count by. `exports` has an extraction in the forms of other tools.
+    """
 
     id: str
     text: str
@@ -180,6 +188,7 @@ class Extraction:
     model: str
     corpus: str | None
     image: Path | None = None
+    words: tuple[Word, ...] = ()
 
     @cached_property
     def entities(self) -> list[tuple[str, str | None]]:
@@ -212,6 +221,47 @@ class Extraction:
             "model": self.model,
             "corpus": self.corpus,
         }
+
+    def to_json(self) -> str:
+        """The JSON form as text."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
+    def to_spacy(self) -> spacy.tokens.Doc:
+        """A spaCy document of the post's words (`integrations.spacy.as_doc`); needs spaCy."""
+        from moreie.integrations.spacy import as_doc
+
+        return as_doc(self)
+
+    def to_pandas(self) -> pandas.Series:
+        """A row of a table (`exports.table`); needs pandas."""
+        from moreie.exports.table import series
+
+        return series(self)
+
+    def to_conll(self) -> str:
+        """`IMGID:` line, then a word and its BIO tag a line (`exports.conll`)."""
+        from moreie.exports.conll import columns
+
+        return columns(self)
+
+    def to_brat(self) -> tuple[str, str]:
+        """The contents of brat's `.txt` and `.ann` (`exports.brat`)."""
+        from moreie.exports.brat import standoff
+
+        parts = standoff(self)
+        return parts.text, parts.annotation
+
+    def to_label_studio(self) -> dict[str, Any]:
+        """A Label Studio task with what was found as its prediction (`exports.label_studio`)."""
+        from moreie.exports.label_studio import task
+
+        return task(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: highlighted mentions, relations, gate, evidence with its pictures."""
+        from moreie.rendering.html import notebook_html
+
+        return notebook_html(self)
 
     def __str__(self) -> str:
         lines = [self.text]

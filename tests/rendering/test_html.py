@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import regex
 from rich.console import Console
 
-from moreie.rendering.html import Shown, highlighted, page
+from moreie.extractor import Extractor
+from moreie.rendering.html import Shown, fragment, highlighted, notebook_html, page
 from moreie.rendering.terminal import render
 from moreie.schema import Evidence, Extraction, GateWeights, Mention, Passage, Relation
+from moreie.shipped import DEMO_POSTS
 
 EVIL = "<script>alert(1)</script> & \"Obama\" in <b onmouseover='x'>Paris</b> [red]markup[/red]"
 
@@ -87,3 +91,27 @@ def test_the_terminal_shows_text_as_it_is() -> None:
     assert "/per/loc/place_of_residence" in shown
     assert "0.60" in shown
     assert "careful" in shown
+
+
+def test_a_fragment_escapes_what_is_foreign_and_styles_only_itself() -> None:
+    html = fragment(extraction(), None)
+    parsed = Tags()
+    parsed.feed(html)
+    assert "script" not in parsed.tags
+    assert not {"html", "body", "head"} & set(parsed.tags), "it stands inside another page"
+    style = html[html.index("<style>") + 7 : html.index("</style>")]
+    selectors = regex.findall(r"(?:^|[{}])\s*([^@{}\s][^{}]*?)\s*\{", style)
+    assert selectors
+    assert all(part.strip().startswith(".moreie") for s in selectors for part in s.split(","))
+
+
+def test_a_notebook_shows_evidence_with_pictures_of_the_corpus(extractor: Extractor) -> None:
+    found = extractor.extract(
+        "Stood in front of The Heart of the Andes", image=DEMO_POSTS.parent / "pictures/andes.jpg"
+    )
+    assert any(e.passage.image for e in found.evidence)
+    html = found._repr_html_()
+    assert html == notebook_html(found)
+    assert html.count("data:image/jpeg;base64,") >= 2, "the post's picture, and one of the evidence"
+    gone = replace(found, corpus="/nowhere/corpus@1")
+    assert "evidence is shown without its pictures" in gone._repr_html_()

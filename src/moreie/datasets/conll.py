@@ -68,10 +68,14 @@ def write_conll(posts: Sequence[Post], path: Path) -> None:
     """Write posts with their gold mentions as BIO columns."""
     with path.open("w", encoding="utf-8") as out:
         for post in posts:
-            out.write(f"{IMAGE_LINE}{post.image_id or post.id}\n")
-            for word, tag in zip(post.words, bio_tags(post.mentions or (), len(post.words)), strict=True):
-                out.write(f"{word.text}\t{tag}\n")
-            out.write("\n")
+            out.write(conll_block(post) + "\n")
+
+
+def conll_block(post: Post) -> str:
+    """The lines of one post."""
+    tags = bio_tags(post.mentions or (), len(post.words))
+    lines = [f"{word.text}\t{tag}\n" for word, tag in zip(post.words, tags, strict=True)]
+    return "".join([f"{IMAGE_LINE}{post.image_id or post.id}\n", *lines])
 
 
 def _blocks(path: Path, on_bad: OnBad | None) -> Iterator[_Block]:

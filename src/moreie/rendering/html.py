@@ -5,15 +5,15 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
 from moreie.encoders.images import load_image
-from moreie.errors import ImageError
+from moreie.errors import ImageError, MoreieError
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.rendering.pages import rendered
-from moreie.schema import Extraction
+from moreie.schema import Extraction, Mention, Relation
 
 PICTURE_PIXELS = 480
 
@@ -33,6 +33,25 @@ def page(shown: Sequence[Shown], corpus: KnowledgeCorpus | None, *, title: str, 
     return rendered("page.html.j2", title=title, shown=[_context(s, thumbnails, passages) for s in shown])
 
 
+def fragment(extraction: Extraction, corpus: KnowledgeCorpus | None, *, passages: int = 3) -> str:
+    """One extraction as a piece of HTML with its own style, for a notebook or another page."""
+    files = sorted({e.passage.image for e in extraction.evidence if e.passage.image})
+    thumbnails = {name: _data_uri(data) for name, data in (corpus.thumbnails(files) if corpus else {}).items()}
+    return rendered("fragment.html.j2", s=_context(Shown(extraction), thumbnails, passages))
+
+
+def notebook_html(extraction: Extraction) -> str:
+    """The fragment with evidence pictures from the corpus that the extraction names, where that can be opened."""
+    location = (extraction.corpus or "").rpartition("@")[0]
+    pictured = any(e.passage.image for e in extraction.evidence)
+    try:
+        corpus = KnowledgeCorpus.open(location) if location and pictured else None
+    except MoreieError as problem:
+        note = f"evidence is shown without its pictures: {problem}"
+        return fragment(replace(extraction, warnings=(*extraction.warnings, note)), None)
+    return fragment(extraction, corpus)
+
+
 def _context(shown: Shown, thumbnails: Mapping[str, str], passages: int) -> dict[str, object]:
     extraction = shown.extraction
     return {
@@ -40,15 +59,7 @@ def _context(shown: Shown, thumbnails: Mapping[str, str], passages: int) -> dict
         "note": shown.note,
         "picture": _picture(extraction),
         "text": highlighted(extraction),
-        "relations": [
-            {
-                "head": extraction.text[extraction.mentions[r.head].start : extraction.mentions[r.head].end],
-                "tail": extraction.text[extraction.mentions[r.tail].start : extraction.mentions[r.tail].end],
-                "type": r.type,
-                "confidence": r.confidence,
-            }
-            for r in extraction.relations
-        ],
+        "relations": [_relation(extraction, r) for r in extraction.relations],
         "gate": {"entities": extraction.gate.entities, "relations": extraction.gate.relations},
         "evidence": [
             {
@@ -70,16 +81,32 @@ def _context(shown: Shown, thumbnails: Mapping[str, str], passages: int) -> dict
     }
 
 
+def _relation(extraction: Extraction, relation: Relation) -> dict[str, object]:
+    head, tail = extraction.mentions[relation.head], extraction.mentions[relation.tail]
+    return {
+        "head": extraction.text[head.start : head.end],
+        "head_class": _class(head),
+        "tail": extraction.text[tail.start : tail.end],
+        "tail_class": _class(tail),
+        "type": relation.type,
+        "confidence": relation.confidence,
+    }
+
+
+def _class(mention: Mention) -> str:
+    """The style class of a mention's type."""
+    return "".join(c for c in (mention.type or "").lower() if c.isalnum())
+
+
 def highlighted(extraction: Extraction) -> Markup:
     """The text with `<mark>` around each mention, escaped."""
     parts: list[Markup] = []
     position = 0
     for mention in sorted(extraction.mentions, key=lambda m: m.start):
         parts.append(escape(extraction.text[position : mention.start]))
-        kind = "".join(c for c in (mention.type or "").lower() if c.isalnum())
         parts.append(
             Markup('<mark class="{}">{}<small>{} {:.2f}</small></mark>').format(
-                kind, extraction.text[mention.start : mention.end], mention.type, mention.confidence
+                _class(mention), extraction.text[mention.start : mention.end], mention.type, mention.confidence
             )
         )
         position = mention.end

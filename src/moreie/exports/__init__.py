@@ -1,0 +1,1 @@
+"""Extractions in the forms of other tools; each module holds one form."""

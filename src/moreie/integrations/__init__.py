@@ -1,0 +1,1 @@
+"""moreie inside other libraries: a spaCy component, and Hugging Face data sets."""

@@ -55,6 +55,8 @@ def test_paths_start_at_the_recipe_and_hub_ids_stay(content: dict[str, Any], tmp
         ({"training": {"label_smoothing": 0.1}}, "label_smoothing is for RE only"),
         ({"training": {"layer_decay": 1.5}}, "training.layer_decay"),
         ({"experts": [{"name": "a", "two_view": {"alpha": 0.5}}]}, "no two views"),
+        ({"training": {"adversarial": -1}}, "training.adversarial"),
+        ({"training": {"adversarial": 1, "r_drop": 1}}, "expert baseline: adversarial and r_drop exclude each other"),
         ({"task": "re", "gate": {"level": "token"}}, "token-level gate is for NER only"),
         ({"gate": {"cross_fit": True, "held_out": 0.1}}, "exclude each other"),
     ],
@@ -62,6 +64,13 @@ def test_paths_start_at_the_recipe_and_hub_ids_stay(content: dict[str, Any], tmp
 def test_what_is_wrong_is_named(content: dict[str, Any], tmp_path: Path, change: dict[str, Any], problem: str) -> None:
     with pytest.raises(RecipeError, match=problem):
         load_recipe(write({**content, **change}, tmp_path))
+
+
+def test_two_views_and_perturbations_exclude_each_other(content: dict[str, Any], tmp_path: Path) -> None:
+    content["data"]["train"] = content["data"]["validation"] = {"posts": "posts.txt", "evidence": {"text": "posts.txt"}}
+    expert = {"name": "t", "view": {"retriever": "text"}, "two_view": {}, "training": {"adversarial": 1}}
+    with pytest.raises(RecipeError, match="expert t: adversarial and two_view exclude each other"):
+        load_recipe(write({**content, "experts": [expert]}, tmp_path))
 
 
 def test_lineage_is_the_mixture_and_what_it_starts_from(content: dict[str, Any], tmp_path: Path) -> None:

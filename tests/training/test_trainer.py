@@ -12,17 +12,18 @@ import torch
 from transformers import TrainerState, TrainingArguments
 
 from moreie.datasets import read_posts
-from moreie.encoders.text import SEPARATOR, TextEncoder
+from moreie.encoders.text import SEPARATOR, AdapterConfig, TextEncoder
 from moreie.models.assembly import View
 from moreie.models.expert import ExpertSpec
 from moreie.models.ner import NerExpert
 from moreie.models.relation import RelationExpert
 from moreie.schema import Evidence, Passage, Post
+from moreie.training.adversarial import moved_embeddings, recorded_embeddings
 from moreie.training.averaging import WeightAverage
-from moreie.training.features import Collator, Example, ner_examples, relation_examples, with_plain_view
-from moreie.training.losses import r_drop_loss, two_view_loss, without_some_words
+from moreie.training.features import Collator, Example, Examples, ner_examples, relation_examples, with_plain_view
+from moreie.training.losses import adversarial_perturbation, r_drop_loss, two_view_loss, without_some_words
 from moreie.training.recipe import Optimisation, TwoView
-from moreie.training.trainer import parameter_groups, train_expert
+from moreie.training.trainer import ExpertTrainer, parameter_groups, train_expert
 
 FOUND = [Evidence(Passage("1", "a", "Nashville", "Nashville is a city.", True), "text", 1, 1.0)]
 
@@ -127,6 +128,86 @@ def test_r_drop_is_both_losses_and_the_symmetric_divergence(encoder: TextEncoder
     assert float(r_drop_loss(expert, a, a, lengths, 3.0).detach()) == pytest.approx(0.8, abs=1e-5)
 
 
+def adversarial_case(folder: Path, data: Path, adapter: AdapterConfig | None) -> tuple[NerExpert, dict[str, Any]]:
+    """An expert without dropout, its word-embedding table frozen if it has an adapter; and a batch of posts."""
+    posts = read_posts(data / "twitter2017-sample.txt")[:4]
+    encoder = TextEncoder.from_pretrained(folder)
+    types = tuple(sorted({m.type for p in posts for m in p.mentions}))
+    spec = ExpertSpec(task="ner", name="x", labels=types, view=View("text"), encoder="tiny", adapter=adapter)
+    torch.manual_seed(0)
+    expert = NerExpert(spec, encoder, dropout=0)
+    if adapter:
+        encoder.add_adapter(expert.adapter_name, adapter)
+    expert.eval()
+    return expert, Collator(expert)([{"example": e} for e in ner_examples(expert, posts, [FOUND, (), FOUND, ()])])
+
+
+ADAPTERS = (None, AdapterConfig(rank=2, alpha=4))
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=["whole", "adapter"])
+def test_the_perturbation_raises_the_loss_as_the_gradient_says(
+    tiny_encoder_folder: Path, data: Path, adapter: AdapterConfig | None
+) -> None:
+    expert, batch = adversarial_case(tiny_encoder_folder, data, adapter)
+    table = expert.encoder.model.get_input_embeddings().weight
+    assert table.requires_grad == (adapter is None)
+    before, weights = expert(**batch)["emissions"].detach(), table.detach().clone()
+    with recorded_embeddings(expert.encoder) as recorded:
+        loss = expert(**batch)["loss"]
+    (embeddings,) = recorded
+    assert embeddings.shape == (*batch["input_ids"].shape, expert.encoder.hidden_size)
+    (gradient,) = torch.autograd.grad(loss, embeddings, retain_graph=True)
+    for size in (1e-3, 1.0):
+        r = adversarial_perturbation(loss, embeddings, size)
+        assert torch.linalg.vector_norm(r, dim=(1, 2)).tolist() == pytest.approx([size] * 4, rel=1e-5)
+        assert not r[batch["attention_mask"] == 0].any(), "nothing behind an example's last token"
+    r = adversarial_perturbation(loss, embeddings, 1e-2)
+    with moved_embeddings(expert.encoder, r):
+        higher = float(expert(**batch)["loss"].detach() - loss.detach())
+    expected = 1e-2 * float(torch.linalg.vector_norm(gradient, dim=(1, 2)).sum())
+    assert higher == pytest.approx(expected, rel=0.1)
+    assert higher > 0
+    assert torch.equal(expert(**batch)["emissions"].detach(), before), "nothing is left behind"
+    assert torch.equal(table, weights)
+
+
+def test_a_perturbation_of_vanishing_and_of_no_gradients() -> None:
+    embeddings = torch.ones(2, 3, 4, requires_grad=True)
+    scale = torch.tensor([1e-30, 0.0])[:, None, None]
+    r = adversarial_perturbation((scale * embeddings).sum(), embeddings, 0.5)
+    assert float(torch.linalg.vector_norm(r[0])) == pytest.approx(0.5)
+    assert not r[1].any()
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=["whole", "adapter"])
+def test_the_adversarial_loss_is_that_of_both_passes(
+    tmp_path: Path, tiny_encoder_folder: Path, data: Path, adapter: AdapterConfig | None
+) -> None:
+    expert, batch = adversarial_case(tiny_encoder_folder, data, adapter)
+    losses = {}
+    for size in (0.0, 1e-6, 1.0):
+        trainer = ExpertTrainer(
+            model=expert,
+            args=TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True),
+            train_dataset=Examples([]),
+            settings=Optimisation(adversarial=size),
+            teacher_weight=0.0,
+            two_view=None,
+            average=None,
+        )
+        expert.eval()
+        losses[size] = trainer.compute_loss(expert, batch)
+    plain = expert(**batch)["loss"].detach()
+    assert torch.equal(losses[0.0], plain), "none at all"
+    assert float(losses[1e-6].detach()) == pytest.approx(2 * float(plain), rel=1e-4)
+    assert float(losses[1.0].detach()) > 2 * float(plain)
+    losses[1.0].backward()
+    trained = [p for p in expert.parameters() if p.requires_grad and p.grad is not None]
+    assert trained
+    assert all(torch.isfinite(p.grad).all() for p in trained)
+
+
 def test_masked_words_are_the_posts_alone(encoder: TextEncoder, data: Path) -> None:
     posts = read_posts(data / "twitter2017-sample.txt")[:6]
     expert = ner_expert(encoder, "PER")
@@ -214,6 +295,7 @@ def test_averages_of_weights(tmp_path: Path, kind: str) -> None:
         {"average": "ema", "ema_decay": 0.5},
         {"r_drop": 1.0},
         {"word_dropout": 0.2, "layer_decay": 0.8},
+        {"adversarial": 0.5, "word_dropout": 0.2},
     ],
 )
 def test_each_option_trains_otherwise_than_the_defaults(

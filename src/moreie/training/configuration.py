@@ -17,6 +17,9 @@ from moreie.training.recipe import ExpertRecipe, Recipe
 from moreie.whole_files import replace_file
 
 FILE = "configuration.json"
+# Settings that are younger than experts that may be there, and what they are when off: then they are left out, so that
+# such an expert is still known as what it is.
+YOUNGER: dict[str, Any] = {"adversarial": 0.0}
 
 
 def configuration(recipe: Recipe, split: str = "validation") -> dict[str, Any]:
@@ -141,9 +144,10 @@ def encoder_name(recipe: Recipe) -> str:
 
 
 def _named(node: Any) -> Any:
-    """The same with file names in place of paths, and with lists in place of tuples, as JSON gives it back."""
+    """The same with file names in place of paths, with lists in place of tuples, as JSON gives it back, and without
+    `YOUNGER` settings that are off."""
     if isinstance(node, dict):
-        return {key: _named(value) for key, value in node.items()}
+        return {k: _named(v) for k, v in node.items() if k not in YOUNGER or v != YOUNGER[k]}
     if isinstance(node, (list, tuple)):
         return [_named(value) for value in node]
     return node.name if isinstance(node, Path) else node

@@ -35,6 +35,22 @@ def r_drop_loss(
     return first["loss"] + second["loss"] + weight * (divergence(p, q) + divergence(q, p)) / 2
 
 
+def adversarial_perturbation(loss: Tensor, embeddings: Tensor, size: float) -> Tensor:
+    """r = ε g / ‖g‖ of each example [B, S, H], ε = `size`, g the loss's gradient at its word embeddings (FGM: Miyato et
+    al., ICLR 2017).
+
+    The norm is that of an example's whole [S, H], whatever its length and its batch. The paper measures ε in embeddings
+    scaled to unit variance; here it is measured in the encoder's own. Where the gradient is 0 so is r.
+    """
+    (gradient,) = torch.autograd.grad(loss, embeddings, retain_graph=True)
+    gradient = gradient.float()
+    # To a greatest entry of 1 first: the squares of small gradients underflow.
+    greatest = gradient.abs().amax((1, 2), keepdim=True)
+    gradient = gradient / greatest.clamp_min(torch.finfo(gradient.dtype).tiny)
+    norm: Tensor = torch.linalg.vector_norm(gradient, dim=(1, 2), keepdim=True)
+    return gradient * (size / norm.clamp_min(1))
+
+
 def without_some_words(encoder: TextEncoder, input_ids: Tensor, share: float) -> Tensor:
     """Inputs [B, S] with a random `share` of the post's sub-tokens masked; evidence, markers and frame stay."""
     tokenizer = encoder.tokenizer

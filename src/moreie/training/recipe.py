@@ -110,6 +110,9 @@ class Optimisation(Section):
     """RE only: share of the target spread over all relations."""
     r_drop: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the divergence of two passes under different dropout (Wu et al., NeurIPS 2021)."""
+    adversarial: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """ε: L2 norm of a perturbation of each example's word embeddings that the loss is to bear (FGM: Miyato et al.,
+    ICLR 2017)."""
     average: Literal["none", "ema", "swa"] = "none"
     """Score and keep averaged weights: exponentially after each step, or the mean of the epochs so far."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
@@ -222,6 +225,9 @@ class Recipe(Section):
             settings = expert.training or self.training
             if expert.two_view and settings.r_drop:
                 raise ValueError(f"expert {expert.name}: two_view and r_drop exclude each other")
+            if settings.adversarial and (expert.two_view or settings.r_drop):
+                other = "two_view" if expert.two_view else "r_drop"
+                raise ValueError(f"expert {expert.name}: adversarial and {other} exclude each other")
             if settings.label_smoothing and self.task != "re":
                 raise ValueError("label_smoothing is for RE only: a smoothed tag sequence would not be a legal one")
         for expert in self.experts:

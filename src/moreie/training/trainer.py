@@ -23,9 +23,10 @@ from moreie.models.expert import Expert
 from moreie.models.ner import NerExpert
 from moreie.models.relation import RelationExpert
 from moreie.schema import NO_RELATION
+from moreie.training.adversarial import moved_embeddings, recorded_embeddings
 from moreie.training.averaging import WeightAverage
 from moreie.training.features import PLAIN, Collator, Example, Examples
-from moreie.training.losses import r_drop_loss, two_view_loss, without_some_words
+from moreie.training.losses import adversarial_perturbation, r_drop_loss, two_view_loss, without_some_words
 from moreie.training.recipe import Optimisation, TwoView
 
 log = logging.getLogger(__name__)
@@ -163,6 +164,10 @@ class ExpertTrainer(Trainer):
             extra["label_smoothing"] = settings.label_smoothing
         plain = {key.removeprefix(PLAIN): value for key, value in inputs.items() if key.startswith(PLAIN)}
         own = {key: value for key, value in inputs.items() if not key.startswith(PLAIN)}
+        if settings.adversarial:
+            # Masked once for both passes: the perturbation is one of these very words.
+            outputs, loss = self._adversarial(model, self._noisy(own), extra)
+            return (loss, outputs) if kwargs.get("return_outputs") else loss
         outputs = model(**self._noisy(own), **extra)
         loss = outputs["loss"]
         if self.two_view and plain:
@@ -173,6 +178,19 @@ class ExpertTrainer(Trainer):
             again = model(**self._noisy(own), **extra)
             loss = r_drop_loss(expert, outputs, again, own["lengths"], settings.r_drop)
         return (loss, outputs) if kwargs.get("return_outputs") else loss
+
+    def _adversarial(
+        self, model: nn.Module, inputs: dict[str, Tensor], extra: dict[str, float]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Outputs of the inputs as they are, and L(x) + L(x + r)."""
+        encoder = cast(Expert, self.model).encoder
+        with recorded_embeddings(encoder) as recorded:
+            outputs = model(**inputs, **extra)
+        (embeddings,) = recorded
+        perturbation = adversarial_perturbation(outputs["loss"], embeddings, self.settings.adversarial)
+        with moved_embeddings(encoder, perturbation):
+            moved = model(**inputs, **extra)
+        return outputs, outputs["loss"] + moved["loss"]
 
     def _noisy(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         if not self.settings.word_dropout:

@@ -9,17 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from moreie import Extractor, KnowledgeCorpus
 from moreie.datasets import post_from_text, read_jsonl
 from moreie.encoders.images import ImageEncoder
+from moreie.encoders.text import TextEncoder
 from moreie.errors import CheckpointError, KnowledgeCorpusError
 from moreie.knowledge.build import Sources
 from moreie.knowledge.update import add
+from moreie.models.assembly import View
+from moreie.models.expert import ExpertSpec
 from moreie.models.mixture import Mixture
+from moreie.models.relation import RelationExpert
 from moreie.schema import Extraction
-from moreie.shipped import DEMO_CORPUS, DEMO_POSTS, IMAGE_ENCODER, MODEL
+from moreie.shipped import DEMO_CORPUS, DEMO_POSTS, IMAGE_ENCODER, MODEL, TEXT_ENCODER
 
 TEXT = "RT @AFP: Barack Obama meets Angela Merkel in Berlin  😀 before the UN summit"
 
@@ -273,6 +278,29 @@ def test_an_expert_whose_evidence_is_not_retrieved_is_named(
     said = f"the {expert.spec.name} expert was left out: it reads caption evidence, which is not retrieved"
     assert said in extraction.warnings
     assert extraction.gate.entities[expert.spec.name] == 0
+
+
+def test_typed_markers_are_told_the_types_that_were_found(extractor: Extractor) -> None:
+    encoder = TextEncoder.from_pretrained(TEXT_ENCODER)
+    found = {}
+    for markers in ("typed", "plain"):
+        torch.manual_seed(0)
+        spec = ExpertSpec(task="re", name="a", labels=("None", "near"), view=View(None, markers=markers), encoder="x")
+        expert = RelationExpert(spec, encoder).eval()
+        expert.classifier.bias.data = torch.tensor([-3.0, 0.0])
+        bare = Extractor(extractor.ner, Mixture([expert], None), corpus=None, image_encoder=None)
+        extraction = bare.extract("David Bowie played in London")
+        assert extraction.entities == [("David Bowie", "PER"), ("London", "LOC")]
+        (relation,) = extraction.relations
+        post = post_from_text(extraction.text, id="p")
+        pair = (post, extraction.mentions[relation.head], extraction.mentions[relation.tail])
+        (inputs,) = expert.assemble([pair], [()])
+        (expected,) = expert.log_probabilities([inputs])
+        assert relation.confidence == pytest.approx(float(expected[1].exp()), abs=1e-4)
+        found[markers] = (len(inputs.input_ids), relation.confidence)
+    (words,) = encoder.word_subtokens([["PER", ":", "LOC", ":"]])
+    assert found["typed"][0] == found["plain"][0] + sum(map(len, words))
+    assert abs(found["typed"][1] - found["plain"][1]) > 1e-3, "the confidences tell the markers apart"
 
 
 def test_without_a_corpus_the_answer_says_so(extractor: Extractor) -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from moreie.errors import RecipeError
+from moreie.training.mention_types import typing_expert
 from moreie.training.recipe import load_recipe, read_recipe
 
 
@@ -66,6 +67,20 @@ def test_what_is_wrong_is_named(content: dict[str, Any], tmp_path: Path, change:
         load_recipe(write({**content, **change}, tmp_path))
 
 
+def test_who_gives_types_is_a_folder_beside_the_recipe(content: dict[str, Any], tmp_path: Path) -> None:
+    typed = {"name": "t", "view": {"retriever": None, "markers": "typed"}}
+    data = {**content["data"], "mention_types": "ner"}
+    right = {**content, "task": "re", "data": data, "experts": [typed]}
+    assert read_recipe(write(right, tmp_path)).data.mention_types == tmp_path / "ner"
+    for wrong, problem in (
+        (right, "data.mention_types: no such folder"),
+        ({**right, "task": "ner"}, "data.mention_types is for RE only"),
+        ({**right, "experts": [{"name": "t"}]}, "no expert's view has markers: typed"),
+    ):
+        with pytest.raises(RecipeError, match=problem):
+            load_recipe(write(wrong, tmp_path))
+
+
 def test_two_views_and_perturbations_exclude_each_other(content: dict[str, Any], tmp_path: Path) -> None:
     content["data"]["train"] = content["data"]["validation"] = {"posts": "posts.txt", "evidence": {"text": "posts.txt"}}
     expert = {"name": "t", "view": {"retriever": "text"}, "two_view": {}, "training": {"adversarial": 1}}
@@ -92,6 +107,7 @@ def test_files_that_are_not_there(content: dict[str, Any], tmp_path: Path) -> No
 
 
 RECIPES = sorted((Path(__file__).parents[2] / "experiments" / "recipes").glob("*.yaml"))
+MARKERS = {f"mnre-minilm-{markers}": markers for markers in ("plain", "typed")}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -101,6 +117,11 @@ def test_the_recipes_of_the_project_are_right(path: Path) -> None:
     assert recipe.task == ("re" if dataset == "mnre" else "ner")
     assert recipe.output.name == path.stem
     assert all(files.posts.parent.name == dataset for files in recipe.splits.values())
+    if recipe.data.mention_types:
+        assert typing_expert(recipe.data.mention_types).parent == recipe.data.mention_types
+    if path.stem in MARKERS:
+        assert recipe.members == ("baseline",)
+        return
     assert recipe.members[:2] == ("baseline", "text")
     if path.stem.endswith(("minilm", "large")):
         assert recipe.members == ("baseline", "text", "image"), "the paper's experts"
@@ -113,6 +134,20 @@ def test_the_recipes_of_the_project_are_right(path: Path) -> None:
             settings = recipe.retrieval.evidence[retriever]
             assert settings.k >= expert.view.k
             assert not settings.keep_copies
+
+
+def test_the_recipes_of_markers_differ_in_nothing_else() -> None:
+    folder = RECIPES[0].parent
+    both = {markers: read_recipe(folder / f"{name}.yaml") for name, markers in MARKERS.items()}
+    for markers, recipe in both.items():
+        assert {e.view.markers for e in recipe.experts} == {markers}
+    views = {markers: [e.model_dump(exclude={"view"}) for e in recipe.experts] for markers, recipe in both.items()}
+    whole = read_recipe(folder / "mnre-minilm.yaml")
+    assert views["plain"] == views["typed"] == [e.model_dump(exclude={"view"}) for e in whole.experts[:2]]
+    parts = {"output": True, "experts": True, "data": {"mention_types"}}
+    assert both["plain"].model_dump(exclude=parts) == both["typed"].model_dump(exclude=parts)
+    for part in ("task", "encoder", "adapter", "training", "gate", "seeds"):
+        assert getattr(both["typed"], part) == getattr(whole, part)
 
 
 def test_every_data_set_has_a_recipe_of_the_paper_and_one_that_needs_no_hub() -> None:

@@ -38,7 +38,7 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int) -> Evaluation:
     folder = seed_folder(recipe, seed)
     experts = mixture_experts(recipe, folder)
     configuration.check(folder, configuration.configuration(recipe))
-    split: Split = within_limit(load_split(files), experts[0].encoder)
+    split: Split = within_limit(load_split(files, mention_types=recipe.data.mention_types), experts[0].encoder)
     data = gate_data(recipe, experts, split)
     outputs = data.outputs
     task_cases, evidence, gold = cases(recipe.task, split)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -210,6 +211,22 @@ def load_weights(expert: Expert, folder: Path) -> None:
         raise CheckpointError(f"{folder}: incomplete or damaged expert ({problem})") from problem
     if missing:
         raise CheckpointError(f"{folder / HEAD_FILE}: does not fit the model ({missing[0]})")
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """Hash of a saved expert's weights: two of one fingerprint say the same, wherever they lie.
+
+    Raises:
+        CheckpointError: the folder is incomplete.
+    """
+    config = read_config(folder)
+    digest = hashlib.sha256(str(config.encoder_fingerprint).encode())
+    for name in (HEAD_FILE, ADAPTER_FILE) if config.adapter else (HEAD_FILE,):
+        try:
+            digest.update((folder / name).read_bytes())
+        except FileNotFoundError:
+            raise CheckpointError(f"{folder}: no {name}, so no expert was saved here completely") from None
+    return digest.hexdigest()[:16]
 
 
 def _first(problem: ValidationError) -> str:

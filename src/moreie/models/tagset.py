@@ -40,14 +40,13 @@ class TagSet:
                 raise MoreieError(f"entity type {mention.type!r} is unknown; the model knows {', '.join(self.types)}")
             if any(path[mention.first : mention.last + 1]):
                 raise MoreieError(f"mentions overlap at word {mention.first}: a flat tag sequence cannot hold both")
-            base = 1 + 4 * self.types.index(mention.type)
-            if mention.first == mention.last:
-                path[mention.first] = base + 3
-            else:
-                path[mention.first] = base
-                path[mention.first + 1 : mention.last] = [base + 1] * (mention.last - mention.first - 1)
-                path[mention.last] = base + 2
+            path[mention.first : mention.last + 1] = self.span_tags(mention.type, mention.last - mention.first + 1)
         return path
+
+    def span_tags(self, type: str, words: int) -> list[int]:
+        """Tag index of each word of a mention that is `words` long: S, or B, I …, E."""
+        base = 1 + 4 * self.types.index(type)
+        return [base + 3] if words == 1 else [base, *[base + 1] * (words - 2), base + 2]
 
     def spans(self, path: Sequence[int]) -> list[tuple[str, int, int]]:
         """(type, first word, last word) of each complete mention in a path; stray I or E tags are left out."""

@@ -23,7 +23,8 @@ def with_data_folder(recipe: Recipe, old: Path, new: Path) -> Recipe:
         fields = {name: moved(getattr(split, name)) for name in ("posts", "captions", "images")}
         return split.model_copy(update={**fields, "evidence": {k: moved(v) for k, v in split.evidence.items()}})
 
-    data = _each_split(recipe.data, files).model_copy(update={"labels": moved(recipe.data.labels)})
+    others = {name: moved(getattr(recipe.data, name)) for name in ("labels", "mention_types")}
+    data = _each_split(recipe.data, files).model_copy(update=others)
     retrieval = recipe.retrieval
     if retrieval and retrieval.corpus and ":" not in retrieval.corpus:
         retrieval = retrieval.model_copy(update={"corpus": str(moved(Path(retrieval.corpus)))})

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from moreie.errors import RecipeError
+from moreie.models.expert import weights_fingerprint
 from moreie.retrieval.cache import read_header
+from moreie.training.mention_types import typing_expert
 from moreie.training.recipe import ExpertRecipe, Recipe
 from moreie.whole_files import replace_file
 
 FILE = "configuration.json"
 # Settings that are younger than experts that may be there, and what they are when off: then they are left out, so that
 # such an expert is still known as what it is.
-YOUNGER: dict[str, Any] = {"adversarial": 0.0}
+YOUNGER: dict[str, Any] = {"adversarial": 0.0, "mention_types": None}
 
 
 def configuration(recipe: Recipe, split: str = "validation") -> dict[str, Any]:
@@ -28,6 +30,7 @@ def configuration(recipe: Recipe, split: str = "validation") -> dict[str, Any]:
 
     Raises:
         DataFormatError: an evidence file is missing or damaged.
+        CheckpointError: the model that gives mentions their types is not there or incomplete.
     """
     left_out: dict[str, Any] = {"output": True, "seeds": True, "retrieval": True}
     if split != "test":
@@ -40,14 +43,18 @@ def configuration(recipe: Recipe, split: str = "validation") -> dict[str, Any]:
         if name in ("train", "validation", split)
         for retriever, path in sorted(files.evidence.items())
     }
+    if recipe.data.mention_types:
+        said["data"]["mention_types"] = _typing_model(recipe.data.mention_types)
     return said
 
 
 def expert_configuration(recipe: Recipe, expert: ExpertRecipe) -> dict[str, Any]:
-    """All that an expert depends on: its own settings and evidence, the posts, and the expert that it starts from.
+    """All that an expert depends on: its own settings and evidence, the posts, who gives its markers their types, and
+    the expert that it starts from.
 
     Raises:
         DataFormatError: an evidence file is missing or damaged.
+        CheckpointError: the model that gives mentions their types is not there or incomplete.
     """
     kept = {"task", "encoder", "adapter", "teacher"}
     said: dict[str, Any] = _named(recipe.model_dump(include=kept, exclude_defaults=True))
@@ -63,6 +70,8 @@ def expert_configuration(recipe: Recipe, expert: ExpertRecipe) -> dict[str, Any]
             "posts": files.posts.name,
             "evidence": read_header(files.evidence[retriever]).model_dump(mode="json") if retriever else None,
         }
+    if recipe.data.mention_types and expert.view.markers == "typed":
+        said["mention_types"] = _typing_model(recipe.data.mention_types)
     parents = {e.name: e for e in recipe.experts}
     said["start_from"] = expert_configuration(recipe, parents[expert.start_from]) if expert.start_from else None
     return said
@@ -141,6 +150,12 @@ def digest(configuration: dict[str, Any]) -> str:
 def encoder_name(recipe: Recipe) -> str:
     """The hub id, or the name of the folder."""
     return Path(recipe.encoder).name if Path(recipe.encoder).is_dir() else recipe.encoder
+
+
+def _typing_model(folder: Path) -> dict[str, str]:
+    """The expert that gives the types; its place does not matter, its weights do."""
+    expert = typing_expert(folder)
+    return {"name": expert.name, "weights": weights_fingerprint(expert)}
 
 
 def _named(node: Any) -> Any:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from moreie.datasets import read_captions, read_posts, read_relation_labels
@@ -14,6 +15,7 @@ from moreie.errors import MoreieError
 from moreie.models.windows import cut_windows
 from moreie.retrieval.cache import load_evidence
 from moreie.schema import Evidence, Post
+from moreie.training.mention_types import typed_posts, types_given
 from moreie.training.recipe import Recipe, SplitFiles
 
 log = logging.getLogger(__name__)
@@ -40,16 +42,21 @@ class Split:
         )
 
 
-def load_split(files: SplitFiles, labels: Sequence[str] | None = None) -> Split:
-    """Read posts, captions and evidence of a split.
+def load_split(files: SplitFiles, labels: Sequence[str] | None = None, *, mention_types: Path | None = None) -> Split:
+    """Read posts, captions and evidence of a split; `mention_types`: who gives types to mentions without one.
 
     Raises:
         DataFormatError: a malformed line, or evidence made for other posts.
+        CheckpointError: `mention_types` is no NER model.
     """
     captions = read_captions(files.captions, files.caption_field) if files.captions else None
     posts = read_posts(files.posts, images=files.images, captions=captions, labels=labels)
     evidence = {retriever: load_evidence(path, posts)[1] for retriever, path in files.evidence.items()}
-    return Split(tuple(posts), evidence)
+    if mention_types is None:
+        return Split(tuple(posts), evidence)
+    typed = typed_posts(mention_types, posts, POST_LIMIT)
+    log.warning("%s: %s (by %s)", files.posts, types_given(posts, typed), mention_types)
+    return Split(typed, evidence)
 
 
 def within_limit(split: Split, encoder: TextEncoder) -> Split:

@@ -37,6 +37,8 @@ class DataFiles(Section):
     test: SplitFiles | None = None
     labels: Path | None = None
     """MNRE's `rel2id.json`; without it the labels are those of the training split."""
+    mention_types: Path | None = None
+    """RE with typed markers: folder of a trained NER mixture or expert that gives mentions without a type one."""
 
 
 class Attached(Section):
@@ -217,6 +219,10 @@ class Recipe(Section):
             raise ValueError("a teacher is for NER only")
         if self.gate.level == "token" and self.task != "ner":
             raise ValueError("a token-level gate is for NER only: a pair has one answer")
+        if self.data.mention_types and self.task != "re":
+            raise ValueError("data.mention_types is for RE only: an NER expert learns types, which have to be gold")
+        if self.data.mention_types and all(e.view.markers == "plain" for e in self.experts):
+            raise ValueError("data.mention_types gives types to typed markers, but no expert's view has markers: typed")
         for index, expert in enumerate(self.experts):
             if expert.start_from and expert.start_from not in names[:index]:
                 raise ValueError(f"expert {expert.name} starts from {expert.start_from!r}, not an expert above it")
@@ -271,6 +277,8 @@ def load_recipe(path: Path) -> Recipe:
         for file in [files.posts, *files.evidence.values()]:
             if not file.exists():
                 raise RecipeError(f"{path}: {file} is not there")
+    if recipe.data.mention_types and not recipe.data.mention_types.is_dir():
+        raise RecipeError(f"{path}: data.mention_types: no such folder as {recipe.data.mention_types}")
     return recipe
 
 
@@ -309,7 +317,7 @@ def _explain(error: Any) -> str:
     return "unknown key; is it misspelt?" if error["type"] == "extra_forbidden" else str(error["msg"])
 
 
-PATH_KEYS = frozenset({"posts", "captions", "images", "labels", "output", "expert", "encoder"})
+PATH_KEYS = frozenset({"posts", "captions", "images", "labels", "mention_types", "output", "expert", "encoder"})
 
 
 def _resolved(node: Any, folder: Path, key: str = "") -> Any:

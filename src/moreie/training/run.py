@@ -61,10 +61,13 @@ def train_recipe(recipe: Recipe, say: Callable[[str], None] = log.info) -> None:
     An expert that is there is kept if nothing it depends on has changed; the gate is always fitted anew.
 
     Raises:
-        RecipeError: an expert that is there depends on other settings, evidence or posts than the recipe says.
+        RecipeError: an expert that is there depends on other settings, evidence or posts than the recipe says; or one
+            has typed markers and no mention a type.
+        CheckpointError: the model that gives mentions their types is not there or damaged.
     """
-    train = load_split(recipe.data.train)
-    validation = load_split(recipe.data.validation)
+    train = load_split(recipe.data.train, mention_types=recipe.data.mention_types)
+    validation = load_split(recipe.data.validation, mention_types=recipe.data.mention_types)
+    _check_types(recipe, train)
     labels = recipe_labels(recipe, train)
     fit, gate_split = hold_out(train, recipe.gate.held_out) if recipe.gate.held_out else (train, validation)
     for seed in recipe.seeds:
@@ -87,6 +90,15 @@ def train_recipe(recipe: Recipe, say: Callable[[str], None] = log.info) -> None:
         say(
             f"{folder}: mixture of {', '.join(recipe.members)} (gate penalty {penalty:g}, "
             f"temperature {mixture.temperature:g})"
+        )
+
+
+def _check_types(recipe: Recipe, train: Split) -> None:
+    typed = [e.name for e in recipe.experts if e.view.markers == "typed"]
+    if typed and recipe.task == "re" and not any(m.type for post in train.posts for m in post.mentions or ()):
+        raise RecipeError(
+            f"expert {typed[0]} has typed markers, but no mention in {recipe.data.train.posts} has a type; name an NER "
+            "model that gives them in data.mention_types"
         )
 
 

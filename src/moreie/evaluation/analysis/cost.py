@@ -42,7 +42,8 @@ def costs(recipe: Recipe, split: str) -> Costs:
     """
     folder = seed_folder(recipe, recipe.seeds[0])
     experts: list[Expert] = load_experts(recipe, folder)
-    loaded = within_limit(load_split(recipe.splits[split]), experts[0].encoder)
+    read = load_split(recipe.splits[split], mention_types=recipe.data.mention_types)
+    loaded = within_limit(read, experts[0].encoder)
     task_cases, evidence, _ = cases(recipe.task, loaded)
     task_cases = task_cases[:MOST_CASES]
     evidence = {name: rows[:MOST_CASES] for name, rows in evidence.items()}

@@ -96,6 +96,7 @@ def scored_cases(recipe: Recipe, split: str, ids: Sequence[str], gold: Sequence[
 
 
 def _read(recipe: Recipe, files: SplitFiles) -> Split:
+    """As the files say: types that a model gives are read by experts alone, no figure here depends on them."""
     labels = read_relation_labels(recipe.data.labels) if recipe.data.labels else None
     posts = read_posts(files.posts, labels=labels)
     most = {

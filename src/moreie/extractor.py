@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +17,8 @@ from torch import Tensor
 
 from moreie.datasets import post_from_text
 from moreie.encoders.images import ImageEncoder
+from moreie.encoders.pictures import NO_PICTURE, EmbeddedImages, embed_pictures
+from moreie.encoders.places import located, relative_name
 from moreie.encoders.precision import default_device
 from moreie.errors import CheckpointError
 from moreie.knowledge.corpus import KnowledgeCorpus
@@ -27,7 +28,7 @@ from moreie.models.ner import NerExpert
 from moreie.models.relation import RelationExpert, admissible
 from moreie.models.temperature import scaled
 from moreie.models.windows import Window, cut_windows
-from moreie.retrieval.image import EmbeddedImages, ImageRetriever
+from moreie.retrieval.image import ImageRetriever
 from moreie.retrieval.retrieved import Retrieved
 from moreie.retrieval.settings import Mode, RetrievalSettings
 from moreie.schema import NO_RELATION, Evidence, Extraction, GateWeights, Mention, Post, Relation
@@ -61,12 +62,18 @@ class ExtractorSpec(BaseModel):
 
 @dataclass(frozen=True)
 class _Found:
-    """Evidence of a batch of windows: rows per retriever, warnings per post, and picture vectors per post."""
+    """Evidence of a batch of windows: rows per retriever, warnings per post, pictures by encoder fingerprint."""
 
     rows: dict[str, list[tuple[Evidence, ...]]]
     evidence: list[tuple[Evidence, ...]]
     warnings: list[list[str]]
-    images: Tensor | None
+    images: dict[str, EmbeddedImages]
+
+    def images_for(self, mixture: Mixture[Any], origins: Sequence[int]) -> Tensor | None:
+        """[N, D]: what the mixture's gate reads of the pictures of the posts at `origins`; None where it reads none."""
+        if mixture.image_encoder is None:
+            return None
+        return torch.from_numpy(self.images[mixture.image_encoder.fingerprint].vectors)[list(origins)]
 
 
 class Extractor:
@@ -136,10 +143,7 @@ class Extractor:
         spec = _read_spec(folder)
         pool = EncoderPool(default_device())
         opened = corpus if isinstance(corpus, KnowledgeCorpus) else KnowledgeCorpus.open(corpus or DEMO_CORPUS)
-        encoder = None
-        if spec.image_encoder:
-            local = folder / spec.image_encoder
-            encoder = ImageEncoder.from_pretrained(local if local.is_dir() else spec.image_encoder)
+        encoder = pool.image_encoder(located(spec.image_encoder, folder)) if spec.image_encoder else None
         return cls(
             load_mixture(folder / spec.ner, pool),
             load_mixture(folder / spec.relations, pool) if spec.relations else None,
@@ -205,13 +209,14 @@ class Extractor:
         windows = [w for w in cut_windows(self.ner.experts[0].encoder, posts, POST_LIMIT) if w.post.words]
         lap("windows")
         found = self._retrieve(posts, windows, lap)
-        mixed = self.ner([w.post for w in windows], found.rows, _rows_of(found.images, [w.origin for w in windows]))
+        origins = [w.origin for w in windows]
+        mixed = self.ner([w.post for w in windows], found.rows, found.images_for(self.ner, origins))
         lap("entity experts")
         mentions = self._mentions(posts, windows, mixed)
         lap("decoding")
         relations, relation_gate, relation_notes = self._relations(posts, windows, mentions, found)
         lap("relation experts")
-        entity_gate = _mean_weights(self.ner.names, mixed.weights, [w.origin for w in windows], len(posts))
+        entity_gate = _mean_weights(self.ner.names, mixed.weights, origins, len(posts))
         for note_index, note in [*self._dropped(self.ner, mixed, windows), *relation_notes]:
             found.warnings[note_index].append(note)
         results = []
@@ -244,12 +249,13 @@ class Extractor:
             self.text_retriever.retrieve([w.post for w in windows]) if self.text_retriever else [nothing] * len(windows)
         )
         lap("text retrieval")
-        images, vectors = [nothing] * len(posts), None
-        if self._image:
-            embedded: EmbeddedImages = self._image.embed(posts)
+        readers = self._picture_readers()
+        embedded = {fingerprint: embed_pictures(posts, encoder) for fingerprint, encoder in readers.items()}
+        if embedded:
             lap("image encoder")
-            images = self._image.search(embedded)
-            vectors = torch.from_numpy(embedded.vectors)
+        images = [nothing] * len(posts)
+        if self._image:
+            images = self._image.search(embedded[self._image.encoder.fingerprint])
             lap("image retrieval")
         warnings: list[list[str]] = [[] for _ in posts]
         evidence: list[list[Evidence]] = [[] for _ in posts]
@@ -259,14 +265,24 @@ class Extractor:
         for i, post in enumerate(posts):
             evidence[i] += images[i].evidence
             warnings[i] += images[i].warnings
+            unread = [warning for pictures in embedded.values() for warning in pictures.warnings[i]]
+            warnings[i] += unread
             if self.corpus is None:
                 warnings[i].append("no knowledge corpus: nothing was retrieved")
-            elif self._image is None:
-                unused = "the picture was not used: the corpus holds no images"
-                warnings[i].append("no picture" if post.image is None else unused)
+            elif self._image is None and post.image is None:
+                warnings[i].append(NO_PICTURE)
+            elif self._image is None and not unread:
+                unused = "only the gate read the picture" if embedded else "the picture was not used"
+                warnings[i].append(f"{unused}: the corpus holds no images")
             warnings[i] += self._left_out
         rows = {"text": [r.evidence for r in text], "image": [images[w.origin].evidence for w in windows]}
-        return _Found(rows, [tuple(e) for e in evidence], warnings, vectors)
+        return _Found(rows, [tuple(e) for e in evidence], warnings, embedded)
+
+    def _picture_readers(self) -> dict[str, ImageEncoder]:
+        """By fingerprint: the image encoders of image retrieval and of gates that read pictures."""
+        mixtures: list[Mixture[Any]] = [self.ner, self.relations] if self.relations else [self.ner]
+        encoders = [self._image.encoder if self._image else None, *(mixture.image_encoder for mixture in mixtures)]
+        return {encoder.fingerprint: encoder for encoder in encoders if encoder is not None}
 
     def _mentions(self, posts: Sequence[Post], windows: Sequence[Window], mixed: Mixed) -> list[list[Mention]]:
         tagset = self.ner.experts[0].tagset
@@ -313,7 +329,7 @@ class Extractor:
             return relations, [{} for _ in posts], notes
         rows = {name: [column[w] for w in window_of] for name, column in found.rows.items()}
         origins = [origin for origin, _, _ in places]
-        mixed = self.relations(triples, rows, _rows_of(found.images, origins))
+        mixed = self.relations(triples, rows, found.images_for(self.relations, origins))
         best: dict[tuple[int, int, int], tuple[float, Relation]] = {}
         for (origin, head, tail), (_, a, b), log_p in zip(places, triples, mixed.log_probabilities, strict=True):
             allowed = admissible(labels, a.type, b.type)
@@ -351,15 +367,11 @@ class Extractor:
             for expert in mixture.experts:
                 expert.save(folder / task / expert.spec.name)
             mixture.save_spec(folder / task, mixture.names, {})
-        image_encoder = None
-        if self.image_encoder:
-            source = Path(self.image_encoder.name)
-            image_encoder = os.path.relpath(source, folder) if source.is_dir() else self.image_encoder.name
         spec = ExtractorSpec(
             name=self.name,
             ner="ner",
             relations="relations" if self.relations else None,
-            image_encoder=image_encoder,
+            image_encoder=relative_name(self.image_encoder.name, folder) if self.image_encoder else None,
             k=self.k,
             image_floor=self.image_floor,
             text_mode=self.text_mode,
@@ -388,10 +400,6 @@ def _pairs(window: Window, mentions: Sequence[Mention], labels: Sequence[str]) -
     none = [label == NO_RELATION for label in labels]
     possible = {pair for pair in types if (admissible(labels, *pair) & ~torch.tensor(none)).any()}
     return [(a, b) for a in inside for b in inside if a != b and (mentions[a].type, mentions[b].type) in possible]
-
-
-def _rows_of(images: Tensor | None, rows: Sequence[int]) -> Tensor | None:
-    return None if images is None else images[list(rows)]
 
 
 def _mean_weights(names: Sequence[str], weights: Tensor, origins: Sequence[int], posts: int) -> list[dict[str, float]]:

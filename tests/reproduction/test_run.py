@@ -262,3 +262,15 @@ def test_unknown_data_sets_and_foreign_recipes_are_refused(plan: Plan) -> None:
         done = CliRunner().invoke(app, command)
         assert done.exit_code == 2
         assert said in done.stderr
+
+
+def test_a_gate_that_reads_pictures_needs_their_folder(plan: Plan) -> None:
+    content = yaml.safe_load(plan.recipe.read_text())
+    content["gate"] = {"inputs": ["image"], "image_encoder": "some/encoder"}
+    for split in SPLITS:
+        content["data"][split]["images"] = "../data/twitter2017/pictures"
+    plan.recipe.write_text(yaml.safe_dump(content))
+    with pytest.raises(RecipeError, match=r"twitter2017/pictures +folder of the posts' pictures"):
+        prepare(plan)
+    (plan.data / "twitter2017" / "pictures").mkdir()
+    assert prepare(plan).gate.reads_pictures

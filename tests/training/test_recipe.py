@@ -167,3 +167,19 @@ def test_retrieval_settings_of_a_recipe(content: dict[str, Any], tmp_path: Path)
     assert uri.retrieval.corpus == "milvus://host:1/wiki"
     with pytest.raises(RecipeError, match="mode"):
         read_recipe(write({**content, "retrieval": {"evidence": {"text": {"mode": "guess"}}}}, tmp_path))
+
+
+def test_a_gate_that_reads_pictures_names_an_image_encoder(content: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"gate: .*the input 'image' needs an image_encoder"):
+        load_recipe(write({**content, "gate": {"inputs": ["image"]}}, tmp_path))
+    with pytest.raises(RecipeError, match="'image' is not among the inputs"):
+        load_recipe(write({**content, "gate": {"image_encoder": "some/encoder"}}, tmp_path))
+    gate = {"inputs": ["image"], "image_encoder": "vision"}
+    assert load_recipe(write({**content, "gate": gate}, tmp_path)).gate.image_encoder == "vision", "a hub id"
+    (tmp_path / "vision").mkdir()
+    assert load_recipe(write({**content, "gate": gate}, tmp_path)).gate.image_encoder == str(tmp_path / "vision")
+    files = {"posts": "posts.txt", "images": "pictures"}
+    data = {"train": files, "validation": files}
+    load_recipe(write({**content, "data": data}, tmp_path))
+    with pytest.raises(RecipeError, match="pictures is not there"):
+        load_recipe(write({**content, "data": data, "gate": gate}, tmp_path))

@@ -62,10 +62,12 @@ def evaluate(
     with clear_errors():
         from moreie.evaluation.predictions import mean_gate
         from moreie.evaluation.run import evaluate_seed
+        from moreie.training.pictures import GatePictures
         from moreie.training.recipe import load_recipe
 
         loaded = load_recipe(recipe)
-        evaluations = [evaluate_seed(loaded, split, seed) for seed in loaded.seeds]
+        pictures = GatePictures(loaded)
+        evaluations = [evaluate_seed(loaded, split, seed, pictures) for seed in loaded.seeds]
         _print(loaded, split, evaluations)
         weights = ", ".join(f"{name} {weight:.2f}" for name, weight in mean_gate(evaluations).items())
         console().print(f"mean gate weights: {weights}", markup=False)

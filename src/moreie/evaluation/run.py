@@ -21,16 +21,17 @@ from moreie.models.temperature import scaled
 from moreie.training import configuration
 from moreie.training.data import Split, cases, load_split, within_limit
 from moreie.training.gate import GateData, gate_data, unseen_log_weights
+from moreie.training.pictures import GatePictures
 from moreie.training.recipe import Recipe
 from moreie.training.run import load_experts, mixture_experts, seed_folder, trained_together
 from moreie.training.temperature import cross_validated_temperatures
 
 
-def evaluate_seed(recipe: Recipe, split_name: str, seed: int) -> Evaluation:
+def evaluate_seed(recipe: Recipe, split_name: str, seed: int, pictures: GatePictures | None = None) -> Evaluation:
     """Score the experts, alone and with their evidence taken away or exchanged, and the mixture of one seed.
 
     On the validation split with a gate that was fitted there, each post's gate weights are cross-validated: they
-    come from a gate that has not seen the post.
+    come from a gate that has not seen the post. `pictures` remembers embedded pictures between seeds.
     """
     files = {"validation": recipe.data.validation, "test": recipe.data.test}.get(split_name)
     if files is None:
@@ -39,11 +40,13 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int) -> Evaluation:
     experts = mixture_experts(recipe, folder)
     configuration.check(folder, configuration.configuration(recipe))
     split: Split = within_limit(load_split(files, mention_types=recipe.data.mention_types), experts[0].encoder)
-    data = gate_data(recipe, experts, split)
+    data = gate_data(recipe, experts, split, pictures=pictures)
     outputs = data.outputs
     task_cases, evidence, gold = cases(recipe.task, split)
     here = split_name == "validation"
     gate = Gate.load(folder) if len(experts) > 1 else None
+    if gate is not None:
+        gate.check_image_encoder(data.image_encoder)
     log_weights = unseen_log_weights(recipe, data, gate, fitted_here=here and recipe.gate.from_validation)
     distributions: dict[str, list[Tensor]] = {}
     together = trained_together(recipe)

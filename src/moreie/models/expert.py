@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from moreie.encoders.images import ImageEncoder
+from moreie.encoders.places import located, relative_name
 from moreie.encoders.precision import autocast
 from moreie.encoders.text import ADAPTER_FILE, AdapterConfig, TextEncoder, batch_tensors
 from moreie.errors import CheckpointError
@@ -44,17 +46,28 @@ class ExpertSpec(BaseModel):
 
 
 class EncoderPool:
-    """Encoders already loaded, so that experts over the same trunk hold it once."""
+    """Encoders already loaded, so that experts over the same trunk, and gates that read pictures, hold one once."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self._loaded: dict[str, TextEncoder] = {}
+        self._image_encoders: dict[str, ImageEncoder] = {}
 
     def get(self, name_or_path: str | Path) -> TextEncoder:
-        key = os.path.realpath(name_or_path) if Path(name_or_path).is_dir() else str(name_or_path)
+        key = _place(name_or_path)
         if key not in self._loaded:
             self._loaded[key] = TextEncoder.from_pretrained(name_or_path).to(self.device)
         return self._loaded[key]
+
+    def image_encoder(self, name_or_path: str | Path) -> ImageEncoder:
+        key = _place(name_or_path)
+        if key not in self._image_encoders:
+            self._image_encoders[key] = ImageEncoder.from_pretrained(name_or_path, device=self.device)
+        return self._image_encoders[key]
+
+
+def _place(name_or_path: str | Path) -> str:
+    return os.path.realpath(name_or_path) if Path(name_or_path).is_dir() else str(name_or_path)
 
 
 class Expert(nn.Module, ABC):
@@ -124,8 +137,7 @@ class Expert(nn.Module, ABC):
         config = self.spec
         if config.adapter:
             self.encoder.save_adapter(self.adapter_name, folder)
-            source = Path(config.encoder)
-            encoder = os.path.relpath(source.resolve(), folder.resolve()) if source.is_dir() else config.encoder
+            encoder = relative_name(config.encoder, folder)
         else:
             self.encoder.save(folder / ENCODER_FOLDER)
             self.encoder.__dict__.pop("fingerprint", None)  # fine-tuning has changed the weights it was made of
@@ -167,8 +179,7 @@ def read_config(folder: Path) -> ExpertSpec:
         raise CheckpointError(f"{folder}: no {CONFIG_FILE}, so no expert was saved here completely") from None
     except ValidationError as problem:
         raise CheckpointError(f"{path}: {_first(problem)}") from problem
-    local = (folder / config.encoder).resolve()
-    return config.model_copy(update={"encoder": str(local)}) if local.is_dir() else config
+    return config.model_copy(update={"encoder": located(config.encoder, folder)})
 
 
 E_ = TypeVar("E_", bound=Expert)

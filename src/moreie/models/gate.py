@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -19,7 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from moreie.encoders.places import located, relative_name
 from moreie.errors import CheckpointError, MoreieError
+
+if TYPE_CHECKING:
+    from moreie.encoders.images import ImageEncoder
 
 GateInput = Literal["post", "image", "entropy", "evidence", "agreement"]
 GateLevel = Literal["sequence", "token"]
@@ -31,6 +35,7 @@ class GateSpec(BaseModel):
     """What a gate reads: `inputs` with their sizes, and the experts it weighs, in order.
 
     `level`: one weight an expert and post, or an expert and word. `choice`: a mixture, or the best expert alone.
+    `image_encoder`, of the input `image`: a hub id, or a folder (in `gate.json` relative to the gate's own).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +45,8 @@ class GateSpec(BaseModel):
     sizes: tuple[int, ...]
     level: GateLevel = "sequence"
     choice: GateChoice = "soft"
+    image_encoder: str | None = None
+    image_encoder_fingerprint: str | None = None
 
 
 class Gate(nn.Module):
@@ -70,16 +77,38 @@ class Gate(nn.Module):
         """Log-weights [R, M] as the mixture uses them: soft or hard, as the spec says."""
         return chosen(self.spec.choice, self(features, available))
 
+    def check_image_encoder(self, encoder: ImageEncoder | None) -> None:
+        """See that pictures are embedded as they were when the gate was fitted.
+
+        Raises:
+            MoreieError: the gate reads pictures, and no encoder is given.
+            CheckpointError: it is another encoder.
+        """
+        expected = self.spec.image_encoder_fingerprint
+        if expected is None:
+            return
+        if encoder is None:
+            raise MoreieError(f"the gate reads pictures: it needs the image encoder {self.spec.image_encoder}")
+        if encoder.fingerprint != expected:
+            raise CheckpointError(
+                f"the gate was fitted on pictures embedded by image encoder {expected}, but {encoder.name} is "
+                f"{encoder.fingerprint}; put the original encoder back, or fit the gate again with `moreie train`"
+            )
+
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / WEIGHTS_FILE)
-        (folder / SPEC_FILE).write_text(self.spec.model_dump_json(indent=2) + "\n")
+        encoder = self.spec.image_encoder
+        spec = self.spec.model_copy(update={"image_encoder": encoder and relative_name(encoder, folder)})
+        (folder / SPEC_FILE).write_text(spec.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Gate:
         """Raises `CheckpointError` when the folder holds no complete gate."""
         try:
-            gate = cls(GateSpec.model_validate_json((folder / SPEC_FILE).read_bytes()))
+            spec = GateSpec.model_validate_json((folder / SPEC_FILE).read_bytes())
+            encoder = spec.image_encoder
+            gate = cls(spec.model_copy(update={"image_encoder": encoder and located(encoder, folder)}))
             gate.load_state_dict(load_file(folder / WEIGHTS_FILE))
         except (FileNotFoundError, ValidationError, SafetensorError, RuntimeError) as problem:
             raise CheckpointError(f"{folder}: no complete gate ({str(problem).splitlines()[0]})") from problem

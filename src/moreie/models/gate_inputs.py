@@ -3,7 +3,7 @@
 At a word they are, and for a case their means over its words:
 
 - `post` [H]: the state of its first sub-token (for a case the mean state of all sub-tokens) under the bare encoder;
-- `image` [D + 1]: the picture's embedding, and whether there is one;
+- `image` [D + 1]: the picture's embedding under the gate's image encoder, and whether there is one;
 - `entropy` [M]: of each expert's distribution, in nats;
 - `evidence` [5 an expert that reads any]: best score, its lead over the second, number of passages; is the word in
   them, and in their titles;

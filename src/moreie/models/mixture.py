@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
+from moreie.encoders.images import ImageEncoder
+from moreie.encoders.pictures import embed_pictures
 from moreie.errors import CheckpointError, MoreieError
 from moreie.models.crf import IMPOSSIBLE, viterbi
 from moreie.models.expert import EncoderPool, Expert, load_expert
@@ -21,6 +24,7 @@ from moreie.models.outputs import ExpertOutputs, Rows, mean_weights, run_experts
 from moreie.models.relation import RelationExpert
 from moreie.models.tagset import TagSet
 
+log = logging.getLogger(__name__)
 MIXTURE_FILE = "mixture.json"
 X = TypeVar("X", bound=Expert)
 
@@ -53,9 +57,17 @@ class Mixture(Generic[X]):
     """Any number of experts of one task, and the gate over them (None for a single expert).
 
     `temperature`: what confidences are read at (`models.temperature`), 1 where none was fitted; answers are given at 1.
+    `image_encoder`: the one whose embeddings the gate reads, where it reads pictures.
     """
 
-    def __init__(self, experts: Sequence[X], gate: Gate | None, temperature: float | None = None):
+    def __init__(
+        self,
+        experts: Sequence[X],
+        gate: Gate | None,
+        temperature: float | None = None,
+        *,
+        image_encoder: ImageEncoder | None = None,
+    ):
         if not experts:
             raise MoreieError("a mixture needs at least one expert")
         names = tuple(e.spec.name for e in experts)
@@ -63,7 +75,10 @@ class Mixture(Generic[X]):
             raise MoreieError(f"the gate weighs {gate.spec.experts if gate else 'nothing'}, the experts are {names}")
         if len({e.spec.labels for e in experts}) > 1:
             raise MoreieError(f"experts {', '.join(names)} do not share one label set")
+        if gate is not None:
+            gate.check_image_encoder(image_encoder)
         self.experts, self.gate, self.names = tuple(experts), gate, names
+        self.image_encoder = image_encoder if gate is not None and "image" in gate.spec.inputs else None
         self.fitted_temperature = temperature
 
     @property
@@ -79,16 +94,28 @@ class Mixture(Generic[X]):
         return run_experts(self.experts, cases, evidence)
 
     def __call__(self, cases: Sequence[Any], evidence: Mapping[str, Rows], images: Tensor | None = None) -> Mixed:
-        """Answers to the cases; `images` [N, D]: their pictures' embeddings, rows of NaN where there is none."""
+        """Answers to the cases.
+
+        `images` [N, D]: their pictures under the gate's image encoder, rows of NaN where there is none; without it the
+        pictures that the posts name are embedded here.
+        """
         outputs = self.outputs(cases, evidence)
         if self.gate is None or not len(cases):
             log_weights = [torch.zeros(len(self.names))] * len(cases)
         else:
             spec = self.gate.spec
+            if images is None and self.image_encoder is not None:
+                images = self._embedded(cases, self.image_encoder)
             features = gate_features(spec, self.experts, cases, evidence, outputs, images)
             rows = self.gate.weigh(features, outputs.available_rows(spec.level))
             log_weights = outputs.per_case(rows, spec.level)
         return Mixed(outputs.mix(log_weights), mean_weights(log_weights, len(self.names)), outputs)
+
+    def _embedded(self, cases: Sequence[Any], encoder: ImageEncoder) -> Tensor:
+        embedded = embed_pictures([self.experts[0].post_of(case) for case in cases], encoder)
+        if embedded.shortfall:
+            log.warning("the gate reads pictures: %s", embedded.shortfall)
+        return torch.from_numpy(embedded.vectors)
 
     def save_spec(self, folder: Path, experts: Sequence[str], scores: Mapping[str, float]) -> None:
         """Write gate and `mixture.json` beside expert folders already saved under `folder`."""
@@ -127,12 +154,15 @@ def load_mixture(folder: Path, pool: EncoderPool) -> Mixture[Any]:
     """Load a mixture saved by `Mixture.save_spec`.
 
     Raises:
-        CheckpointError: the folder is incomplete.
+        CheckpointError: the folder is incomplete, or the gate's image encoder is not the one it was fitted with.
+        EncoderError: that encoder cannot be loaded.
     """
     spec = read_spec(folder)
     kind: type[Expert] = NerExpert if spec.task == "ner" else RelationExpert
     experts = [load_expert(kind, folder / name, pool) for name in spec.experts]
-    return Mixture(experts, Gate.load(folder) if len(experts) > 1 else None, spec.temperature)
+    gate = Gate.load(folder) if len(experts) > 1 else None
+    name = gate.spec.image_encoder if gate is not None else None
+    return Mixture(experts, gate, spec.temperature, image_encoder=pool.image_encoder(name) if name else None)
 
 
 def read_spec(folder: Path) -> MixtureSpec:

@@ -21,6 +21,7 @@ from moreie.reproduction.evidence import ensure_evidence
 from moreie.reproduction.recipes import with_data_folder, with_k, with_seeds, without_absent_test
 from moreie.reproduction.sources import check_posts, explain_missing, missing_files
 from moreie.training import configuration
+from moreie.training.pictures import GatePictures
 from moreie.training.recipe import Recipe, read_recipe
 from moreie.training.run import seed_folder, train_recipe
 
@@ -85,14 +86,15 @@ def reproduce(plan: Plan, say: Callable[[str], None]) -> list[Path]:
     ensure_evidence(recipe, corpus, plan.articles, say)
     splits = [s for s in ("validation", "test") if s in counts]
     open_splits = [s for s in splits if not _recorded(plan, recipe, s)]
+    pictures = GatePictures(recipe)
     if open_splits:
         for seed in recipe.seeds:
-            _train(recipe, seed, say)
+            _train(recipe, seed, pictures, say)
     for split in splits:
         if split not in open_splits:
             say(f"{plan.name.stem}, {split}: results of this configuration are there, kept")
         else:
-            evaluations = [_evaluated(recipe, split, seed, say) for seed in recipe.seeds]
+            evaluations = [_evaluated(recipe, split, seed, pictures, say) for seed in recipe.seeds]
             record(plan.results, plan.name, recipe, split, evaluations, plan.command)
             say(f"{plan.name.stem}, {split}: recorded in {plan.results}")
         if path := ensure_analysis(plan.results, plan.name.stem, recipe, split):
@@ -109,21 +111,21 @@ def _recorded(plan: Plan, recipe: Recipe, split: str) -> bool:
     )
 
 
-def _train(recipe: Recipe, seed: int, say: Callable[[str], None]) -> None:
+def _train(recipe: Recipe, seed: int, pictures: GatePictures, say: Callable[[str], None]) -> None:
     folder = seed_folder(recipe, seed)
     if (folder / MIXTURE_FILE).exists() and configuration.read(folder) == configuration.configuration(recipe):
         say(f"{folder}: trained before, kept")
     else:
-        train_recipe(recipe.model_copy(update={"seeds": (seed,)}), say)
+        train_recipe(recipe.model_copy(update={"seeds": (seed,)}), say, pictures)
 
 
-def _evaluated(recipe: Recipe, split: str, seed: int, say: Callable[[str], None]) -> Evaluation:
+def _evaluated(recipe: Recipe, split: str, seed: int, pictures: GatePictures, say: Callable[[str], None]) -> Evaluation:
     """The seed's predictions, made or, where the run's folder holds them already, read."""
     name = configuration.digest(configuration.configuration(recipe, split))
     path = seed_folder(recipe, seed) / f"{split}-{name}.jsonl.zst"
     if path.is_file():
         say(f"{path}: predicted before, kept")
     else:
-        save_predictions(evaluate_seed(recipe, split, seed), path)
+        save_predictions(evaluate_seed(recipe, split, seed, pictures), path)
         say(f"{path}: predicted")
     return load_predictions(path, recipe.task, seed)

@@ -51,7 +51,7 @@ def missing_files(recipe: Recipe) -> list[Needed]:
         for name, path in files.evidence.items():
             if name in attached and split in attached[name].texts and not path.is_file():
                 needed.append(Needed(attached[name].texts[split], f"the {name} of its posts"))
-        if "pictures" in unmade and files.images:
+        if files.images and ("pictures" in unmade or recipe.gate.reads_pictures):
             needed.append(Needed(files.images, "folder of the posts' pictures"))
     return [n for n in dict.fromkeys(needed) if not n.path.exists()]
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from moreie.encoders.images import ImageEncoder, load_image
+from moreie.encoders.pictures import embed_pictures
 from moreie.errors import ImageError
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.knowledge.passages import titled
-from moreie.retrieval.image import embed_pictures
 from moreie.retrieval.retrieved import Retrieved, Retriever, ranked
 from moreie.schema import Post
 

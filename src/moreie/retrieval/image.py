@@ -3,49 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from moreie.encoders.images import ImageEncoder, load_image
-from moreie.errors import ImageError
+from moreie.encoders.images import ImageEncoder
+from moreie.encoders.pictures import EmbeddedImages, embed_pictures
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.retrieval.retrieved import Retrieved, ranked
 from moreie.schema import Post
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddedImages:
-    """Unit vectors [N, D] of the posts' pictures, rows of NaN where a post has none that can be read, and why."""
-
-    vectors: NDArray[np.float32]
-    warnings: tuple[tuple[str, ...], ...]
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """Places of the posts whose picture could be read."""
-        return np.flatnonzero(~np.isnan(self.vectors).any(1))
-
-
-def embed_pictures(posts: Sequence[Post], encoder: ImageEncoder) -> EmbeddedImages:
-    """Embed the posts' pictures, in one batch."""
-    warnings: list[tuple[str, ...]] = []
-    pictures, rows = [], []
-    for row, post in enumerate(posts):
-        if post.image is None:
-            warnings.append(("no picture",))
-            continue
-        try:
-            pictures.append(load_image(post.image))
-            rows.append(row)
-            warnings.append(())
-        except ImageError as problem:
-            warnings.append((f"picture unreadable: {problem}",))
-    vectors = np.full((len(posts), encoder.dimension), np.nan, dtype=np.float32)
-    if pictures:
-        vectors[rows] = encoder.encode(pictures)
-    return EmbeddedImages(vectors, tuple(warnings))
 
 
 class ImageRetriever:
@@ -60,7 +23,7 @@ class ImageRetriever:
         self.corpus, self.encoder, self.k, self.floor = corpus, encoder, k, floor
 
     def embed(self, posts: Sequence[Post]) -> EmbeddedImages:
-        """Embed the posts' pictures, in one batch."""
+        """Embed the posts' pictures, each file once."""
         return embed_pictures(posts, self.encoder)
 
     def retrieve(self, posts: Sequence[Post]) -> list[Retrieved]:

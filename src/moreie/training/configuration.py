@@ -37,6 +37,11 @@ def configuration(recipe: Recipe, split: str = "validation") -> dict[str, Any]:
         left_out["data"] = {"test"}
     said: dict[str, Any] = _named(recipe.model_dump(exclude=left_out, exclude_defaults=True))
     said["encoder"] = encoder_name(recipe)
+    if recipe.gate.image_encoder:
+        said["gate"]["image_encoder"] = _encoder_name(recipe.gate.image_encoder)
+    else:
+        # What was trained and scored before gates could read pictures stays of the same configuration.
+        del said["gate"]["image_encoder"]
     said["evidence"] = {
         f"{name}, {retriever}": read_header(path).model_dump(mode="json")
         for name, files in recipe.splits.items()
@@ -149,7 +154,11 @@ def digest(configuration: dict[str, Any]) -> str:
 
 def encoder_name(recipe: Recipe) -> str:
     """The hub id, or the name of the folder."""
-    return Path(recipe.encoder).name if Path(recipe.encoder).is_dir() else recipe.encoder
+    return _encoder_name(recipe.encoder)
+
+
+def _encoder_name(name: str) -> str:
+    return Path(name).name if Path(name).is_dir() else name
 
 
 def _typing_model(folder: Path) -> dict[str, str]:

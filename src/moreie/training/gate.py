@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moreie.errors import RecipeError
+from moreie.encoders.images import ImageEncoder
 from moreie.models.expert import Expert
 from moreie.models.gate import Gate, GateSpec, chosen, cross_validated_log_weights, fit_gate
 from moreie.models.gate_inputs import gate_features, input_sizes
@@ -17,6 +17,7 @@ from moreie.models.mixture import Mixture
 from moreie.models.ner import NerExpert
 from moreie.models.outputs import ExpertOutputs, run_experts
 from moreie.training.data import Split, cases, within_limit
+from moreie.training.pictures import GatePictures
 from moreie.training.recipe import Recipe
 
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -29,6 +30,7 @@ class GateData:
     `features` [R, F], `available` [R, M], log p_m(gold) `gold` [R, T, M] with the mask `real` [R, T] (T = 1 at token
     level), `share` [R]: what a row counts (a post counts 1, however many words it has), `groups`: its post's text.
     `targets`: of each case the gold tags [T] or relation [1] as indices; `case_groups`: its post's text.
+    `image_encoder`: the one that embedded the pictures in `features`, None where the gate reads none.
     """
 
     spec: GateSpec
@@ -41,6 +43,7 @@ class GateData:
     groups: list[str]
     targets: list[Tensor]
     case_groups: list[str]
+    image_encoder: ImageEncoder | None = None
 
     def negative_log_likelihood(self, log_weights: Tensor, rows: Sequence[int]) -> Tensor:
         """Mean over posts of the mean over words of -log Σ_m g_m p_m(gold)."""
@@ -50,26 +53,40 @@ class GateData:
 
 
 def gate_data(
-    recipe: Recipe, experts: Sequence[Expert], split: Split, outputs: ExpertOutputs | None = None
+    recipe: Recipe,
+    experts: Sequence[Expert],
+    split: Split,
+    outputs: ExpertOutputs | None = None,
+    pictures: GatePictures | None = None,
 ) -> GateData:
     """Lay out what the gate learns from: what the experts say of a split with gold.
 
     `outputs` are those of other experts of the same names (cross-fitting); without them the experts are run.
+    `pictures` remembers embedded pictures between calls.
+
+    Raises:
+        RecipeError: the gate reads pictures, and no post has one that can be read.
     """
     split = within_limit(split, experts[0].encoder)
     task_cases, evidence, gold = cases(recipe.task, split)
     outputs = outputs or run_experts(experts, task_cases, evidence)
-    if "image" in recipe.gate.inputs:
-        raise RecipeError("gate input 'image' needs the posts' pictures, which recipes do not read yet")
+    posts = [experts[0].post_of(case) for case in task_cases]
     sizes = input_sizes(experts)
+    images = image_encoder = None
+    if recipe.gate.reads_pictures:
+        pictures = pictures or GatePictures(recipe)
+        images, image_encoder = pictures.rows(posts), pictures.encoder
+        sizes["image"] = image_encoder.dimension + 1
     spec = GateSpec(
         experts=tuple(e.spec.name for e in experts),
         inputs=recipe.gate.inputs,
         sizes=tuple(sizes[kind] for kind in recipe.gate.inputs),
         level=recipe.gate.level,
         choice=recipe.gate.choice,
+        image_encoder=recipe.gate.image_encoder,
+        image_encoder_fingerprint=image_encoder.fingerprint if image_encoder else None,
     )
-    features = gate_features(spec, experts, task_cases, evidence, outputs)
+    features = gate_features(spec, experts, task_cases, evidence, outputs, images)
     index = [_gold_index(experts[0], case, g) for case, g in zip(task_cases, gold, strict=True)]
     words = max(len(i) for i in index)
     log_gold = torch.full((len(index), words, len(experts)), -1e4)
@@ -81,14 +98,16 @@ def gate_data(
             if log_p is not None:
                 log_gold[n, : len(targets), m] = log_p.reshape(len(targets), -1).gather(1, targets[:, None])[:, 0]
     share = torch.ones(len(index))
-    groups = case_groups = [experts[0].post_of(case).text for case in task_cases]
+    groups = case_groups = [post.text for post in posts]
     if spec.level == "token":
         lengths = torch.tensor(outputs.lengths)
         share = (1 / lengths).repeat_interleave(lengths)
         groups = [group for group, length in zip(groups, outputs.lengths, strict=True) for _ in range(length)]
         log_gold, real = log_gold[real.bool()][:, None], torch.ones(len(groups), 1)
     available = outputs.available_rows(spec.level)
-    return GateData(spec, features, available, outputs, log_gold, real, share, groups, index, case_groups)
+    return GateData(
+        spec, features, available, outputs, log_gold, real, share, groups, index, case_groups, image_encoder
+    )
 
 
 def _gold_index(expert: Expert, case: Any, gold: Any) -> Tensor:
@@ -146,4 +165,4 @@ def fit_mixture(recipe: Recipe, experts: Sequence[Any], data: GateData) -> tuple
         return Mixture(experts, None), 0.0
     penalty = choose_penalty(data, recipe.gate.folds)
     gate = fit_gate(data.spec, data.features, data.available, data.negative_log_likelihood, penalty)
-    return Mixture(experts, gate), penalty
+    return Mixture(experts, gate, image_encoder=data.image_encoder), penalty

@@ -160,15 +160,17 @@ class GateRecipe(Section):
     they said; the final experts are trained on all posts. Without either the gate is trained on the validation split;
     its scores there are then cross-validated over `folds`.
 
-    `inputs`: see `models.gate_inputs`. `level`: one weight an expert and post, or (NER) an expert and word. `choice`:
-    the mixture of all experts, or only the one with the greatest weight. `joint`: before the gate is fitted, the
-    experts go on together under a gate that learns with them; those trained alone stay as they are.
+    `inputs`: see `models.gate_inputs`. `image_encoder`, a hub id or a folder, embeds the posts' pictures for the input
+    `image`: those in `data.<split>.images`, or that the posts themselves name. `level`: one weight an expert and post,
+    or (NER) an expert and word. `choice`: the mixture of all experts, or only the one with the greatest weight. `joint`: before the gate is
+    fitted, the experts go on together under a gate that learns with them; those trained alone stay as they are.
     """
 
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
     cross_fit: bool = False
     folds: Annotated[int, Field(ge=2)] = 5
     inputs: tuple[GateInput, ...] = ("post", "entropy")
+    image_encoder: str | None = None
     level: GateLevel = "sequence"
     choice: GateChoice = "soft"
     joint: Joint | None = None
@@ -180,6 +182,18 @@ class GateRecipe(Section):
         if self.cross_fit and self.joint:
             raise ValueError("cross_fit and joint exclude each other: no expert of a fold is trained with the others")
         return self
+
+    @model_validator(mode="after")
+    def _pictures(self) -> GateRecipe:
+        if self.reads_pictures and self.image_encoder is None:
+            raise ValueError("the input 'image' needs an image_encoder: a hub id, or a folder")
+        if self.image_encoder is not None and not self.reads_pictures:
+            raise ValueError(f"image_encoder is given, but 'image' is not among the inputs {list(self.inputs)}")
+        return self
+
+    @property
+    def reads_pictures(self) -> bool:
+        return "image" in self.inputs
 
     @property
     def from_validation(self) -> bool:
@@ -274,7 +288,8 @@ def load_recipe(path: Path) -> Recipe:
     """
     recipe = read_recipe(path)
     for files in recipe.splits.values():
-        for file in [files.posts, *files.evidence.values()]:
+        pictures = [files.images] if files.images and recipe.gate.reads_pictures else []
+        for file in [files.posts, *files.evidence.values(), *pictures]:
             if not file.exists():
                 raise RecipeError(f"{path}: {file} is not there")
     if recipe.data.mention_types and not recipe.data.mention_types.is_dir():
@@ -317,7 +332,9 @@ def _explain(error: Any) -> str:
     return "unknown key; is it misspelt?" if error["type"] == "extra_forbidden" else str(error["msg"])
 
 
-PATH_KEYS = frozenset({"posts", "captions", "images", "labels", "mention_types", "output", "expert", "encoder"})
+PATH_KEYS = frozenset(
+    {"posts", "captions", "images", "labels", "mention_types", "output", "expert", "encoder", "image_encoder"}
+)
 
 
 def _resolved(node: Any, folder: Path, key: str = "") -> Any:
@@ -333,7 +350,7 @@ def _resolved(node: Any, folder: Path, key: str = "") -> Any:
         }
     if isinstance(node, list):
         return [_resolved(item, folder) for item in node]
-    if key == "encoder" and isinstance(node, str) and not (folder / node).is_dir():
+    if key in ("encoder", "image_encoder") and isinstance(node, str) and not (folder / node).is_dir():
         return node
     if key == "corpus" and isinstance(node, str) and ":" not in node:
         return _path(node, folder)

@@ -42,6 +42,7 @@ from moreie.training.data import (
 from moreie.training.features import Example, ner_examples, relation_examples, with_plain_view, without_some_evidence
 from moreie.training.gate import GateData, fit_mixture, gate_data
 from moreie.training.joint import joint_examples, train_jointly
+from moreie.training.pictures import GatePictures
 from moreie.training.recipe import ExpertRecipe, Recipe
 from moreie.training.temperature import with_temperature
 from moreie.training.trainer import CHECKPOINTS, train_expert
@@ -55,14 +56,15 @@ def seed_folder(recipe: Recipe, seed: int) -> Path:
     return recipe.output / f"seed-{seed}"
 
 
-def train_recipe(recipe: Recipe, say: Callable[[str], None] = log.info) -> None:
+def train_recipe(recipe: Recipe, say: Callable[[str], None] = log.info, pictures: GatePictures | None = None) -> None:
     """Train all experts and the gate of a recipe; called again after a stop, it goes on where it stopped.
 
-    An expert that is there is kept if nothing it depends on has changed; the gate is always fitted anew.
+    An expert that is there is kept if nothing it depends on has changed; the gate is always fitted anew. `pictures`
+    remembers embedded pictures between runs.
 
     Raises:
-        RecipeError: an expert that is there depends on other settings, evidence or posts than the recipe says; or one
-            has typed markers and no mention a type.
+        RecipeError: an expert that is there depends on other settings, evidence or posts than the recipe says; one has
+            typed markers and no mention a type; the gate is to read pictures, and there are none.
         CheckpointError: the model that gives mentions their types is not there or damaged.
     """
     train = load_split(recipe.data.train, mention_types=recipe.data.mention_types)
@@ -70,6 +72,7 @@ def train_recipe(recipe: Recipe, say: Callable[[str], None] = log.info) -> None:
     _check_types(recipe, train)
     labels = recipe_labels(recipe, train)
     fit, gate_split = hold_out(train, recipe.gate.held_out) if recipe.gate.held_out else (train, validation)
+    pictures = pictures or GatePictures(recipe)
     for seed in recipe.seeds:
         folder = seed_folder(recipe, seed)
         _train_experts(recipe, recipe.experts, labels, fit, validation, seed, folder, say)
@@ -77,12 +80,12 @@ def train_recipe(recipe: Recipe, say: Callable[[str], None] = log.info) -> None:
         own, outputs = gate_split, None
         if recipe.gate.cross_fit and len(experts) > 1:
             own, outputs = _out_of_fold(recipe, labels, train, validation, seed, folder, say)
-        data = gate_data(recipe, experts, own, outputs)
+        data = gate_data(recipe, experts, own, outputs, pictures)
         if trained_together(recipe):
-            experts = _train_together(recipe, experts, data, fit, seed, folder, say)
-            data = gate_data(recipe, experts, own)
+            experts = _train_together(recipe, experts, data, fit, seed, folder, pictures, say)
+            data = gate_data(recipe, experts, own, pictures=pictures)
         mixture, penalty = fit_mixture(recipe, experts, data)
-        held = data if recipe.gate.from_validation else gate_data(recipe, experts, validation)
+        held = data if recipe.gate.from_validation else gate_data(recipe, experts, validation, pictures=pictures)
         mixture = with_temperature(recipe, mixture, held)
         place = f"{JOINT}/" if trained_together(recipe) else ""
         mixture.save_spec(folder, [f"{place}{name}" for name in recipe.members], {})
@@ -130,6 +133,7 @@ def _train_together(
     train: Split,
     seed: int,
     folder: Path,
+    pictures: GatePictures,
     say: Callable[[str], None],
 ) -> list[Any]:
     """The experts of the mixture gone on together, from those trained alone; kept where they are there already.
@@ -143,7 +147,7 @@ def _train_together(
         say(f"{target}: trained before, kept")
     else:
         gate = fit_mixture(recipe, experts, data)[0].gate
-        examples = joint_examples(recipe.task, experts, train, gate_data(recipe, experts, train))
+        examples = joint_examples(recipe.task, experts, train, gate_data(recipe, experts, train, pictures=pictures))
         assert gate is not None
         assert recipe.gate.joint is not None
         train_jointly(experts, gate, examples, recipe.gate.joint, target, seed)

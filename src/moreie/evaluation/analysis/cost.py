@@ -14,6 +14,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from moreie.encoders.pictures import embed_pictures
 from moreie.evaluation.analysis.figures import Cost, Costs
 from moreie.evaluation.predictions import MIXTURE
 from moreie.models.assembly import Assembled
@@ -22,6 +23,7 @@ from moreie.models.gate import Gate
 from moreie.models.gate_inputs import gate_features
 from moreie.models.outputs import run_experts
 from moreie.training.data import cases, load_split, within_limit
+from moreie.training.pictures import GatePictures
 from moreie.training.recipe import Recipe
 from moreie.training.run import load_experts, seed_folder
 
@@ -56,8 +58,12 @@ def costs(recipe: Recipe, split: str) -> Costs:
         outputs = run_experts(members, task_cases, evidence)
         spec = Gate.load(folder).spec
 
+        encoder = GatePictures(recipe).encoder if recipe.gate.reads_pictures else None
+        posts = [members[0].post_of(case) for case in task_cases]
+
         def weigh() -> None:
-            gate_features(spec, members, task_cases, evidence, outputs)
+            images = torch.from_numpy(embed_pictures(posts, encoder).vectors) if encoder else None
+            gate_features(spec, members, task_cases, evidence, outputs, images)
 
         gate = _measured(GATE, len(task_cases), 0.0, weigh, weigh, len(task_cases))
         parts = [row for row in rows if row.variant in recipe.members]

@@ -21,6 +21,7 @@ from moreie.evaluation.run import evaluate_seed
 from moreie.evaluation.summary import read_summary
 from moreie.models.expert import CONFIG_FILE
 from moreie.models.mixture import MIXTURE_FILE
+from moreie.training.pictures import GatePictures
 from moreie.training.recipe import Recipe
 from moreie.training.run import seed_folder
 
@@ -34,7 +35,8 @@ def recorded_or_made(results: Path, name: str, recipe: Recipe, split: str) -> li
     for row in read_summary(results):
         if (row.recipe, row.split) == (name, split):
             return load_evaluations(results, row)
-    return [evaluate_seed(recipe, split, seed) for seed in recipe.seeds]
+    pictures = GatePictures(recipe)
+    return [evaluate_seed(recipe, split, seed, pictures) for seed in recipe.seeds]
 
 
 def analysed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
+from moreie.attachments import attachable, attached_rows, notices, own_texts, paired
 from moreie.datasets import post_from_text
 from moreie.encoders.images import ImageEncoder
 from moreie.encoders.pictures import NO_PICTURE, EmbeddedImages, embed_pictures
@@ -62,12 +63,13 @@ class ExtractorSpec(BaseModel):
 
 @dataclass(frozen=True)
 class _Found:
-    """Evidence of a batch of windows: rows per retriever, warnings per post, pictures by encoder fingerprint."""
+    """Evidence of a batch: rows of windows by task and retriever, warnings of posts, pictures by their encoder."""
 
-    rows: dict[str, list[tuple[Evidence, ...]]]
+    rows: dict[str, dict[str, list[tuple[Evidence, ...]]]]
     evidence: list[tuple[Evidence, ...]]
     warnings: list[list[str]]
     images: dict[str, EmbeddedImages]
+    """By the fingerprint of the image encoder."""
 
     def images_for(self, mixture: Mixture[Any], origins: Sequence[int]) -> Tensor | None:
         """[N, D]: what the mixture's gate reads of the pictures of the posts at `origins`; None where it reads none."""
@@ -78,6 +80,10 @@ class _Found:
 
 class Extractor:
     """Retrieval, an NER mixture and a relation mixture over one knowledge corpus.
+
+    Texts that belong to a post (a caption of its picture, a language model's knowledge) are evidence where an expert
+    reads such (`attachable`): they are given as `attached`, the text by the name of the expert's retriever. A post's
+    `caption` need not be given again.
 
     Without a corpus nothing is retrieved; every answer then says so. A corpus folder that somebody changes is seen in
     its new state from the next batch on. One batch runs at a time: calls from several threads wait for each other.
@@ -106,14 +112,13 @@ class Extractor:
         self._use(corpus)
 
     @property
-    def _left_out(self) -> list[str]:
-        """Which experts read what is attached to posts in training, and cannot be had here."""
-        experts = [*self.ner.experts, *(self.relations.experts if self.relations else ())]
-        return [
-            f"the {e.spec.name} expert was left out: it reads {e.spec.view.retriever} evidence, which is not retrieved"
-            for e in experts
-            if e.spec.view.retriever not in (None, "text", "image")
-        ]
+    def attachable(self) -> tuple[str, ...]:
+        """Names of the texts that its experts read and that come with posts, such as `caption` and `knowledge`."""
+        return tuple(dict.fromkeys(name for mixture in self._mixtures for name in attachable(mixture)))
+
+    @property
+    def _mixtures(self) -> tuple[Mixture[Any], ...]:
+        return (self.ner, self.relations) if self.relations else (self.ner,)
 
     def _use(self, corpus: KnowledgeCorpus | None) -> None:
         self.corpus = corpus
@@ -155,38 +160,54 @@ class Extractor:
             text_mode=spec.text_mode,
         )
 
-    def extract(self, post: Post | str, *, image: str | Path | None = None) -> Extraction:
-        """Extract from one post, given as text (with its picture) or as a `Post`."""
+    def extract(
+        self, post: Post | str, *, image: str | Path | None = None, attached: Mapping[str, str] | None = None
+    ) -> Extraction:
+        """Extract from one post, given as text (with its picture) or as a `Post`; `attached`: its texts by name.
+
+        Raises:
+            MoreieError: no expert reads what is attached.
+        """
         if isinstance(post, str):
             post = post_from_text(post, id="post", image=Path(image) if image is not None else None)
         elif image is not None:
             post = replace(post, image=Path(image))
-        return self.extract_batch([post])[0]
+        return self.extract_batch([post], attached=[attached or {}])[0]
 
     def extract_batch(
         self,
         posts: Sequence[Post],
         *,
+        attached: Sequence[Mapping[str, str]] | None = None,
         batch_size: int = 64,
         on_stage: Callable[[str, float], None] = lambda stage, seconds: None,
     ) -> list[Extraction]:
-        """Extract from many posts, in their order. `on_stage` hears the seconds each stage of a batch took."""
-        return list(self.stream(posts, batch_size=batch_size, on_stage=on_stage))
+        """Extract from many posts, in their order. `on_stage` hears the seconds each stage of a batch took.
+
+        `attached`: the texts of each post by name, as many as there are posts.
+
+        Raises:
+            MoreieError: no expert reads what is attached, or there are more or fewer posts.
+        """
+        return list(self.stream(posts, attached=attached, batch_size=batch_size, on_stage=on_stage))
 
     def stream(
         self,
         posts: Iterable[Post],
         *,
+        attached: Iterable[Mapping[str, str]] | None = None,
         batch_size: int = 64,
         on_stage: Callable[[str, float], None] = lambda stage, seconds: None,
     ) -> Iterator[Extraction]:
-        """Extractions as their batches are done."""
-        iterator = iter(posts)
+        """Extractions as their batches are done; see `extract_batch`."""
+        iterator = paired(posts, attached)
         while batch := list(itertools.islice(iterator, batch_size)):
             with self._lock:
                 if self.corpus is not None and (latest := self.corpus.latest()) is not self.corpus:
                     self._use(latest)
-                results = self._batch(batch, on_stage)
+                known = self.attachable
+                texts = [own_texts(post, given, known) for post, given in batch]
+                results = self._batch([post for post, _ in batch], texts, on_stage)
             yield from results
 
     def mentions_alone(self, posts: Sequence[Post]) -> list[list[Mention]]:
@@ -197,7 +218,9 @@ class Extractor:
 
     # --- one batch ----------------------------------------------------------------------------------------------
 
-    def _batch(self, posts: Sequence[Post], on_stage: Callable[[str, float], None]) -> list[Extraction]:
+    def _batch(
+        self, posts: Sequence[Post], texts: Sequence[Mapping[str, str]], on_stage: Callable[[str, float], None]
+    ) -> list[Extraction]:
         clock = time.perf_counter()
 
         def lap(stage: str) -> None:
@@ -208,9 +231,9 @@ class Extractor:
 
         windows = [w for w in cut_windows(self.ner.experts[0].encoder, posts, POST_LIMIT) if w.post.words]
         lap("windows")
-        found = self._retrieve(posts, windows, lap)
+        found = self._evidence(posts, texts, windows, lap)
         origins = [w.origin for w in windows]
-        mixed = self.ner([w.post for w in windows], found.rows, found.images_for(self.ner, origins))
+        mixed = self.ner([w.post for w in windows], found.rows["ner"], found.images_for(self.ner, origins))
         lap("entity experts")
         mentions = self._mentions(posts, windows, mixed)
         lap("decoding")
@@ -243,7 +266,13 @@ class Extractor:
             )
         return results
 
-    def _retrieve(self, posts: Sequence[Post], windows: Sequence[Window], lap: Callable[[str], None]) -> _Found:
+    def _evidence(
+        self,
+        posts: Sequence[Post],
+        texts: Sequence[Mapping[str, str]],
+        windows: Sequence[Window],
+        lap: Callable[[str], None],
+    ) -> _Found:
         nothing = Retrieved(())
         text = (
             self.text_retriever.retrieve([w.post for w in windows]) if self.text_retriever else [nothing] * len(windows)
@@ -274,14 +303,22 @@ class Extractor:
             elif self._image is None and not unread:
                 unused = "only the gate read the picture" if embedded else "the picture was not used"
                 warnings[i].append(f"{unused}: the corpus holds no images")
-            warnings[i] += self._left_out
-        rows = {"text": [r.evidence for r in text], "image": [images[w.origin].evidence for w in windows]}
+            warnings[i] += [warning for mixture in self._mixtures for warning in notices(mixture, texts[i])]
+        retrieved = {"text": [r.evidence for r in text], "image": [images[w.origin].evidence for w in windows]}
+        rows = {}
+        for mixture in self._mixtures:
+            attached = attached_rows(mixture, texts)
+            for column in attached.values():
+                for i, row in enumerate(column):
+                    # Entities and relations may read the same text.
+                    evidence[i] += [e for e in row if e not in evidence[i]]
+            of_windows = {name: [column[w.origin] for w in windows] for name, column in attached.items()}
+            rows[mixture.experts[0].spec.task] = retrieved | of_windows
         return _Found(rows, [tuple(e) for e in evidence], warnings, embedded)
 
     def _picture_readers(self) -> dict[str, ImageEncoder]:
         """By fingerprint: the image encoders of image retrieval and of gates that read pictures."""
-        mixtures: list[Mixture[Any]] = [self.ner, self.relations] if self.relations else [self.ner]
-        encoders = [self._image.encoder if self._image else None, *(mixture.image_encoder for mixture in mixtures)]
+        encoders = [self._image.encoder if self._image else None, *(m.image_encoder for m in self._mixtures)]
         return {encoder.fingerprint: encoder for encoder in encoders if encoder is not None}
 
     def _mentions(self, posts: Sequence[Post], windows: Sequence[Window], mixed: Mixed) -> list[list[Mention]]:
@@ -327,7 +364,7 @@ class Extractor:
                 window_of.append(w)
         if not triples:
             return relations, [{} for _ in posts], notes
-        rows = {name: [column[w] for w in window_of] for name, column in found.rows.items()}
+        rows = {name: [column[w] for w in window_of] for name, column in found.rows["re"].items()}
         origins = [origin for origin, _, _ in places]
         mixed = self.relations(triples, rows, found.images_for(self.relations, origins))
         best: dict[tuple[int, int, int], tuple[float, Relation]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -64,6 +65,29 @@ def test_a_batch_keeps_its_order(client: TestClient) -> None:
     posts = [{"text": f"{name} visits Paris", "id": name} for name in ("Obama", "Merkel", "Messi")]
     rows = client.post("/v1/extract/batch", json={"posts": posts}).json()["extractions"]
     assert [r["id"] for r in rows] == ["Obama", "Merkel", "Messi"]
+
+
+def test_texts_are_attached(client: TestClient, extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = client.post("/v1/extract", json={"text": TEXT, "attached": {"caption": "two politicians"}})
+    assert refused.status_code == 422
+    assert "no expert of the model reads attached 'caption'" in refused.json()["detail"]
+    expert = extractor.ner.experts[-1]
+    view = replace(expert.spec.view, retriever="caption")
+    monkeypatch.setattr(expert, "spec", expert.spec.model_copy(update={"view": view}))
+    row = {"text": TEXT, "attached": {"caption": "two politicians"}}
+    form = {"text": TEXT, "attached": json.dumps(row["attached"])}
+    files = {"image": ("mine.jpg", b"no picture", "image/jpeg")}
+    answers = [
+        client.post("/v1/extract", json=row).json(),
+        client.post("/v1/extract", data=form, files=files).json(),
+        *client.post("/v1/extract/batch", json={"posts": [row, {"text": TEXT}]}).json()["extractions"],
+    ]
+    read = [[e["text"] for e in answer["evidence"] if e["retriever"] == "caption"] for answer in answers]
+    assert read == [["two politicians"]] * 3 + [[]]
+    assert [any("left out" in w for w in answer["warnings"]) for answer in answers] == [False] * 3 + [True]
+    for wrong in ("[]", "{", '{"caption": 3}'):
+        assert client.post("/v1/extract", data={**form, "attached": wrong}, files=files).status_code == 422
+    assert client.post("/v1/retrieve", json=row).status_code == 422, "texts are not retrieved"
 
 
 def test_retrieve(client: TestClient) -> None:

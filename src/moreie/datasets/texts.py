@@ -32,10 +32,14 @@ class PostText:
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """The text of each post, in their order ("" where there is none), and the texts that belong to none of them."""
+    """The text of each post, in their order ("" where there is none), and the texts that belong to none of them.
+
+    `key`: by what the first text names its post (`PostText.key`), "" where there are no texts.
+    """
 
     texts: tuple[str, ...]
     unclaimed: tuple[PostText, ...]
+    key: str
 
 
 def read_texts(path: Path, field: str | None = None) -> list[PostText]:
@@ -71,7 +75,11 @@ def match_texts(posts: Sequence[Post], texts: Sequence[PostText]) -> Matched:
         times[words] += 1
         found.append(own[0] if own else None)
     claimed = {text.line for text in found if text}
-    return Matched(tuple(text.text if text else "" for text in found), tuple(t for t in texts if t.line not in claimed))
+    return Matched(
+        tuple(text.text if text else "" for text in found),
+        tuple(t for t in texts if t.line not in claimed),
+        texts[0].key if texts else "",
+    )
 
 
 def _read_jsonl(path: Path, field: str | None) -> list[PostText]:

@@ -30,7 +30,10 @@ X = TypeVar("X", bound=Expert)
 
 
 class MixtureSpec(BaseModel):
-    """`mixture.json`: the task, the experts' folders in the gate's order, the temperature of its confidences."""
+    """`mixture.json`: the task, the experts' folders in the gate's order, the temperature of its confidences.
+
+    `titles`: by retriever, what experts read before each text that is attached to posts (`retrieval.attached`).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,6 +41,7 @@ class MixtureSpec(BaseModel):
     experts: tuple[str, ...]
     scores: dict[str, float] = {}
     temperature: float | None = None
+    titles: dict[str, str] = {}
     format: Literal[1] = 1
 
 
@@ -57,7 +61,7 @@ class Mixture(Generic[X]):
     """Any number of experts of one task, and the gate over them (None for a single expert).
 
     `temperature`: what confidences are read at (`models.temperature`), 1 where none was fitted; answers are given at 1.
-    `image_encoder`: the one whose embeddings the gate reads, where it reads pictures.
+    `image_encoder`: the one whose embeddings the gate reads, where it reads pictures. `titles`: see `MixtureSpec`.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Mixture(Generic[X]):
         temperature: float | None = None,
         *,
         image_encoder: ImageEncoder | None = None,
+        titles: Mapping[str, str] | None = None,
     ):
         if not experts:
             raise MoreieError("a mixture needs at least one expert")
@@ -80,6 +85,7 @@ class Mixture(Generic[X]):
         self.experts, self.gate, self.names = tuple(experts), gate, names
         self.image_encoder = image_encoder if gate is not None and "image" in gate.spec.inputs else None
         self.fitted_temperature = temperature
+        self.titles = dict(titles or {})
 
     @property
     def temperature(self) -> float:
@@ -122,7 +128,13 @@ class Mixture(Generic[X]):
         if self.gate is not None:
             self.gate.save(folder)
         task = self.experts[0].spec.task
-        spec = MixtureSpec(task=task, experts=tuple(experts), scores=dict(scores), temperature=self.fitted_temperature)
+        spec = MixtureSpec(
+            task=task,
+            experts=tuple(experts),
+            scores=dict(scores),
+            temperature=self.fitted_temperature,
+            titles=self.titles,
+        )
         (folder / MIXTURE_FILE).write_text(spec.model_dump_json(indent=2) + "\n")
 
 
@@ -162,7 +174,8 @@ def load_mixture(folder: Path, pool: EncoderPool) -> Mixture[Any]:
     experts = [load_expert(kind, folder / name, pool) for name in spec.experts]
     gate = Gate.load(folder) if len(experts) > 1 else None
     name = gate.spec.image_encoder if gate is not None else None
-    return Mixture(experts, gate, spec.temperature, image_encoder=pool.image_encoder(name) if name else None)
+    encoder = pool.image_encoder(name) if name else None
+    return Mixture(experts, gate, spec.temperature, image_encoder=encoder, titles=spec.titles)
 
 
 def read_spec(folder: Path) -> MixtureSpec:

@@ -32,16 +32,10 @@ def attach_texts(
         DataFormatError: a malformed line of the file.
         MoreieError: none of its texts belongs to a post.
     """
-    found = read_texts(texts, field)
-    matched = match_texts(posts, found)
-    if not any(matched.texts):
-        key = found[0].key if found else "text"
-        raise MoreieError(
-            f"{texts}: none of its {len(found):,} texts belongs to a post of the {len(posts):,}, by {key}"
-        )
+    matched = match_file(posts, texts, field)
     header = EvidenceHeader(
         retriever=name,
-        query=found[0].key,
+        query=matched.key,
         k=1,
         posts=len(posts),
         digest=posts_digest(posts),
@@ -50,6 +44,23 @@ def attach_texts(
         ),
     )
     return Attachment(header, attached_evidence(matched.texts, name, title), matched)
+
+
+def match_file(posts: Sequence[Post], texts: Path, field: str | None = None) -> Matched:
+    """Give posts the texts of a file (`datasets.texts`).
+
+    Raises:
+        DataFormatError: a malformed line of the file.
+        MoreieError: none of its texts belongs to a post.
+    """
+    found = read_texts(texts, field)
+    matched = match_texts(posts, found)
+    if not any(matched.texts):
+        raise MoreieError(
+            f"{texts}: none of its {len(found):,} texts belongs to a post of the {len(posts):,}, "
+            f"by {matched.key or 'text'}"
+        )
+    return matched
 
 
 def attached_evidence(texts: Sequence[str], name: str, title: str = "") -> list[tuple[Evidence, ...]]:

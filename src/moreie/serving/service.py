@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
 from fastapi.responses import HTMLResponse, JSONResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile as FormFile
 
@@ -26,6 +26,7 @@ from moreie.schema import Extraction
 BODY_LIMIT = 20 * 2**20
 BATCH_LIMIT = 64
 TEXT_LIMIT = 200_000
+M = TypeVar("M", bound=BaseModel)
 
 
 class PostBody(BaseModel):
@@ -36,9 +37,17 @@ class PostBody(BaseModel):
     id: str = "post"
 
 
+class AttachedTexts(RootModel[dict[str, Annotated[str, Field(max_length=TEXT_LIMIT)]]]):
+    """Texts that belong to a post, by the name of the evidence that an expert reads, such as `caption`."""
+
+
+class ExtractBody(PostBody):
+    attached: AttachedTexts = AttachedTexts({})
+
+
 class BatchBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    posts: list[PostBody] = Field(min_length=1, max_length=BATCH_LIMIT)
+    posts: list[ExtractBody] = Field(min_length=1, max_length=BATCH_LIMIT)
 
 
 def create_app(extractor: Extractor) -> FastAPI:
@@ -68,25 +77,27 @@ def create_app(extractor: Extractor) -> FastAPI:
 
     @app.post("/v1/extract")
     async def extract(request: Request) -> dict[str, Any]:
-        """One post: JSON `{"text": …}`, or a multipart form with `text` and a file `image`."""
+        """One post: JSON `{"text": …}`, or a multipart form with `text` and a file `image`; `attached`: its texts."""
         kind = request.headers.get("content-type", "").partition(";")[0]
         if kind == "application/json":
-            body = _parsed(PostBody, await request.body())
-            return (await _run(extractor, body.text, body.id, None, "")).to_dict()
+            body = _parsed(ExtractBody, await request.body())
+            return (await _run(extractor, body.text, body.id, None, "", body.attached)).to_dict()
         if kind == "multipart/form-data":
             async with request.form(max_files=1, max_fields=8) as fields:
-                text, image = fields.get("text", ""), fields.get("image")
-                if not isinstance(text, str) or isinstance(image, str):
-                    raise HTTPException(422, "text must be a field, image a file")
+                text, image, texts = fields.get("text", ""), fields.get("image"), fields.get("attached", "{}")
+                if not isinstance(text, str) or not isinstance(texts, str) or isinstance(image, str):
+                    raise HTTPException(422, "text and attached (JSON) must be fields, image a file")
                 data, name = await _read(image)
-                return (await _run(extractor, text, str(fields.get("id", "post")), data, name)).to_dict()
+                attached = _parsed(AttachedTexts, texts.encode())
+                return (await _run(extractor, text, str(fields.get("id", "post")), data, name, attached)).to_dict()
         raise HTTPException(415, "send application/json or multipart/form-data")
 
     @app.post("/v1/extract/batch")
     def extract_batch(body: BatchBody) -> dict[str, Any]:
         """Up to 64 posts in one batch, answered in their order."""
         posts = [post_from_text(row.text, id=row.id) for row in body.posts]
-        return {"extractions": [e.to_dict() for e in extractor.extract_batch(posts)]}
+        attached = [row.attached.root for row in body.posts]
+        return {"extractions": [e.to_dict() for e in extractor.extract_batch(posts, attached=attached)]}
 
     @app.post("/v1/retrieve")
     def retrieve(body: PostBody) -> dict[str, Any]:
@@ -114,7 +125,7 @@ def create_app(extractor: Extractor) -> FastAPI:
     return app
 
 
-def _parsed(kind: type[PostBody], body: bytes) -> PostBody:
+def _parsed(kind: type[M], body: bytes) -> M:
     try:
         return kind.model_validate_json(body)
     except ValidationError as problem:
@@ -141,11 +152,14 @@ def _picture(data: bytes | None) -> Iterator[Path | None]:
         yield path
 
 
-async def _run(extractor: Extractor, text: str, id: str, data: bytes | None, name: str) -> Extraction:
+async def _run(
+    extractor: Extractor, text: str, id: str, data: bytes | None, name: str, attached: AttachedTexts
+) -> Extraction:
     if len(text) > TEXT_LIMIT:
         raise HTTPException(422, f"text is longer than {TEXT_LIMIT:,} characters")
     with _picture(data) as path:
-        extraction = await run_in_threadpool(extractor.extract, post_from_text(text, id=id, image=path))
+        post = post_from_text(text, id=id, image=path)
+        extraction = await run_in_threadpool(extractor.extract, post, attached=attached.root)
     return replace(extraction, image=Path(name) if path else None, warnings=_renamed(extraction, path, name))
 
 

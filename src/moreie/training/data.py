@@ -12,8 +12,9 @@ from typing import Any
 from moreie.datasets import read_captions, read_posts, read_relation_labels
 from moreie.encoders.text import TextEncoder
 from moreie.errors import MoreieError
+from moreie.models.expert import Expert
 from moreie.models.windows import cut_windows
-from moreie.retrieval.cache import load_evidence
+from moreie.retrieval.cache import load_evidence, read_header
 from moreie.schema import Evidence, Post
 from moreie.training.mention_types import typed_posts, types_given
 from moreie.training.recipe import Recipe, SplitFiles
@@ -57,6 +58,17 @@ def load_split(files: SplitFiles, labels: Sequence[str] | None = None, *, mentio
     typed = typed_posts(mention_types, posts, POST_LIMIT)
     log.warning("%s: %s (by %s)", files.posts, types_given(posts, typed), mention_types)
     return Split(typed, evidence)
+
+
+def attached_titles(files: SplitFiles, experts: Sequence[Expert]) -> dict[str, str]:
+    """By retriever: the title before each text, where what experts read is attached to posts, not retrieved.
+
+    Raises:
+        DataFormatError: an evidence file is missing or damaged.
+    """
+    retrievers = {e.spec.view.retriever for e in experts} & files.evidence.keys()
+    sources = {name: read_header(files.evidence[name]).source for name in sorted(filter(None, retrievers))}
+    return {name: source.title for name, source in sources.items() if source is not None}
 
 
 def within_limit(split: Split, encoder: TextEncoder) -> Split:

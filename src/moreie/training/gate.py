@@ -16,7 +16,7 @@ from moreie.models.gate_inputs import gate_features, input_sizes
 from moreie.models.mixture import Mixture
 from moreie.models.ner import NerExpert
 from moreie.models.outputs import ExpertOutputs, run_experts
-from moreie.training.data import Split, cases, within_limit
+from moreie.training.data import Split, attached_titles, cases, within_limit
 from moreie.training.pictures import GatePictures
 from moreie.training.recipe import Recipe
 
@@ -161,8 +161,9 @@ def unseen_log_weights(recipe: Recipe, data: GateData, gate: Gate | None, *, fit
 
 def fit_mixture(recipe: Recipe, experts: Sequence[Any], data: GateData) -> tuple[Mixture[Any], float]:
     """The experts with a gate fitted on `data`, and the penalty that was chosen."""
+    titles = attached_titles(recipe.data.train, experts)
     if len(experts) == 1:
-        return Mixture(experts, None), 0.0
+        return Mixture(experts, None, titles=titles), 0.0
     penalty = choose_penalty(data, recipe.gate.folds)
     gate = fit_gate(data.spec, data.features, data.available, data.negative_log_likelihood, penalty)
-    return Mixture(experts, gate, image_encoder=data.image_encoder), penalty
+    return Mixture(experts, gate, image_encoder=data.image_encoder, titles=titles), penalty

@@ -1,8 +1,4 @@
-"""What a result, and what an expert depends on: two of one configuration differ in nothing but chance.
-
-Settings at their defaults are not noted, so that an option which a later version adds, and which is off, leaves what
-was trained before as it is.
-"""
+"""What a result, and what an expert depends on: two of one configuration differ in nothing but chance."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ from moreie.whole_files import replace_file
 FILE = "configuration.json"
 # Settings that are younger than experts that may be there, and what they are when off: then they are left out, so that
 # such an expert is still known as what it is.
-YOUNGER: dict[str, Any] = {"adversarial": 0.0, "mention_types": None}
+YOUNGER: dict[str, Any] = {"adversarial": 0.0, "mention_types": None, "image_encoder": None, "joint": None}
 
 
 def configuration(recipe: Recipe, split: str = "validation") -> dict[str, Any]:
@@ -35,13 +31,10 @@ def configuration(recipe: Recipe, split: str = "validation") -> dict[str, Any]:
     left_out: dict[str, Any] = {"output": True, "seeds": True, "retrieval": True}
     if split != "test":
         left_out["data"] = {"test"}
-    said: dict[str, Any] = _named(recipe.model_dump(exclude=left_out, exclude_defaults=True))
+    said: dict[str, Any] = _named(recipe.model_dump(exclude=left_out))
     said["encoder"] = encoder_name(recipe)
     if recipe.gate.image_encoder:
         said["gate"]["image_encoder"] = _encoder_name(recipe.gate.image_encoder)
-    else:
-        # What was trained and scored before gates could read pictures stays of the same configuration.
-        del said["gate"]["image_encoder"]
     said["evidence"] = {
         f"{name}, {retriever}": read_header(path).model_dump(mode="json")
         for name, files in recipe.splits.items()
@@ -62,12 +55,12 @@ def expert_configuration(recipe: Recipe, expert: ExpertRecipe) -> dict[str, Any]
         CheckpointError: the model that gives mentions their types is not there or incomplete.
     """
     kept = {"task", "encoder", "adapter", "teacher"}
-    said: dict[str, Any] = _named(recipe.model_dump(include=kept, exclude_defaults=True))
+    said: dict[str, Any] = _named(recipe.model_dump(include=kept))
     said["encoder"] = encoder_name(recipe)
     said["labels"] = recipe.data.labels.name if recipe.data.labels else None
     said["held_out"] = recipe.gate.held_out
-    said["expert"] = _named(expert.model_dump(exclude={"start_from"}, exclude_defaults=True))
-    said["expert"]["training"] = _named((expert.training or recipe.training).model_dump(exclude_defaults=True))
+    said["expert"] = _named(expert.model_dump(exclude={"start_from"}))
+    said["expert"]["training"] = _named((expert.training or recipe.training).model_dump())
     retriever = expert.view.retriever
     for split in ("train", "validation"):
         files = recipe.splits[split]
@@ -89,7 +82,7 @@ def joint_configuration(recipe: Recipe) -> dict[str, Any]:
         DataFormatError: an evidence file is missing or damaged.
     """
     members = {e.name: expert_configuration(recipe, e) for e in recipe.experts if e.name in recipe.members}
-    return {"experts": members, "gate": _named(recipe.gate.model_dump(exclude_defaults=True))}
+    return {"experts": members, "gate": _named(recipe.gate.model_dump())}
 
 
 def claim(folder: Path, current: dict[str, Any]) -> None:

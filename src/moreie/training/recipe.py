@@ -162,8 +162,9 @@ class GateRecipe(Section):
 
     `inputs`: see `models.gate_inputs`. `image_encoder`, a hub id or a folder, embeds the posts' pictures for the input
     `image`: those in `data.<split>.images`, or that the posts themselves name. `level`: one weight an expert and post,
-    or (NER) an expert and word. `choice`: the mixture of all experts, or only the one with the greatest weight. `joint`: before the gate is
-    fitted, the experts go on together under a gate that learns with them; those trained alone stay as they are.
+    or (NER) an expert and word. `choice`: the mixture of all experts, or only the one with the greatest weight.
+    `joint`: before the gate is fitted, the experts go on together under a gate that learns with them; those trained
+    alone stay as they are.
     """
 
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0

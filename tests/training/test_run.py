@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from moreie.datasets import read_posts
 from moreie.errors import MoreieError, RecipeError
-from moreie.evaluation.predictions import MIXTURE, load_predictions
+from moreie.evaluation.predictions import MIXTURE, MIXTURE_TOLD, load_predictions
 from moreie.evaluation.recompute import recompute
 from moreie.evaluation.report import write_report
 from moreie.evaluation.run import evaluate_seed
@@ -26,6 +26,7 @@ from moreie.evaluation.summary import read_summary, record
 from moreie.models.expert import EncoderPool
 from moreie.models.mixture import load_mixture, read_spec
 from moreie.models.outputs import load_outputs
+from moreie.schema import NO_RELATION
 from moreie.training.data import hold_out, joined_splits, load_split, text_folds
 from moreie.training.features import relation_examples
 from moreie.training.gate import fit_mixture, gate_data
@@ -174,6 +175,10 @@ def test_relations_are_trained_with_a_held_out_gate(tmp_path: Path, recipe_file:
     evaluation = evaluate_seed(recipe, "validation", 1)
     assert len(evaluation.ids) == len(evaluation.predictions[MIXTURE]) > 5
     assert 0 <= evaluation.accuracy(MIXTURE) <= 100
+    told = evaluation.predictions[MIXTURE_TOLD]
+    assert [t == NO_RELATION for t in told] == [g == NO_RELATION for g in evaluation.gold]
+    pairs = zip(evaluation.gold, evaluation.predictions[MIXTURE], told, strict=True)
+    assert all(a == t for g, a, t in pairs if g != NO_RELATION and a != NO_RELATION), "the best relation stays the best"
     mixture = load_mixture(recipe.output / "seed-1", EncoderPool())
     assert mixture.names == ("text", "image")
 

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from moreie.errors import RecipeError
-from moreie.evaluation.predictions import MEAN, MIXTURE, MIXTURE_PER_POSITION, Evaluation, Scaled
+from moreie.evaluation.predictions import MEAN, MIXTURE, MIXTURE_PER_POSITION, MIXTURE_TOLD, Evaluation, Scaled
 from moreie.models.expert import Expert
 from moreie.models.gate import Gate
 from moreie.models.mixture import MIXTURE_FILE, decode_tags, decode_tags_per_position, read_spec, span_confidence
 from moreie.models.ner import NerExpert
 from moreie.models.outputs import ExpertOutputs, Rows, mean_weights, run_experts
 from moreie.models.temperature import scaled
+from moreie.schema import NO_RELATION
 from moreie.training import configuration
 from moreie.training.data import Split, cases, load_split, within_limit
 from moreie.training.gate import GateData, gate_data, unseen_log_weights
@@ -72,6 +73,8 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int, pictures: GatePict
     if isinstance(first, NerExpert):
         per_position = decode_tags_per_position(mixed)
         predictions[MIXTURE_PER_POSITION] = [first.tagset.spans(path) for path in per_position]
+    else:
+        predictions[MIXTURE_TOLD] = _told(first.spec.labels, mixed, gold)
     temperatures = _temperatures(recipe, data, mixed, folder, here=here)
     at_temperature = None
     if temperatures is not None:
@@ -81,6 +84,13 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int, pictures: GatePict
     ids = [first.post_of(case).id for case in task_cases]
     weights = mean_weights(log_weights, len(experts))
     return Evaluation(recipe.task, seed, ids, gold, predictions, outputs.names, weights, confidences, at_temperature)
+
+
+def _told(labels: Sequence[str], mixed: Sequence[Tensor], gold: Sequence[str]) -> list[str]:
+    """Relations chosen by an oracle's help: `None` where there is none, else the best of the others."""
+    none = torch.tensor([label == NO_RELATION for label in labels])
+    best = [labels[int(p.masked_fill(none, -torch.inf).argmax())] for p in mixed]
+    return [NO_RELATION if g == NO_RELATION else b for g, b in zip(gold, best, strict=True)]
 
 
 def _place(order: Sequence[str], variant: str) -> tuple[bool, int]:

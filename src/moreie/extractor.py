@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from moreie.attachments import attachable, attached_rows, notices, own_texts, paired
+from moreie.attribution import influences_on_mentions, influences_on_relations
 from moreie.datasets import post_from_text
 from moreie.encoders.images import ImageEncoder
 from moreie.encoders.pictures import NO_PICTURE, EmbeddedImages, embed_pictures
 from moreie.encoders.places import located, relative_name
 from moreie.encoders.precision import default_device
-from moreie.errors import CheckpointError
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.models.expert import EncoderPool
+from moreie.models.folder import EXTRACTOR_FILE, ExtractorSpec, read_extractor_spec
 from moreie.models.mixture import Mixed, Mixture, decode_tags, load_mixture, span_confidence
 from moreie.models.ner import NerExpert
 from moreie.models.relation import RelationExpert, admissible
@@ -32,33 +32,21 @@ from moreie.models.windows import Window, cut_windows
 from moreie.retrieval.image import ImageRetriever
 from moreie.retrieval.retrieved import Retrieved
 from moreie.retrieval.settings import Mode, RetrievalSettings
-from moreie.schema import NO_RELATION, Evidence, Extraction, GateWeights, Mention, Post, Relation
+from moreie.schema import (
+    NO_RELATION,
+    Attribution,
+    Evidence,
+    Extraction,
+    GateWeights,
+    Mention,
+    Post,
+    Relation,
+)
 from moreie.shipped import DEMO_CORPUS, MODEL
 from moreie.training.data import POST_LIMIT
 
-EXTRACTOR_FILE = "extractor.json"
 # Pairs of mentions asked about per post, nearest first: a long text holds thousands.
 PAIR_LIMIT = 256
-
-
-class ExtractorSpec(BaseModel):
-    """`extractor.json`: which mixtures make up the model and how their evidence is retrieved.
-
-    `ner` and `relations` are folders beside it; `image_encoder` a folder relative to it, or a hub id. `image_floor`
-    is the least cosine similarity at which an article picture counts as evidence. `text_mode`: how text evidence is
-    found (`retrieval.settings`); experts read best what they were trained with.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    ner: str
-    relations: str | None = None
-    image_encoder: str | None = None
-    k: int = 10
-    image_floor: float = 0.0
-    text_mode: Mode = "sentences"
-    format: int = 1
 
 
 @dataclass(frozen=True)
@@ -145,7 +133,7 @@ class Extractor:
             KnowledgeCorpusError: the corpus is not there or damaged.
         """
         folder = Path(path) if path is not None else MODEL
-        spec = _read_spec(folder)
+        spec = read_extractor_spec(folder)
         pool = EncoderPool(default_device())
         opened = corpus if isinstance(corpus, KnowledgeCorpus) else KnowledgeCorpus.open(corpus or DEMO_CORPUS)
         encoder = pool.image_encoder(located(spec.image_encoder, folder)) if spec.image_encoder else None
@@ -168,11 +156,7 @@ class Extractor:
         Raises:
             MoreieError: no expert reads what is attached.
         """
-        if isinstance(post, str):
-            post = post_from_text(post, id="post", image=Path(image) if image is not None else None)
-        elif image is not None:
-            post = replace(post, image=Path(image))
-        return self.extract_batch([post], attached=[attached or {}])[0]
+        return self.extract_batch([_as_post(post, image)], attached=[attached or {}])[0]
 
     def extract_batch(
         self,
@@ -203,18 +187,47 @@ class Extractor:
         iterator = paired(posts, attached)
         while batch := list(itertools.islice(iterator, batch_size)):
             with self._lock:
-                if self.corpus is not None and (latest := self.corpus.latest()) is not self.corpus:
-                    self._use(latest)
+                self._renew()
                 known = self.attachable
                 texts = [own_texts(post, given, known) for post, given in batch]
                 results = self._batch([post for post, _ in batch], texts, on_stage)
             yield from results
 
+    def attribute(
+        self, post: Post | str, *, image: str | Path | None = None, attached: Mapping[str, str] | None = None
+    ) -> Attribution:
+        """Extract from one post, and say what each passage does for each answer: without it, how sure would that be?
+
+        An expert reads the post again without each of the passages it may read (`models.attribution`), in batches: the
+        time of an extraction times the number of passages, about.
+
+        Raises:
+            MoreieError: no expert reads what is attached.
+        """
+        post = _as_post(post, image)
+        with self._lock:
+            self._renew()
+            windows = self._windows([post])
+            found = self._evidence([post], [own_texts(post, attached or {}, self.attachable)], windows, _silent)
+            (extraction,) = self._answers([post], windows, found, _silent)
+            origins = [w.origin for w in windows]
+            images = found.images_for(self.ner, origins)
+            influences = [*influences_on_mentions(self.ner, extraction, windows, found.rows["ner"], images)]
+            if self.relations is not None:
+                images = found.images_for(self.relations, origins)
+                influences += influences_on_relations(self.relations, extraction, windows, found.rows["re"], images)
+        return Attribution(extraction, tuple(influences))
+
     def mentions_alone(self, posts: Sequence[Post]) -> list[list[Mention]]:
         """Entities of each post found without any evidence: the queries of iterative retrieval."""
-        windows = [w for w in cut_windows(self.ner.experts[0].encoder, posts, POST_LIMIT) if w.post.words]
+        windows = self._windows(posts)
         nothing: list[tuple[Evidence, ...]] = [()] * len(windows)
         return self._mentions(posts, windows, self.ner([w.post for w in windows], {"text": nothing, "image": nothing}))
+
+    def _renew(self) -> None:
+        """Go over to the corpus' latest state."""
+        if self.corpus is not None and (latest := self.corpus.latest()) is not self.corpus:
+            self._use(latest)
 
     # --- one batch ----------------------------------------------------------------------------------------------
 
@@ -229,9 +242,16 @@ class Extractor:
             on_stage(stage, now - clock)
             clock = now
 
-        windows = [w for w in cut_windows(self.ner.experts[0].encoder, posts, POST_LIMIT) if w.post.words]
+        windows = self._windows(posts)
         lap("windows")
-        found = self._evidence(posts, texts, windows, lap)
+        return self._answers(posts, windows, self._evidence(posts, texts, windows, lap), lap)
+
+    def _windows(self, posts: Sequence[Post]) -> list[Window]:
+        return [w for w in cut_windows(self.ner.experts[0].encoder, posts, POST_LIMIT) if w.post.words]
+
+    def _answers(
+        self, posts: Sequence[Post], windows: Sequence[Window], found: _Found, lap: Callable[[str], None]
+    ) -> list[Extraction]:
         origins = [w.origin for w in windows]
         mixed = self.ner([w.post for w in windows], found.rows["ner"], found.images_for(self.ner, origins))
         lap("entity experts")
@@ -416,17 +436,14 @@ class Extractor:
         (folder / EXTRACTOR_FILE).write_text(spec.model_dump_json(indent=2) + "\n")
 
 
-def _read_spec(folder: Path) -> ExtractorSpec:
-    path = folder / EXTRACTOR_FILE
-    if not path.is_file():
-        if (folder / "mixture.json").is_file():
-            return ExtractorSpec(name=folder.name, ner=".")
-        raise CheckpointError(f"{folder}: no {EXTRACTOR_FILE}, so this is no model folder")
-    try:
-        return ExtractorSpec.model_validate_json(path.read_bytes())
-    except ValidationError as problem:
-        error = problem.errors()[0]
-        raise CheckpointError(f"{path}: {'.'.join(map(str, error['loc']))}: {error['msg']}") from problem
+def _as_post(post: Post | str, image: str | Path | None) -> Post:
+    if isinstance(post, str):
+        return post_from_text(post, id="post", image=Path(image) if image is not None else None)
+    return post if image is None else replace(post, image=Path(image))
+
+
+def _silent(stage: str) -> None:
+    """Nobody wants to hear how long a stage took."""
 
 
 def _pairs(window: Window, mentions: Sequence[Mention], labels: Sequence[str]) -> list[tuple[int, int]]:

@@ -276,3 +276,45 @@ class Extraction:
         lines += [f"  {e.retriever} {e.rank}. {e.passage.title} ({e.score:.2f})" for e in self.evidence]
         lines += [f"  ! {w}" for w in self.warnings]
         return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Influence:
+    """What one passage does for one answer: the answer's confidence with all evidence, less that without the passage.
+
+    `evidence` indexes the extraction's evidence; one of `mention` and `relation` is given, the other None. A positive
+    change: the passage speaks for the answer.
+    """
+
+    evidence: int
+    mention: int | None
+    relation: int | None
+    change: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "evidence": self.evidence,
+            "mention": self.mention,
+            "relation": self.relation,
+            "change": self.change,
+        }
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """An extraction, and what each passage that an expert read does for each of its answers."""
+
+    extraction: Extraction
+    influences: tuple[Influence, ...]
+
+    def of_mention(self, mention: int) -> list[Influence]:
+        """Those of one mention, the strongest first."""
+        return sorted((i for i in self.influences if i.mention == mention), key=lambda i: -abs(i.change))
+
+    def of_relation(self, relation: int) -> list[Influence]:
+        """Those of one relation, the strongest first."""
+        return sorted((i for i in self.influences if i.relation == relation), key=lambda i: -abs(i.change))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The extraction's JSON form with `influences` beside it."""
+        return {**self.extraction.to_dict(), "influences": [i.to_dict() for i in self.influences]}

@@ -11,7 +11,10 @@ import typer
 from moreie.cli.console import clear_errors, console, progress_bar
 
 if TYPE_CHECKING:
-    from moreie.schema import Post
+    from collections.abc import Iterator
+
+    from moreie.extractor import Extractor
+    from moreie.schema import Attribution, Extraction, Post
 
 EXAMPLES = """[bold]Examples[/]
 
@@ -20,6 +23,10 @@ moreie extract --text "Kawhi Leonard wins the fan vote" --image photo.jpg
 moreie extract --input posts.jsonl --corpus wiki --json > extractions.jsonl
 
 moreie extract --input posts.jsonl --html report.html
+
+moreie extract --text "Kawhi Leonard leads the Raptors" --attribute
+
+moreie extract --input posts.jsonl --conll found.txt --brat brat/ --label-studio tasks.json
 
 moreie extract --input posts.jsonl --model my-model --attach caption=captions.jsonl --attach knowledge=knowledge.jsonl
 """
@@ -52,6 +59,12 @@ def extract(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON; one line a post with --input.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained HTML report.")] = None,
+    attribute: Annotated[
+        bool, typer.Option(help="Say what each passage does for each answer; takes as many times longer.")
+    ] = False,
+    conll: Annotated[Path | None, typer.Option(help="Write words and BIO tags to this file.")] = None,
+    brat: Annotated[Path | None, typer.Option(help="Write brat's files into this folder.")] = None,
+    label_studio: Annotated[Path | None, typer.Option(help="Write Label Studio tasks to this JSON file.")] = None,
     skip_bad: Annotated[bool, typer.Option(help="Skip and count malformed lines of --input.")] = False,
 ) -> None:
     """Find entities and relations in a post, or in every post of a file."""
@@ -68,7 +81,10 @@ def extract(
             posts = [post_from_text(text or "", id="post", image=image)]
         files, fields = _assigned(attach or [], "--attach"), _assigned(attach_field or [], "--attach-field")
         attached = _attached(posts, files, fields)
-        _run(posts, attached, {}, model, corpus, json=json, one_line=input is not None, html=html)
+        found = _run(
+            posts, attached, {}, model, corpus, attribute=attribute, json=json, one_line=input is not None, html=html
+        )
+        _export(found, conll, brat, label_studio)
         for problem in bad:
             console(stderr=True).print(f"skipped {problem}", markup=False, soft_wrap=True)
 
@@ -82,7 +98,8 @@ def demo(
         from moreie.shipped import DEMO_NOTES, DEMO_POSTS
 
         notes = json_module.loads(DEMO_NOTES.read_text(encoding="utf-8"))
-        _run(read_jsonl(DEMO_POSTS), None, notes, None, None, json=False, one_line=False, html=html)
+        posts = read_jsonl(DEMO_POSTS)
+        _run(posts, None, notes, None, None, attribute=False, json=False, one_line=False, html=html)
 
 
 def _assigned(options: list[str], option: str) -> dict[str, str]:
@@ -130,30 +147,60 @@ def _run(
     model: Path | None,
     corpus: str | None,
     *,
+    attribute: bool,
     json: bool,
     one_line: bool,
     html: Path | None,
-) -> None:
+) -> list[Extraction]:
     from moreie.extractor import Extractor
     from moreie.rendering.html import Shown, page
-    from moreie.rendering.terminal import render
+    from moreie.rendering.terminal import render, render_influences
 
     extractor = Extractor.from_pretrained(model, corpus=corpus)
     results = []
     with progress_bar() as bar:
         task = bar.add_task("extracting", total=len(posts))
-        for extraction in extractor.stream(posts, attached=attached):
+        for attribution in _answers(extractor, posts, attached, attribute=attribute):
             bar.advance(task)
-            results.append(extraction)
+            results.append(attribution)
             if json:
                 indent = None if one_line else 2
-                typer.echo(json_module.dumps(extraction.to_dict(), ensure_ascii=False, indent=indent))
+                row = attribution.to_dict() if attribute else attribution.extraction.to_dict()
+                typer.echo(json_module.dumps(row, ensure_ascii=False, indent=indent))
     if not json:
-        for extraction in results:
-            if note := notes.get(extraction.id):
+        for attribution in results:
+            if note := notes.get(attribution.extraction.id):
                 console().print(f"\n{note}", style="italic", markup=False)
-            console().print(render(extraction))
+            console().print(render(attribution.extraction))
+            if attribute:
+                console().print(render_influences(attribution))
     if html is not None:
-        shown = [Shown(e, notes.get(e.id, "")) for e in results]
+        shown = [Shown(a.extraction, notes.get(a.extraction.id, ""), a.influences) for a in results]
         html.write_text(page(shown, extractor.corpus, title="moreie: what was found, and why"), encoding="utf-8")
         console(stderr=True).print(f"report: {html}", markup=False)
+    return [a.extraction for a in results]
+
+
+def _answers(
+    extractor: Extractor, posts: list[Post], attached: list[dict[str, str]] | None, *, attribute: bool
+) -> Iterator[Attribution]:
+    """What was found in each post; without `attribute` nothing is said of what it rests on."""
+    from moreie.schema import Attribution
+
+    if attribute:
+        for post, texts in zip(posts, attached or [{}] * len(posts), strict=True):
+            yield extractor.attribute(post, attached=texts)
+    else:
+        for extraction in extractor.stream(posts, attached=attached):
+            yield Attribution(extraction, ())
+
+
+def _export(found: list[Extraction], conll: Path | None, brat: Path | None, label_studio: Path | None) -> None:
+    from moreie.exports import brat as brat_files
+    from moreie.exports import conll as conll_file
+    from moreie.exports import label_studio as tasks
+
+    for path, write in ((conll, conll_file.write), (brat, brat_files.write), (label_studio, tasks.write)):
+        if path is not None:
+            write(found, path)
+            console(stderr=True).print(f"wrote {path}", markup=False)

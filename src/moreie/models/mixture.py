@@ -105,7 +105,12 @@ class Mixture(Generic[X]):
         `images` [N, D]: their pictures under the gate's image encoder, rows of NaN where there is none; without it the
         pictures that the posts name are embedded here.
         """
-        outputs = self.outputs(cases, evidence)
+        return self.mix(cases, evidence, self.outputs(cases, evidence), images)
+
+    def mix(
+        self, cases: Sequence[Any], evidence: Mapping[str, Rows], outputs: ExpertOutputs, images: Tensor | None = None
+    ) -> Mixed:
+        """The same where it is known already what the experts say."""
         if self.gate is None or not len(cases):
             log_weights = [torch.zeros(len(self.names))] * len(cases)
         else:

@@ -85,12 +85,17 @@ def run_experts(experts: Sequence[Expert], cases: Sequence[Any], evidence: Mappi
         for i, assembled, log_p in zip(own, inputs, expert.log_probabilities(inputs), strict=True):
             column[i] = log_p
             out[i] = assembled.dropped
-            entropies[i, m] = -(log_p.exp() * log_p.clamp_min(IMPOSSIBLE)).sum(-1).mean()
+            entropies[i, m] = entropy_of(log_p)
         distributions.append(tuple(column))
         dropped.append(tuple(out))
     return ExpertOutputs(
         tuple(e.spec.name for e in experts), tuple(distributions), available, entropies, tuple(dropped)
     )
+
+
+def entropy_of(log_probabilities: Tensor) -> float:
+    """Mean entropy in nats of log-distributions [T, L] or [C]."""
+    return float(-(log_probabilities.exp() * log_probabilities.clamp_min(IMPOSSIBLE)).sum(-1).mean())
 
 
 def availability(retrievers: Sequence[str | None], rows: Mapping[int, Rows]) -> Tensor:

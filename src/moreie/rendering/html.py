@@ -13,17 +13,20 @@ from moreie.encoders.images import load_image
 from moreie.errors import ImageError, MoreieError
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.rendering.pages import rendered
-from moreie.schema import Extraction, Mention, Relation
+from moreie.schema import Extraction, Influence, Mention, Relation
 
 PICTURE_PIXELS = 480
+# Changes of confidence below it are not shown.
+LEAST_INFLUENCE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """An extraction with a heading and remarks of whoever shows it."""
+    """An extraction with a heading and remarks of whoever shows it, and what its passages do for its answers."""
 
     extraction: Extraction
     note: str = ""
+    influences: tuple[Influence, ...] = ()
 
 
 def page(shown: Sequence[Shown], corpus: KnowledgeCorpus | None, *, title: str, passages: int = 3) -> str:
@@ -71,14 +74,32 @@ def _context(shown: Shown, thumbnails: Mapping[str, str], passages: int) -> dict
                 "sentence": e.passage.sentence,
                 "text": e.passage.text,
                 "picture": thumbnails.get(e.passage.image or ""),
+                "influences": _influences(shown, place),
             }
-            for e in extraction.evidence
+            for place, e in enumerate(extraction.evidence)
             if e.rank <= passages
         ],
         "warnings": extraction.warnings,
         "model": extraction.model,
         "corpus": extraction.corpus and extraction.corpus.rsplit("/", 1)[-1],
     }
+
+
+def _influences(shown: Shown, place: int) -> list[dict[str, object]]:
+    """What a passage does for the answers that it moves by a hundredth or more, the strongest first."""
+    own = [i for i in shown.influences if i.evidence == place and abs(i.change) >= LEAST_INFLUENCE]
+    return [
+        {"answer": _answer(shown.extraction, i), "change": i.change} for i in sorted(own, key=lambda i: -abs(i.change))
+    ]
+
+
+def _answer(extraction: Extraction, influence: Influence) -> str:
+    if influence.mention is not None:
+        mention = extraction.mentions[influence.mention]
+        return extraction.text[mention.start : mention.end]
+    relation = extraction.relations[influence.relation or 0]
+    head, tail = (extraction.mentions[m] for m in (relation.head, relation.tail))
+    return f"{extraction.text[head.start : head.end]} → {extraction.text[tail.start : tail.end]}"
 
 
 def _relation(extraction: Extraction, relation: Relation) -> dict[str, object]:

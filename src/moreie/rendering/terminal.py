@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from moreie.schema import Evidence, Extraction, GateWeights
+from moreie.schema import Attribution, Evidence, Extraction, GateWeights, Influence
 
 COLOURS = {"PER": "bright_magenta", "LOC": "bright_green", "ORG": "bright_cyan", "MISC": "bright_yellow"}
 OTHER_COLOUR = "bright_blue"
@@ -55,6 +55,30 @@ def _relation(extraction: Extraction, index: int) -> Text:
         text.append(extraction.text[mention.start : mention.end], style=style)
         text.append(end, style="dim")
     return text
+
+
+def render_influences(attribution: Attribution, strongest: int = 3) -> RenderableType:
+    """For each answer the passages that speak most for it or against it, and by how much."""
+    extraction = attribution.extraction
+    table = Table(box=None, padding=(0, 1), show_header=False)
+    for m, (surface, _) in enumerate(extraction.entities):
+        _influence_rows(table, extraction, surface, attribution.of_mention(m)[:strongest])
+    for r in range(len(extraction.relations)):
+        answer = _relation(extraction, r).plain.strip()
+        _influence_rows(table, extraction, answer, attribution.of_relation(r)[:strongest])
+    return Padding(table, (0, 0, 1, 2))
+
+
+def _influence_rows(table: Table, extraction: Extraction, answer: str, influences: Sequence[Influence]) -> None:
+    for n, influence in enumerate(influences):
+        e = extraction.evidence[influence.evidence]
+        colour = "green" if influence.change > 0 else "red" if influence.change < 0 else "dim"
+        table.add_row(
+            Text(answer if n == 0 else "", style="bold"),
+            Text(f"{influence.change:+.3f}", style=colour),
+            f"{e.retriever} {e.rank}",
+            Text(e.passage.title),
+        )
 
 
 def gate_bars(gate: GateWeights) -> RenderableType:

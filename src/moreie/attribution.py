@@ -1,0 +1,78 @@
+"""What each passage does for each answer of an extraction, from mixtures that leave it out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from moreie.models.attribution import LeftOut, leave_one_out
+from moreie.models.mixture import Mixture, span_confidence
+from moreie.models.ner import NerExpert
+from moreie.models.outputs import Rows
+from moreie.models.relation import RelationExpert
+from moreie.models.temperature import scaled
+from moreie.models.windows import Window
+from moreie.schema import Extraction, Influence, Mention
+
+
+def influences_on_mentions(
+    mixture: Mixture[NerExpert],
+    extraction: Extraction,
+    windows: Sequence[Window],
+    rows: Mapping[str, Rows],
+    images: Tensor | None,
+) -> Iterator[Influence]:
+    """Influences on the mentions of one post: `rows` by retriever and `images` [W, D] belong to its W windows."""
+    whole, left_out = leave_one_out(mixture, [w.post for w in windows], rows, images)
+    tagset = mixture.experts[0].tagset
+
+    def confidence(log_p: Tensor, mention: Mention, offset: int) -> float:
+        first, last = mention.first - offset, mention.last - offset
+        path = [0] * first + tagset.span_tags(mention.type or "", last - first + 1)
+        return span_confidence(scaled(log_p, mixture.temperature), path, first, last)
+
+    for variant in left_out:
+        window = windows[variant.case]
+        place = _place(extraction, rows, variant)
+        for m, mention in enumerate(extraction.mentions):
+            if _inside(mention, window):
+                pair = (whole[variant.case], variant.log_probabilities)
+                before, after = (confidence(log_p, mention, window.offset) for log_p in pair)
+                yield Influence(place, m, None, before - after)
+
+
+def influences_on_relations(
+    mixture: Mixture[RelationExpert],
+    extraction: Extraction,
+    windows: Sequence[Window],
+    rows: Mapping[str, Rows],
+    images: Tensor | None,
+) -> Iterator[Influence]:
+    """Influences on the relations of one post; see `influences_on_mentions`."""
+    triples, own = [], []
+    for relation in extraction.relations:
+        pair = (extraction.mentions[relation.head], extraction.mentions[relation.tail])
+        w = next(i for i, window in enumerate(windows) if all(_inside(m, window) for m in pair))
+        offset = windows[w].offset
+        head, tail = (replace(m, first=m.first - offset, last=m.last - offset) for m in pair)
+        triples.append((windows[w].post, head, tail))
+        own.append(w)
+    if not triples:
+        return
+    pair_rows = {name: [column[w] for w in own] for name, column in rows.items()}
+    whole, left_out = leave_one_out(mixture, triples, pair_rows, None if images is None else images[own])
+    for variant in left_out:
+        choice = mixture.labels.index(extraction.relations[variant.case].type)
+        pair_p = (whole[variant.case], variant.log_probabilities)
+        before, after = (float(scaled(log_p, mixture.temperature)[choice].exp()) for log_p in pair_p)
+        yield Influence(_place(extraction, pair_rows, variant), None, variant.case, before - after)
+
+
+def _place(extraction: Extraction, rows: Mapping[str, Rows], variant: LeftOut) -> int:
+    return extraction.evidence.index(rows[variant.retriever][variant.case][variant.passage])
+
+
+def _inside(mention: Mention, window: Window) -> bool:
+    return window.offset <= mention.first and mention.last < window.offset + len(window.post.words)

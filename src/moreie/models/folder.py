@@ -1,0 +1,51 @@
+"""The folder of a whole model: what `extractor.json` says of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from moreie.errors import CheckpointError
+from moreie.models.mixture import MIXTURE_FILE
+from moreie.retrieval.settings import Mode
+
+EXTRACTOR_FILE = "extractor.json"
+
+
+class ExtractorSpec(BaseModel):
+    """`extractor.json`: which mixtures make up the model and how their evidence is retrieved.
+
+    `ner` and `relations` are folders beside it; `image_encoder` a folder relative to it, or a hub id. `image_floor`
+    is the least cosine similarity at which an article picture counts as evidence. `text_mode`: how text evidence is
+    found (`retrieval.settings`); experts read best what they were trained with.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    ner: str
+    relations: str | None = None
+    image_encoder: str | None = None
+    k: int = 10
+    image_floor: float = 0.0
+    text_mode: Mode = "sentences"
+    format: int = 1
+
+
+def read_extractor_spec(folder: Path) -> ExtractorSpec:
+    """What a model folder says of itself; a run of `moreie train` for NER is one, too.
+
+    Raises:
+        CheckpointError: it is none, or says something else than this version reads.
+    """
+    path = folder / EXTRACTOR_FILE
+    if not path.is_file():
+        if (folder / MIXTURE_FILE).is_file():
+            return ExtractorSpec(name=folder.name, ner=".")
+        raise CheckpointError(f"{folder}: no {EXTRACTOR_FILE}, so this is no model folder")
+    try:
+        return ExtractorSpec.model_validate_json(path.read_bytes())
+    except ValidationError as problem:
+        error = problem.errors()[0]
+        raise CheckpointError(f"{path}: {'.'.join(map(str, error['loc']))}: {error['msg']}") from problem

@@ -1,15 +1,23 @@
 """Linear-chain conditional random field, exact and vectorised over the batch.
 
 Notation: B posts, T words (padded), L tags. `lengths` [B] counts the real words of each post (every one >= 1);
-whatever stands in `emissions` behind them is ignored. Every function is differentiable and works in the dtype of
-its inputs; the module keeps float32. Scores of impossible tags or transitions are `IMPOSSIBLE`, not -inf, so that
-gradients stay finite.
+whatever stands in `emissions` behind them is ignored. Every function works in the dtype of its inputs, and all but
+`viterbi` are differentiable; the module keeps float32. Scores of impossible tags or transitions are `IMPOSSIBLE`, not
+-inf, so that gradients stay finite.
+
+`plain_...` say in torch operations, in log-space, what is computed. On the CPU the same comes from compiled kernels
+(`models.crf_kernels`); on other devices, where none were built, and for posts whose scores lie further apart than the
+kernels can hold, it comes from the plain functions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+
+from moreie.models import crf_kernels as kernels
 
 IMPOSSIBLE = -1e4
 
@@ -24,11 +32,19 @@ def log_score(
     emitted = emissions.gather(2, tags[..., None])[..., 0]
     moved = transitions[tags[:, :-1], tags[:, 1:]]
     last = tags.gather(1, (lengths - 1)[:, None])[:, 0]
-    return (emitted * real).sum(1) + (moved * real[:, 1:]).sum(1) + start[tags[:, 0]] + end[last]
+    emitted, moved = torch.where(real, emitted, 0), torch.where(real[:, 1:], moved, 0)
+    return emitted.sum(1) + moved.sum(1) + start[tags[:, 0]] + end[last]
+
+
+def _real(emissions: Tensor, lengths: Tensor) -> Tensor:
+    """Emissions with 0 behind each post's last word, so that what stood there reaches no gradient either."""
+    steps = torch.arange(emissions.shape[1], device=emissions.device)
+    return torch.where((steps[None, :] < lengths[:, None])[..., None], emissions, 0)
 
 
 def forward_scores(emissions: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor) -> Tensor:
     """Forward log-messages [B, T, L]; behind a post's last word its last message is repeated."""
+    emissions = _real(emissions, lengths)
     alpha = start + emissions[:, 0]
     messages = [alpha]
     for t in range(1, emissions.shape[1]):
@@ -40,6 +56,7 @@ def forward_scores(emissions: Tensor, lengths: Tensor, transitions: Tensor, star
 
 def backward_scores(emissions: Tensor, lengths: Tensor, transitions: Tensor, end: Tensor) -> Tensor:
     """Backward log-messages [B, T, L]; from a post's last word on they equal `end`."""
+    emissions = _real(emissions, lengths)
     beta = end.expand(emissions.shape[0], -1)
     messages = [beta]
     for t in range(emissions.shape[1] - 2, -1, -1):
@@ -49,13 +66,21 @@ def backward_scores(emissions: Tensor, lengths: Tensor, transitions: Tensor, end
     return torch.stack(messages[::-1], dim=1)
 
 
-def log_partition(emissions: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """log Z [B]: log-sum-exp of the scores of all tag paths."""
+def plain_log_partition(emissions: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """`log_partition` as it is defined."""
     return torch.logsumexp(forward_scores(emissions, lengths, transitions, start)[:, -1] + end, dim=1)
 
 
-def log_marginals(emissions: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """log p(y_t | x) [B, T, L] by forward-backward (the p_m of the mixture); undefined behind a post's last word."""
+def plain_log_likelihood(
+    emissions: Tensor, tags: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor
+) -> Tensor:
+    """`log_likelihood` as it is defined."""
+    score = log_score(emissions, tags, lengths, transitions, start, end)
+    return score - plain_log_partition(emissions, lengths, transitions, start, end)
+
+
+def plain_log_marginals(emissions: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """`log_marginals` as it is defined, by forward-backward."""
     alpha = forward_scores(emissions, lengths, transitions, start)
     beta = backward_scores(emissions, lengths, transitions, end)
     log_z = torch.logsumexp(alpha[:, -1] + end, dim=1)
@@ -63,10 +88,10 @@ def log_marginals(emissions: Tensor, lengths: Tensor, transitions: Tensor, start
 
 
 @torch.no_grad()
-def viterbi(
+def plain_viterbi(
     emissions: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Best tag path [B, T] (0 behind a post's last word) and its score [B]."""
+    """`viterbi` as it is defined."""
     score = start + emissions[:, 0]
     pointers = []
     identity = torch.arange(emissions.shape[2], device=emissions.device)
@@ -83,6 +108,50 @@ def viterbi(
     tags = torch.stack(path[::-1], dim=1)
     steps = torch.arange(tags.shape[1], device=tags.device)
     return torch.where(steps[None, :] < lengths[:, None], tags, 0), final
+
+
+def _completed(result: Tensor, beyond: Tensor | None, plain: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """The kernels' result with the posts they left out as `plain` computes them from `inputs`, in double precision."""
+    if beyond is None:
+        return result
+    posts = beyond.nonzero()[:, 0]
+    *batches, transitions, start, end = (x.double() if x.is_floating_point() else x for x in inputs)
+    return result.index_copy(0, posts, plain(*(x[posts] for x in batches), transitions, start, end).to(result.dtype))
+
+
+def log_partition(emissions: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """log Z [B]: log-sum-exp of the scores of all tag paths."""
+    inputs = (emissions, lengths, transitions, start, end)
+    if not kernels.take(emissions, transitions, start, end):
+        return plain_log_partition(*inputs)
+    return _completed(*kernels.log_likelihood(emissions, None, *inputs[1:]), plain_log_partition, *inputs)
+
+
+def log_likelihood(
+    emissions: Tensor, tags: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor
+) -> Tensor:
+    """log p(tags | x) [B] of the tag paths `tags` [B, T] under `emissions` [B, T, L]."""
+    inputs = (emissions, tags, lengths, transitions, start, end)
+    if not kernels.take(emissions, transitions, start, end):
+        return plain_log_likelihood(*inputs)
+    return _completed(*kernels.log_likelihood(*inputs), plain_log_likelihood, *inputs)
+
+
+def log_marginals(emissions: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """log p(y_t | x) [B, T, L] (the p_m of the mixture); undefined behind a post's last word."""
+    inputs = (emissions, lengths, transitions, start, end)
+    if not kernels.take(emissions, transitions, start, end):
+        return plain_log_marginals(*inputs)
+    return _completed(*kernels.log_marginals(*inputs), plain_log_marginals, *inputs)
+
+
+@torch.no_grad()
+def viterbi(
+    emissions: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Best tag path [B, T] (0 behind a post's last word) and its score [B]."""
+    run = kernels.viterbi if kernels.take(emissions, transitions, start, end) else plain_viterbi
+    return run(emissions, lengths, transitions, start, end)
 
 
 class LinearChainCRF(nn.Module):
@@ -119,8 +188,7 @@ class LinearChainCRF(nn.Module):
 
     def log_likelihood(self, emissions: Tensor, tags: Tensor, lengths: Tensor) -> Tensor:
         """log p(tags | x) [B]; `tags` must be legal paths."""
-        scores = self.scores()
-        return log_score(emissions, tags, lengths, *scores) - log_partition(emissions, lengths, *scores)
+        return log_likelihood(emissions, tags, lengths, *self.scores())
 
     def log_marginals(self, emissions: Tensor, lengths: Tensor, temperature: float = 1.0) -> Tensor:
         """log p(y_t | x) [B, T, L], at a temperature τ those of p(y | x) ∝ exp(s(x, y) / τ)."""

@@ -1,0 +1,66 @@
+"""Compiles `crf_kernels.cpp`, when the package is installed and a C++ compiler is there (GCC or Clang).
+
+The libraries are named after source and flags, so that one of an older source is never loaded. Nothing but the
+standard library is imported: `hatch_build.py` runs this file before the package is there.
+
+python -m moreie.models.crf_build builds them where the package lies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("crf_kernels.cpp")
+FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-strict-aliasing", "-fPIC", "-shared", "-Wno-psabi")
+VECTOR_FLAGS = ("-mavx2", "-mfma")
+
+
+def library_names() -> tuple[str, str]:
+    """File names: for any machine of this architecture, and for one with AVX2 and FMA."""
+    made_of = SOURCE.read_bytes() + " ".join(FLAGS + VECTOR_FLAGS).encode()
+    digest = hashlib.sha256(made_of).hexdigest()[:12]
+    return f"_crf_kernels_{digest}.so", f"_crf_kernels_{digest}_avx2.so"
+
+
+def compiler() -> list[str] | None:
+    """The command of $CXX, or a compiler under its usual names; None where there is none."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    for command in [named] if named else [["c++"], ["g++"], ["clang++"]]:
+        if shutil.which(command[0]):
+            return command
+    return None
+
+
+def build(folder: Path) -> list[Path]:
+    """Compile into `folder`; the libraries made, none where there is no compiler or it fails."""
+    command = compiler()
+    if command is None:
+        return []
+    variants: list[tuple[str, tuple[str, ...]]] = [(library_names()[0], FLAGS)]
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        variants.append((library_names()[1], FLAGS + VECTOR_FLAGS))
+    made = []
+    for name, flags in variants:
+        # Another name first: a process may have the library open, and one cut off must not look whole.
+        path, partial = folder / name, folder / f"{name}.{os.getpid()}"
+        done = subprocess.run(
+            [*command, *flags, str(SOURCE), "-o", str(partial)], capture_output=True, text=True, check=False
+        )
+        if done.returncode == 0:
+            partial.replace(path)
+            made.append(path)
+        else:
+            logging.getLogger(__name__).warning("%s\n%s", shlex.join([*command, *flags]), done.stderr)
+            partial.unlink(missing_ok=True)
+    return made
+
+
+if __name__ == "__main__":
+    print("\n".join(str(path) for path in build(SOURCE.parent)) or "no kernels built: no C++ compiler, or it failed")

@@ -1,0 +1,654 @@
+// Kernels of the linear-chain CRF on the CPU. crf.py defines what they compute, crf_kernels.py calls them.
+//
+// Messages are kept in probability space in double precision, scaled where they need it (after Rabiner, "A tutorial on
+// hidden Markov models", 1989, §V.A), so that a step is a matrix-vector product. A post in which an entry of a message
+// falls below SMALLEST is reported instead of computed: its scores are too far apart for probability space.
+//
+// Rows of tags are padded to whole vectors of four: P entries for L tags. "Padding" below means these.
+
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+namespace {
+
+typedef double Vec __attribute__((vector_size(32)));
+typedef int64_t Bits __attribute__((vector_size(32)));
+constexpr int64_t WIDTH = 4;
+constexpr double SMALLEST = 1e-130;
+constexpr double NEAR = 1e20;      // a message is left alone while its sum is nearer to 1
+constexpr double FURTHEST = 1e100; // of a message's sum from 1, in either direction, and of a transition's factor above
+constexpr int64_t BAD_LENGTH = -1, BAD_TAG = -2;
+
+inline int64_t padded(int64_t tags) { return (tags + WIDTH - 1) / WIDTH * WIDTH; }
+
+struct Buffer {
+    double *data;
+    explicit Buffer(int64_t size)
+        : data(static_cast<double *>(std::aligned_alloc(64, (size_t(size) * sizeof(double) + 63) / 64 * 64))) {
+        if (!data)
+            std::abort();
+        std::memset(data, 0, size_t(size) * sizeof(double));
+    }
+    ~Buffer() { std::free(data); }
+    Buffer(const Buffer &) = delete;
+    Buffer &operator=(const Buffer &) = delete;
+};
+
+inline Vec spread(double x) { return Vec{x, x, x, x}; }
+inline Vec &at(double *row, int64_t i) { return *reinterpret_cast<Vec *>(row + i); }
+inline const Vec &at(const double *row, int64_t i) { return *reinterpret_cast<const Vec *>(row + i); }
+inline Vec unaligned(const double *x) {
+    Vec v;
+    std::memcpy(&v, x, sizeof v);
+    return v;
+}
+inline double sum(Vec x) { return (x[0] + x[2]) + (x[1] + x[3]); }
+inline double larger(double a, double b) { return a > b ? a : b; }
+inline double smallest(Vec x) { return -larger(larger(-x[0], -x[1]), larger(-x[2], -x[3])); }
+
+// Coefficients of exp, and of artanh(f) / f in f². How many are used: as many as the results' precision asks for.
+constexpr double TAYLOR[] = {
+    1.0,        1.0,         0.5,          1.0 / 6,       1.0 / 24,       1.0 / 120,      1.0 / 720,
+    1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600};
+constexpr double ARTANH[] = {1.0,      1.0 / 3,  1.0 / 5,  1.0 / 7,  1.0 / 9, 1.0 / 11,
+                             1.0 / 13, 1.0 / 15, 1.0 / 17, 1.0 / 19, 1.0 / 21};
+template <typename R> constexpr int EXP_DEGREE = sizeof(R) == 4 ? 8 : 12;
+template <typename R> constexpr int LOG_DEGREE = sizeof(R) == 4 ? 5 : 10;
+
+// exp to 1e-15, or 1e-9 where results are float; exactly 0 below -700, inf above 700, NaN of NaN.
+template <typename R> inline Vec exponential(Vec x) {
+    const Vec shift = spread(0x1.8p52);
+    Vec whole = x * 1.4426950408889634 + shift;
+    Vec n = whole - shift;
+    Vec r = (x - n * 0x1.62e42fefa38p-1) - n * 0x1.ef35793c7673p-45;
+    Vec p = spread(TAYLOR[EXP_DEGREE<R>]);
+#pragma GCC unroll 12
+    for (int k = EXP_DEGREE<R> - 1; k >= 0; k--)
+        p = p * r + TAYLOR[k];
+    Vec value = (Vec)((Bits)p + ((Bits)whole << 52));
+    value = x >= -700.0 ? value : spread(0);
+    return x <= 700.0 ? value : x > 700.0 ? spread(INFINITY) : (x < 0.0 ? value : x);
+}
+
+// log, as exact, of positive normal numbers.
+template <typename R> inline Vec logarithm(Vec x) {
+    const Bits half = (Bits)spread(0.70710678118654752);
+    Bits bits = (Bits)x - half;
+    Bits exponent = bits >> 52;
+    Vec m = (Vec)((bits & 0xfffffffffffffLL) + half);
+    Vec n = __builtin_convertvector(exponent, Vec);
+    Vec f = (m - 1.0) / (m + 1.0), g = f * f;
+    Vec p = spread(ARTANH[LOG_DEGREE<R>]);
+#pragma GCC unroll 12
+    for (int k = LOG_DEGREE<R> - 1; k >= 0; k--)
+        p = p * g + ARTANH[k];
+    return 2.0 * f * p + n * 0.69314718055994531;
+}
+
+// out = x M for N vectors of columns, M [rows, P]. `rows` is even: matrices have a row of zeros more than tags where
+// those are odd, and so have sums.
+template <int N> inline void columns(const double *m, int64_t rows, int64_t P, const double *x, double *out) {
+    Vec even[N], odd[N];
+#pragma GCC unroll 8
+    for (int k = 0; k < N; k++)
+        even[k] = odd[k] = spread(0);
+    for (int64_t i = 0; i < rows; i += 2) {
+        const Vec a = spread(x[i]), b = spread(x[i + 1]);
+#pragma GCC unroll 8
+        for (int k = 0; k < N; k++) {
+            even[k] += a * at(m + i * P, k * WIDTH);
+            odd[k] += b * at(m + (i + 1) * P, k * WIDTH);
+        }
+    }
+#pragma GCC unroll 8
+    for (int k = 0; k < N; k++)
+        at(out, k * WIDTH) = even[k] + odd[k];
+}
+
+inline void product(const double *m, int64_t rows, int64_t P, const double *x, double *out) {
+    int64_t c = 0;
+    for (; P - c > 6 * WIDTH; c += 4 * WIDTH)
+        columns<4>(m + c, rows, P, x, out + c);
+    switch ((P - c) / WIDTH) {
+    case 1: return columns<1>(m + c, rows, P, x, out + c);
+    case 2: return columns<2>(m + c, rows, P, x, out + c);
+    case 3: return columns<3>(m + c, rows, P, x, out + c);
+    case 4: return columns<4>(m + c, rows, P, x, out + c);
+    case 5: return columns<5>(m + c, rows, P, x, out + c);
+    case 6: return columns<6>(m + c, rows, P, x, out + c);
+    }
+}
+
+// sums [rows, P] += a^T b over rows of a and b [steps, P].
+template <int N>
+inline void outer_columns(const double *a, const double *b, int64_t steps, int64_t rows, int64_t P, double *sums) {
+    for (int64_t i = 0; i < rows; i += 2) {
+        Vec first[N], second[N];
+#pragma GCC unroll 8
+        for (int k = 0; k < N; k++)
+            first[k] = second[k] = spread(0);
+        for (int64_t s = 0; s < steps; s++) {
+            const Vec p = spread(a[s * P + i]), q = spread(a[s * P + i + 1]);
+#pragma GCC unroll 8
+            for (int k = 0; k < N; k++) {
+                first[k] += p * at(b + s * P, k * WIDTH);
+                second[k] += q * at(b + s * P, k * WIDTH);
+            }
+        }
+#pragma GCC unroll 8
+        for (int k = 0; k < N; k++) {
+            at(sums + i * P, k * WIDTH) += first[k];
+            at(sums + (i + 1) * P, k * WIDTH) += second[k];
+        }
+    }
+}
+
+inline void outer(const double *a, const double *b, int64_t steps, int64_t rows, int64_t P, double *sums) {
+    int64_t c = 0;
+    for (; P - c > 6 * WIDTH; c += 4 * WIDTH)
+        outer_columns<4>(a, b + c, steps, rows, P, sums + c);
+    switch ((P - c) / WIDTH) {
+    case 1: return outer_columns<1>(a, b + c, steps, rows, P, sums + c);
+    case 2: return outer_columns<2>(a, b + c, steps, rows, P, sums + c);
+    case 3: return outer_columns<3>(a, b + c, steps, rows, P, sums + c);
+    case 4: return outer_columns<4>(a, b + c, steps, rows, P, sums + c);
+    case 5: return outer_columns<5>(a, b + c, steps, rows, P, sums + c);
+    case 6: return outer_columns<6>(a, b + c, steps, rows, P, sums + c);
+    }
+}
+
+// The scores as factors: exp of transitions [L, P] and of their transpose, of start and end [P].
+struct Factors {
+    int64_t L, P, rows;
+    Buffer room;
+    double *moves, *back, *start, *end;
+    bool within = true; // no transition's factor is too large for probability space
+    template <typename R>
+    Factors(int64_t L, const R *transitions, const R *from, const R *to)
+        : L(L), P(padded(L)), rows(L + L % 2), room((2 * rows + 2) * P), moves(room.data), back(moves + rows * P),
+          start(back + rows * P), end(start + P) {
+        for (int64_t i = 0; i < L; i++) {
+            for (int64_t j = 0; j < L; j++)
+                moves[i * P + j] = transitions[i * L + j];
+            start[i] = from[i];
+            end[i] = to[i];
+        }
+        for (int64_t i = 0; i < L + 2; i++) {
+            double *row = i < L ? moves + i * P : i == L ? start : end;
+            for (int64_t c = 0; c < P; c += WIDTH)
+                at(row, c) = exponential<double>(at(row, c));
+            for (int64_t j = 0; j < L; j++)
+                within = within && (i >= L || row[j] < FURTHEST);
+            for (int64_t j = L; j < P; j++)
+                row[j] = 0;
+        }
+        for (int64_t i = 0; i < L; i++)
+            for (int64_t j = 0; j < L; j++)
+                back[j * P + i] = moves[i * P + j];
+    }
+};
+
+// One direction along a post of n words: rows `first`, `first + step`, ...
+struct Walk {
+    int64_t n, first, step;
+    Walk(int64_t n, bool reverse) : n(n), first(reverse ? n - 1 : 0), step(reverse ? -1 : 1) {}
+    int64_t row(int64_t s) const { return first + s * step; }
+};
+
+// exp of a post's emissions, `size` of them; room is needed for WIDTH more.
+template <typename R> inline void exponentials(const R *emissions, int64_t size, double *factors) {
+    for (int64_t i = 0; i < size; i++)
+        factors[i] = emissions[i];
+    for (int64_t i = size; i < size + WIDTH; i++)
+        factors[i] = 0;
+    for (int64_t i = 0; i < size; i += WIDTH) {
+        Vec x = exponential<R>(unaligned(factors + i));
+        std::memcpy(factors + i, &x, sizeof x);
+    }
+}
+
+// Messages after[t] = e_t · before[t], before[t] = after[t - 1] M, where e_t is row t of `factors` [n, L] and before[0]
+// is `init`. Where a message's sum leaves the middle of the range, the row's factors are scaled instead of the message,
+// so that the recursion holds exactly. Rows of `before` lie `stride` apart: P, or 0 to keep none. Padding of `before`
+// is 1, of `after` 0. Returns the log of what the last message was scaled by, NaN for a post that probability space
+// cannot hold.
+inline double messages(Walk walk, int64_t L, int64_t P, double *factors, const double *moves, const double *init,
+                       double *after, double *before, int64_t stride) {
+    double log_scale = 0;
+    alignas(32) double filled[WIDTH] = {0, 0, 0, 0};
+    for (int64_t j = L; j < P; j++)
+        filled[j % WIDTH] = 1;
+    const Vec padding = at(filled, 0);
+    Vec least = spread(INFINITY);
+    for (int64_t s = 0; s < walk.n; s++) {
+        const int64_t t = walk.row(s);
+        double *m = after + t * P, *u = before + t * stride, *e = factors + t * L;
+        if (s == 0)
+            std::memcpy(u, init, size_t(P) * sizeof(double));
+        else
+            product(moves, L + L % 2, P, after + walk.row(s - 1) * P, u);
+        Vec total = spread(0);
+        for (int64_t c = 0; c < P; c += WIDTH) {
+            // Behind the row stand the next row's factors, or zeros; `before` is still 0 there.
+            Vec y = at(u, c), x = unaligned(e + c) * y;
+            at(m, c) = x;
+            total += x;
+            Vec lower = x < y ? x : y;
+            if (c + WIDTH == P) {
+                at(u, c) = y + padding;
+                lower += padding;
+            }
+            least = lower < least ? lower : least;
+        }
+        if (s == 0)
+            least = spread(INFINITY); // an impossible start
+        const double z = sum(total);
+        if (!(z > 1 / NEAR && z < NEAR)) {
+            if (!(z > 1 / FURTHEST && z < FURTHEST))
+                return NAN;
+            log_scale += std::log(z);
+            for (int64_t j = 0; j < L; j++) {
+                e[j] /= z;
+                m[j] /= z;
+            }
+        }
+    }
+    return smallest(least) >= SMALLEST ? log_scale : NAN;
+}
+
+// Reverse mode through `messages`: log(after) at each word receives `source` [n, P], if there are SOURCES, and what
+// comes from the message behind it; after · v is the latter, and `v` [P] holds it at the last word walked to. `bar` [n,
+// P] is left with all that is received, and `weights` [n, P] with bar / before, so that a transition's gradient is its
+// factor times Σ_t after[t - 1] weights[t]. `transposed` is the transpose of the matrix walked with.
+template <bool SOURCES>
+inline void adjoint(Walk walk, int64_t L, int64_t P, const double *factors, const double *transposed,
+                    const double *after, const double *before, const double *source, double *v, double *bar,
+                    double *weights) {
+    for (int64_t s = walk.n - 1; s >= 0; s--) {
+        const int64_t t = walk.row(s) * P;
+        const double *e = factors + walk.row(s) * L;
+        for (int64_t c = 0; c < P; c += WIDTH) {
+            Vec y = at(v, c), x = at(after, t + c) * y, w = unaligned(e + c) * y;
+            if (SOURCES) {
+                x += at(source, t + c);
+                w += at(source, t + c) / at(before, t + c);
+            }
+            at(bar, t + c) = x;
+            at(weights, t + c) = w;
+        }
+        if (s > 0)
+            product(transposed, L + L % 2, P, weights + t, v);
+    }
+}
+
+// p(y of the last word) [P] from the last forward message; returns the sum it was divided by.
+inline double last_shares(const double *message, const Factors &f, double *shares) {
+    double z = 0;
+    for (int64_t j = 0; j < f.P; j++)
+        z += shares[j] = message[j] * f.end[j];
+    for (int64_t j = 0; j < f.P; j++)
+        shares[j] /= z;
+    return z;
+}
+
+// The first L of each of n rows, one behind the other. Rows are written in whole vectors while what is written too much
+// lies in rows that follow.
+template <typename R> inline void write(const double *rows, int64_t n, int64_t L, int64_t P, R *out) {
+    typedef R Narrow __attribute__((vector_size(WIDTH * sizeof(R))));
+    for (int64_t t = 0; t < n; t++) {
+        if (t * L + P <= n * L)
+            for (int64_t c = 0; c < P; c += WIDTH) {
+                Narrow x = __builtin_convertvector(at(rows, t * P + c), Narrow);
+                std::memcpy(out + t * L + c, &x, sizeof x);
+            }
+        else
+            for (int64_t j = 0; j < L; j++)
+                out[t * L + j] = R(rows[t * P + j]);
+    }
+}
+
+// log p(tags | x) [B], or log Z without tags. `after` [B, T, P] and `factors` [B, T L + WIDTH] are kept for the
+// gradients; where none are wanted there is room for one post, `kept` being 1 instead of B.
+template <typename R>
+int64_t likelihood(int64_t B, int64_t T, int64_t L, int64_t kept, const R *emissions, const int64_t *lengths,
+                   const int64_t *tags, const R *transitions, const R *start, const R *end, double *after,
+                   double *factors, R *result, uint8_t *beyond) {
+    const Factors f(L, transitions, start, end);
+    Buffer room(2 * f.P);
+    double *before = room.data, *shares = before + f.P;
+    int64_t found = 0;
+    for (int64_t b = 0; b < B; b++) {
+        const int64_t n = lengths[b];
+        if (n < 1 || n > T)
+            return BAD_LENGTH;
+        const R *own = emissions + b * T * L;
+        const int64_t place = b % kept;
+        double *message = after + place * T * f.P, *e = factors + place * (T * L + WIDTH), gold = 0;
+        if (tags) {
+            const int64_t *path = tags + b * T;
+            for (int64_t t = 0; t < n; t++) {
+                if (path[t] < 0 || path[t] >= L)
+                    return BAD_TAG;
+                gold +=
+                    double(own[t * L + path[t]]) + double(t ? transitions[path[t - 1] * L + path[t]] : start[path[t]]);
+            }
+            gold += end[path[n - 1]];
+        }
+        exponentials(own, n * L, e);
+        const double scaled = messages(Walk(n, false), L, f.P, e, f.moves, f.start, message, before, 0);
+        const double z = last_shares(message + (n - 1) * f.P, f, shares), log_z = scaled + std::log(z);
+        beyond[b] = !(f.within && std::isfinite(log_z) && z > SMALLEST);
+        found += beyond[b];
+        result[b] = R(tags ? gold - log_z : log_z);
+    }
+    return found;
+}
+
+// Gradients of `likelihood`; `upstream` [B] are those of its results.
+template <typename R>
+int64_t likelihood_gradient(int64_t B, int64_t T, int64_t L, int64_t, const int64_t *lengths, const int64_t *tags,
+                            const R *transitions, const R *start, const R *end, const double *after,
+                            const double *factors, const uint8_t *beyond, const R *upstream, R *to_emissions,
+                            R *to_transitions, R *to_start, R *to_end) {
+    const Factors f(L, transitions, start, end);
+    const int64_t P = f.P;
+    Buffer room(2 * T * P + 4 * P + 2 * f.rows * P);
+    double *bar = room.data, *weights = bar + T * P, *shares = weights + T * P, *v = shares + P;
+    double *first = v + P, *last = first + P, *sums = last + P, *counts = sums + f.rows * P;
+    for (int64_t b = 0; b < B; b++) {
+        const int64_t n = beyond[b] ? 0 : lengths[b];
+        R *own = to_emissions + b * T * L;
+        std::memset(own + n * L, 0, size_t((T - n) * L) * sizeof(R));
+        if (!n)
+            continue;
+        const double *message = after + b * T * P, *e = factors + b * (T * L + WIDTH);
+        const double g = upstream[b], to_z = tags ? -g : g;
+        const double z = last_shares(message + (n - 1) * P, f, shares);
+        for (int64_t j = 0; j < P; j++) {
+            v[j] = to_z / z * f.end[j];
+            last[j] += to_z * shares[j];
+        }
+        adjoint<false>(Walk(n, false), L, P, e, f.back, message, nullptr, nullptr, v, bar, weights);
+        outer(message, weights + P, n - 1, f.rows, P, sums);
+        if (tags) {
+            const int64_t *path = tags + b * T;
+            for (int64_t t = 0; t < n; t++) {
+                bar[t * P + path[t]] += g;
+                if (t)
+                    counts[path[t - 1] * P + path[t]] += g;
+            }
+            last[path[n - 1]] += g;
+        }
+        for (int64_t j = 0; j < L; j++)
+            first[j] += bar[j];
+        write(bar, n, L, P, own);
+    }
+    for (int64_t i = 0; i < L * P; i++)
+        sums[i] = sums[i] * f.moves[i] + counts[i];
+    write(sums, L, L, P, to_transitions);
+    write(first, 1, L, P, to_start);
+    write(last, 1, L, P, to_end);
+    return 0;
+}
+
+// Log-marginals [B, T, L]; behind a post's last word its last row is repeated. Kept for the gradients are the messages
+// from the left and from the right: `after` and `before` [2, B, T, P], `factors` [2, B, T L + WIDTH]; or room as above.
+template <typename R>
+int64_t marginals(int64_t B, int64_t T, int64_t L, int64_t kept, const R *emissions, const int64_t *lengths,
+                  const R *transitions, const R *start, const R *end, double *after, double *before, double *factors,
+                  R *result, uint8_t *beyond) {
+    const Factors f(L, transitions, start, end);
+    const int64_t P = f.P, size = T * L + WIDTH;
+    Buffer room(T * P);
+    double *rows = room.data;
+    int64_t found = 0;
+    for (int64_t b = 0; b < B; b++) {
+        const int64_t n = lengths[b];
+        if (n < 1 || n > T)
+            return BAD_LENGTH;
+        const R *own = emissions + b * T * L;
+        R *out = result + b * T * L;
+        const int64_t place = b % kept, other = kept + place;
+        double *left = after + place * T * P, *right = before + other * T * P;
+        double *e = factors + place * size, *again = factors + other * size;
+        exponentials(own, n * L, e);
+        std::memcpy(again, e, size_t(n * L + WIDTH) * sizeof(double));
+        const double forth = messages(Walk(n, false), L, P, e, f.moves, f.start, left, before + place * T * P, P);
+        const double back = messages(Walk(n, true), L, P, again, f.back, f.end, after + other * T * P, right, P);
+        beyond[b] = !(f.within && std::isfinite(forth) && std::isfinite(back));
+        found += beyond[b];
+        for (int64_t t = 0; t < n; t++) {
+            const double *x = left + t * P, *y = right + t * P;
+            double *row = rows + t * P;
+            if (t > 0 && t < n - 1) {
+                Vec total = {};
+                for (int64_t c = 0; c < P; c += WIDTH)
+                    total += at(row, c) = at(x, c) * at(y, c);
+                const double r = 1 / sum(total);
+                for (int64_t c = 0; c < P; c += WIDTH)
+                    at(row, c) = logarithm<R>(at(row, c) * r);
+            } else { // Impossible starts and ends have factor 0; their log-marginals are read off the scores.
+                double top = -INFINITY;
+                Vec total = spread(0);
+                for (int64_t c = 0; c < P; c += WIDTH) {
+                    at(row, c) = spread(0);
+                    if (t)
+                        at(row, c) += logarithm<R>(at(x, c));
+                    if (t < n - 1)
+                        at(row, c) += logarithm<R>(at(y, c));
+                }
+                for (int64_t j = 0; j < L; j++) {
+                    if (!t)
+                        row[j] += double(start[j]) + double(own[j]);
+                    if (t == n - 1)
+                        row[j] += double(end[j]);
+                    top = larger(top, row[j]);
+                }
+                for (int64_t j = L; j < P; j++)
+                    row[j] = -INFINITY;
+                for (int64_t c = 0; c < P; c += WIDTH)
+                    total += exponential<R>(at(row, c) - top);
+                top += std::log(sum(total));
+                for (int64_t c = 0; c < P; c += WIDTH)
+                    at(row, c) -= top;
+            }
+        }
+        write(rows, n, L, P, out);
+        for (int64_t t = n; t < T; t++)
+            std::memcpy(out + t * L, out + (n - 1) * L, size_t(L) * sizeof(R));
+    }
+    return found;
+}
+
+// Gradients of `marginals`; `upstream` [B, T, L] are those of its results.
+template <typename R>
+int64_t marginals_gradient(int64_t B, int64_t T, int64_t L, int64_t, const int64_t *lengths, const R *transitions,
+                           const R *start, const R *end, const double *after, const double *before,
+                           const double *factors, const uint8_t *beyond, const R *upstream, R *to_emissions,
+                           R *to_transitions, R *to_start, R *to_end) {
+    const Factors f(L, transitions, start, end);
+    const int64_t P = f.P, size = T * L + WIDTH;
+    Buffer room(4 * T * P + 4 * P + f.rows * P);
+    double *source = room.data, *forth = source + T * P, *back = forth + T * P, *weights = back + T * P;
+    double *shares = weights + T * P, *v = shares + P, *first = v + P, *last = first + P, *sums = last + P;
+    for (int64_t b = 0; b < B; b++) {
+        const int64_t n = beyond[b] ? 0 : lengths[b], ends = (n - 1) * P;
+        R *own = to_emissions + b * T * L;
+        std::memset(own + n * L, 0, size_t((T - n) * L) * sizeof(R));
+        if (!n)
+            continue;
+        const double *left = after + b * T * P, *right = after + (B + b) * T * P;
+        double total = 0;
+        std::memset(source, 0, size_t(n * P) * sizeof(double));
+        for (int64_t t = 0; t < T; t++)
+            for (int64_t j = 0; j < L; j++) {
+                const double g = upstream[(b * T + t) * L + j];
+                source[(t < n ? t : n - 1) * P + j] += g;
+                total += g;
+            }
+        const double z = last_shares(left + ends, f, shares);
+        for (int64_t j = 0; j < P; j++)
+            v[j] = -total / z * f.end[j];
+        adjoint<true>(Walk(n, false), L, P, factors + b * size, f.back, left, before + b * T * P, source, v, forth,
+                      weights);
+        outer(left, weights + P, n - 1, f.rows, P, sums);
+        std::memset(v, 0, size_t(P) * sizeof(double));
+        adjoint<true>(Walk(n, true), L, P, factors + (B + b) * size, f.moves, right, before + (B + b) * T * P, source,
+                      v, back, weights);
+        outer(weights, right + P, n - 1, f.rows, P, sums);
+        for (int64_t j = 0; j < L; j++) {
+            first[j] += forth[j];
+            last[j] += back[ends + j] - total * shares[j];
+        }
+        // A message from the right reaches the marginals without its own word's emission.
+        for (int64_t i = 0; i < n * P; i++)
+            forth[i] += back[i] - source[i];
+        write(forth, n, L, P, own);
+    }
+    for (int64_t i = 0; i < L * P; i++)
+        sums[i] *= f.moves[i];
+    write(sums, L, L, P, to_transitions);
+    write(first, 1, L, P, to_start);
+    write(last, 1, L, P, to_end);
+    return 0;
+}
+
+template <typename R> struct Lanes;
+template <> struct Lanes<float> {
+    typedef float Type __attribute__((vector_size(32)));
+};
+template <> struct Lanes<double> {
+    typedef double Type __attribute__((vector_size(32)));
+};
+
+// out = max over i of x[i] + m[i], for N vectors of columns, m [L, Q].
+template <typename R, int N> inline void best_columns(const R *m, int64_t L, int64_t Q, const R *x, R *out) {
+    typedef typename Lanes<R>::Type V;
+    constexpr int64_t LANES = 32 / sizeof(R);
+    V even[N], odd[N];
+#pragma GCC unroll 8
+    for (int k = 0; k < N; k++)
+        even[k] = odd[k] = *(const V *)(m + k * LANES) + x[0];
+    for (int64_t i = 1; i < L; i += 2) {
+        const int64_t o = i + 1 < L ? i + 1 : i;
+#pragma GCC unroll 8
+        for (int k = 0; k < N; k++) {
+            V a = *(const V *)(m + i * Q + k * LANES) + x[i], b = *(const V *)(m + o * Q + k * LANES) + x[o];
+            even[k] = even[k] < a ? a : even[k];
+            odd[k] = odd[k] < b ? b : odd[k];
+        }
+    }
+#pragma GCC unroll 8
+    for (int k = 0; k < N; k++)
+        *(V *)(out + k * LANES) = even[k] < odd[k] ? odd[k] : even[k];
+}
+
+// out = m + x for a row of L tags; where `room` says so, up to the end of a last vector.
+template <typename R> inline void add_row(const R *m, const R *x, int64_t L, int64_t Q, bool room, R *out) {
+    typedef typename Lanes<R>::Type V;
+    if (!room) {
+        for (int64_t j = 0; j < L; j++)
+            out[j] = m[j] + x[j];
+        return;
+    }
+    for (int64_t c = 0; c < Q; c += 32 / sizeof(R)) {
+        V own;
+        std::memcpy(&own, x + c, sizeof own);
+        *(V *)(out + c) = *(const V *)(m + c) + own;
+    }
+}
+
+// The first i with a[i] + b[i] = target; without branches, so that several run side by side. L where there is none
+// (NaN).
+template <typename R>
+inline int64_t first_equal(const R *a, const R *b, R target, const R *numbers, int64_t L, int64_t Q) {
+    typedef typename Lanes<R>::Type V;
+    constexpr int64_t LANES = 32 / sizeof(R);
+    V none = V{} + R(L), found = none;
+    for (int64_t c = 0; c < Q; c += LANES) {
+        V here = *(const V *)(a + c) + *(const V *)(b + c) == V{} + target ? *(const V *)(numbers + c) : none;
+        found = here < found ? here : found;
+    }
+    R first = found[0];
+    for (int64_t k = 1; k < LANES; k++)
+        first = found[k] < first ? found[k] : first;
+    return int64_t(first);
+}
+
+template <typename R>
+int64_t viterbi(int64_t B, int64_t T, int64_t L, int64_t, const R *emissions, const int64_t *lengths,
+                const R *transitions, const R *start, const R *end, int64_t *paths, R *best) {
+    // Posts whose paths are followed back together: each step of one waits for the step before.
+    constexpr int64_t LANES = 32 / sizeof(R), GROUP = 4;
+    const int64_t Q = (L + LANES - 1) / LANES * LANES;
+    Buffer room(2 * (GROUP * T + L) * Q + Q);
+    R *numbers = reinterpret_cast<R *>(room.data), *moves = numbers + Q, *transposed = moves + L * Q;
+    R *scores = transposed + L * Q, *reached = scores + GROUP * T * Q;
+    for (int64_t i = 0; i < Q; i++)
+        numbers[i] = R(i);
+    for (int64_t i = 0; i < L; i++)
+        for (int64_t j = 0; j < L; j++)
+            transposed[j * Q + i] = moves[i * Q + j] = transitions[i * L + j];
+    for (int64_t b = 0; b < B; b++)
+        if (lengths[b] < 1 || lengths[b] > T)
+            return BAD_LENGTH;
+    for (int64_t group = 0; group < B; group += GROUP) {
+        const int64_t posts = B - group < GROUP ? B - group : GROUP;
+        int64_t longest = 0;
+        for (int64_t g = 0; g < posts; g++) {
+            const int64_t b = group + g, n = lengths[b];
+            const R *own = emissions + b * T * L;
+            R *score = scores + g * T * Q, *reach = reached + g * T * Q;
+            longest = n > longest ? n : longest;
+            add_row(start, own, L, Q, false, score);
+            for (int64_t t = 1; t < n; t++) {
+                const R *x = score + (t - 1) * Q;
+                R *y = reach + t * Q;
+                int64_t c = 0;
+                for (; Q - c > 4 * LANES; c += 3 * LANES)
+                    best_columns<R, 3>(moves + c, L, Q, x, y + c);
+                switch ((Q - c) / LANES) {
+                case 1: best_columns<R, 1>(moves + c, L, Q, x, y + c); break;
+                case 2: best_columns<R, 2>(moves + c, L, Q, x, y + c); break;
+                case 3: best_columns<R, 3>(moves + c, L, Q, x, y + c); break;
+                case 4: best_columns<R, 4>(moves + c, L, Q, x, y + c); break;
+                }
+                add_row(y, own + t * L, L, Q, t * L + Q <= T * L, score + t * Q);
+            }
+            const R *x = score + (n - 1) * Q;
+            int64_t tag = 0;
+            for (int64_t j = 1; j < L; j++)
+                if (x[j] + end[j] > x[tag] + end[tag])
+                    tag = j;
+            best[b] = x[tag] + end[tag];
+            for (int64_t t = n; t < T; t++)
+                paths[b * T + t] = 0;
+            paths[b * T + n - 1] = tag;
+        }
+        for (int64_t t = longest - 2; t >= 0; t--)
+            for (int64_t g = 0; g < posts; g++) {
+                int64_t *path = paths + (group + g) * T;
+                if (t > lengths[group + g] - 2)
+                    continue;
+                const int64_t tag = path[t + 1], row = (g * T + t) * Q;
+                const int64_t from =
+                    first_equal(scores + row, transposed + tag * Q, reached[row + Q + tag], numbers, L, Q);
+                path[t] = from < L ? from : 0;
+            }
+    }
+    return 0;
+}
+
+} // namespace
+
+// In the order of crf_kernels.py.
+#define EXPORT(R, NAME)                                                                                                \
+    extern "C" void *const NAME[] = {(void *)likelihood<R>, (void *)likelihood_gradient<R>, (void *)marginals<R>,      \
+                                     (void *)marginals_gradient<R>, (void *)viterbi<R>};
+
+extern "C" void *const moreie_crf_float32[5];
+extern "C" void *const moreie_crf_float64[5];
+EXPORT(float, moreie_crf_float32)
+EXPORT(double, moreie_crf_float64)

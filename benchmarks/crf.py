@@ -1,55 +1,159 @@
-"""The CRF against `pytorch-crf`: a training step (log-likelihood and its gradient) and decoding.
+"""The CRF against `pytorch-crf`, against our own plain code, and against a floor.
+
+A training step is the log-likelihood and its gradients, beside `pytorch-crf`'s; so is decoding. Marginals, which it
+does not give, are beside the same recursion in plain torch operations: torch-struct 0.5 gives them too, but takes
+longer than that (and TorchCRF 1.1.0 trains and decodes no faster than pytorch-crf). All on one thread.
+
+The floor is the time of a call of a function with these inputs that only allocates its results, and of the arithmetic
+at the rate at which this machine multiplies large matrices, or of the bytes read and written at the rate at which it
+copies, whichever is longer. A word takes a training step 6 L² operations (a matrix-vector product forth, one back, an
+outer product), marginals 4 L²; both 25 L for exp, marginals 24 L more for log. Viterbi takes 2 L², an addition and a
+maximum, an instruction each where a matrix product has one for two. A ratio of 0.5 to the floor is twice its time.
 
 python benchmarks/crf.py
 """
 
 from __future__ import annotations
 
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from rows import Row, compare, save
+from rows import Row, compare, save, seconds
+from torch import Tensor
 from torchcrf import CRF
 
 from moreie.models import crf as ours
+from moreie.models import crf_kernels
 
-SHAPES = ((1, 32, 17), (32, 32, 17), (32, 128, 17))
+SHAPES = [(batch, length, labels) for batch in (1, 32) for length in (32, 128) for labels in (9, 17)]
+FASTER, OF_FLOOR = 5.0, 0.5
+EXP, LOG = 25, 24
 
 
-def rows_for(batch: int, length: int, labels: int) -> list[Row]:
+class Machine:
+    """Measured rates: operations a second in either precision, bytes a second."""
+
+    def __init__(self) -> None:
+        self.rates = {}
+        for dtype in (torch.float32, torch.float64):
+            matrix = torch.randn(256, 256, dtype=dtype)
+            out = torch.empty_like(matrix)
+            self.rates[dtype] = 2 * 256**3 / min(seconds(lambda m=matrix, o=out: torch.mm(m, m, out=o), 300))
+        memory = torch.zeros(16_000_000)
+        copy = torch.empty_like(memory)
+        self.bandwidth = 2 * 4 * len(memory) / min(seconds(lambda: copy.copy_(memory), 25))
+
+    def least(self, operations: float, rate: float, moved: float) -> float:
+        return max(operations / rate, moved / self.bandwidth)
+
+
+class Nothing(torch.autograd.Function):
+    """A call that only allocates: results [B], and gradients of its inputs."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(*inputs)
+        return inputs[0].new_empty(len(inputs[0]))
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty_like(x) for x in ctx.saved_tensors)
+
+
+def beside_floor(
+    name: str, work: str, measured: Callable[[], object], empty: Callable[[], object], least: float, repeats: int = 101
+) -> Row:
+    """`measured` and the `empty` call in turns; the floor is the median of the latter and `least` seconds."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for run, times in zip((measured, empty), taken, strict=True):
+            start = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start)
+    mine, call = (statistics.median(t) for t in taken)
+    floor = call + least
+    quarters = statistics.quantiles(taken[0])
+    return Row(
+        name=name,
+        work=work,
+        ours=1 / mine,
+        theirs=1 / floor,
+        unit="steps/s",
+        peer=f"floor: {call * 1e6:.0f} µs to call, {least * 1e6:.0f} µs to compute",
+        ratio=floor / mine,
+        spread=(floor / quarters[2], floor / quarters[0]),
+        target=OF_FLOOR,
+        met=floor / mine >= OF_FLOOR,
+    )
+
+
+def rows_for(machine: Machine, batch: int, length: int, labels: int) -> list[Row]:
     torch.manual_seed(0)
     emissions = torch.randn(batch, length, labels, requires_grad=True)
     tags = torch.randint(labels, (batch, length))
     lengths = torch.full((batch,), length)
     mask = torch.ones(batch, length, dtype=torch.bool)
     theirs = CRF(labels, batch_first=True)
-    transitions = theirs.transitions.detach().clone().requires_grad_()
-    start = theirs.start_transitions.detach().clone().requires_grad_()
-    end = theirs.end_transitions.detach().clone().requires_grad_()
+    scores = [s.detach().clone() for s in (theirs.transitions, theirs.start_transitions, theirs.end_transitions)]
+    learnt = [s.clone().requires_grad_() for s in scores]
+    fixed = emissions.detach()
 
     def our_step() -> None:
-        score = ours.log_score(emissions, tags, lengths, transitions, start, end)
-        (ours.log_partition(emissions, lengths, transitions, start, end) - score).mean().backward()
+        (-ours.log_likelihood(emissions, tags, lengths, *learnt).mean()).backward()
 
     def their_step() -> None:
-        loss = -theirs(emissions, tags, mask=mask, reduction="mean")
-        loss.backward()
+        (-theirs(emissions, tags, mask=mask, reduction="mean")).backward()
 
-    def our_decoding() -> None:
-        with torch.no_grad():
-            ours.viterbi(emissions, lengths, transitions, start, end)
-
-    def their_decoding() -> None:
-        with torch.no_grad():
-            theirs.decode(emissions, mask=mask)
+    def empty_step() -> None:
+        (-Nothing.apply(emissions, *learnt).mean()).backward()
 
     shape = f"B={batch}, T={length}, L={labels}"
-    return [
-        compare("CRF training step", shape, our_step, their_step, "pytorch-crf", unit="steps/s", repeats=15),
-        compare("CRF Viterbi", shape, our_decoding, their_decoding, "pytorch-crf", unit="steps/s", repeats=15),
-    ]
+    words, square, double, single = batch * length, labels**2, torch.float64, torch.float32
+    step = words * (6 * square + EXP * labels)
+    both = words * (4 * square + (EXP + LOG) * labels)
+    emitted = emissions.nbytes
+    names = ("CRF training step", "CRF log-marginals", "CRF Viterbi")
+    peers = ("pytorch-crf", "plain torch operations", "pytorch-crf")
+    measured = (
+        our_step,
+        lambda: ours.log_marginals(fixed, lengths, *scores),
+        lambda: ours.viterbi(fixed, lengths, *scores),
+    )
+    others = (
+        their_step,
+        lambda: ours.plain_log_marginals(fixed, lengths, *scores),
+        lambda: theirs.decode(fixed, mask=mask),
+    )
+    empty = (
+        empty_step,
+        lambda: (Nothing.apply(fixed, *scores), torch.empty_like(fixed)),
+        lambda: (Nothing.apply(fixed, *scores), torch.empty_like(tags)),
+    )
+    least = (
+        machine.least(step, machine.rates[double], 2 * emitted + tags.nbytes),
+        machine.least(both, machine.rates[double], 2 * emitted),
+        machine.least(2 * words * square, machine.rates[single] / 2, emitted + tags.nbytes),
+    )
+    rows = []
+    for name, peer, mine, other, nothing, floor in zip(names, peers, measured, others, empty, least, strict=True):
+        with torch.set_grad_enabled(mine is our_step):
+            rows.append(compare(name, shape, mine, other, peer, unit="steps/s", repeats=15, target=FASTER))
+            rows.append(beside_floor(f"{name} beside its floor", shape, mine, nothing, floor))
+    return rows
 
 
 def main() -> None:
-    save("crf", [row for shape in SHAPES for row in rows_for(*shape)])
+    if not crf_kernels.load():
+        raise SystemExit("no kernels built: python -m moreie.models.crf_build")
+    torch.set_num_threads(1)
+    machine = Machine()
+    rates = {dtype: f"{rate / 1e9:.1f}" for dtype, rate in machine.rates.items()}
+    print(f"10^9 operations/s: {rates[torch.float32]} in single, {rates[torch.float64]} in double precision")
+    print(f"copying: {machine.bandwidth / 1e9:.1f} GB/s read and written")
+    save("crf", [row for shape in SHAPES for row in rows_for(machine, *shape)])
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from moreie.evaluation.scores import Counts, Scores
 BASELINE = "baseline"
 MIXTURE, MIXTURE_PER_POSITION, MEAN = "mixture", "mixture (arg-max per position)", "mean of experts"
 # RE, not a system: what would be left to get wrong if `None` were never in doubt.
-MIXTURE_TOLD = "mixture, told which pairs hold a relation"
+MIXTURE_TOLD = "mixture, None known"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""RE scores. The literature reports MNRE in two ways that must not be compared:
+"""RE scores.
 
-- micro-F1 over the real relations, `None` being no answer (the paper's, and ours unless said otherwise);
-- accuracy over all pairs, `None` included, which some papers call F1: always much higher, for most pairs are `None`.
+Micro-F1 over the real relations, `None` being no answer, is the paper's and ours, and what the published code of both
+regimes in the literature on MNRE (≈ 66 and ≥ 81) computes. Accuracy over all pairs, `None` included, stands beside it;
+most pairs are `None`, so the two must not be compared. `docs/experiments.md` says what lies between the regimes.
 """
 
 from __future__ import annotations

@@ -29,3 +29,9 @@ def test_a_setting_younger_than_trained_experts_is_noted_where_it_is_on(recipe: 
     assert configuration(on)["training"]["adversarial"] == 0.5
     noted, off = (expert_configuration(r, r.experts[0])["expert"]["training"] for r in (on, recipe))
     assert noted == {**off, "adversarial": 0.5}
+
+
+def test_pairs_learned_in_both_directions_make_another_expert(recipe: Recipe) -> None:
+    both = recipe.model_copy(update={"swapped_none": True})
+    noted, off = (expert_configuration(r, r.experts[0]) for r in (both, recipe))
+    assert noted == {**off, "swapped_none": True}

@@ -17,7 +17,13 @@ from moreie.whole_files import replace_file
 FILE = "configuration.json"
 # Settings that are younger than experts that may be there, and what they are when off: then they are left out, so that
 # such an expert is still known as what it is.
-YOUNGER: dict[str, Any] = {"adversarial": 0.0, "mention_types": None, "image_encoder": None, "joint": None}
+YOUNGER: dict[str, Any] = {
+    "adversarial": 0.0,
+    "mention_types": None,
+    "image_encoder": None,
+    "joint": None,
+    "swapped_none": False,
+}
 
 
 def configuration(recipe: Recipe, split: str = "validation") -> dict[str, Any]:
@@ -54,7 +60,7 @@ def expert_configuration(recipe: Recipe, expert: ExpertRecipe) -> dict[str, Any]
         DataFormatError: an evidence file is missing or damaged.
         CheckpointError: the model that gives mentions their types is not there or incomplete.
     """
-    kept = {"task", "encoder", "adapter", "teacher"}
+    kept = {"task", "encoder", "adapter", "teacher", "swapped_none"}
     said: dict[str, Any] = _named(recipe.model_dump(include=kept))
     said["encoder"] = encoder_name(recipe)
     said["labels"] = recipe.data.labels.name if recipe.data.labels else None

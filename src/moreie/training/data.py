@@ -15,7 +15,7 @@ from moreie.errors import MoreieError
 from moreie.models.expert import Expert
 from moreie.models.windows import cut_windows
 from moreie.retrieval.cache import load_evidence, read_header
-from moreie.schema import Evidence, Post
+from moreie.schema import NO_RELATION, Evidence, Post, Relation
 from moreie.training.mention_types import typed_posts, types_given
 from moreie.training.recipe import Recipe, SplitFiles
 
@@ -82,6 +82,21 @@ def within_limit(split: Split, encoder: TextEncoder) -> Split:
         tuple(w.post for w in windows),
         {name: [rows[w.origin] for w in windows] for name, rows in split.evidence.items()},
     )
+
+
+def with_swapped_none(posts: Sequence[Post]) -> list[Post]:
+    """The posts, each pair without a relation annotated in the other direction too, where that is not annotated yet."""
+    return [post if post.relations is None else replace(post, relations=_both_ways(post.relations)) for post in posts]
+
+
+def _both_ways(relations: Sequence[Relation]) -> tuple[Relation, ...]:
+    known = {(r.head, r.tail) for r in relations}
+    swapped = (
+        Relation(r.tail, r.head, NO_RELATION)
+        for r in relations
+        if r.type == NO_RELATION and (r.tail, r.head) not in known
+    )
+    return (*relations, *swapped)
 
 
 def recipe_labels(recipe: Recipe, train: Split) -> tuple[str, ...]:

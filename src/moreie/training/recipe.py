@@ -221,6 +221,9 @@ class Recipe(Section):
     """Experts in the mixture; all of them when empty."""
     retrieval: Retrieval | None = None
     teacher: Teacher | None = None
+    swapped_none: bool = False
+    """RE only: learn from training pairs without a relation in the other direction too. MNRE gives them with the head
+    before the tail, so that an expert takes any pair the other way round for one with a relation."""
     seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = (1,)
 
     @model_validator(mode="after")
@@ -232,6 +235,8 @@ class Recipe(Section):
             raise ValueError(f"mixture names {sorted(unknown)}, but the experts are {names}")
         if self.teacher and self.task != "ner":
             raise ValueError("a teacher is for NER only")
+        if self.swapped_none and self.task != "re":
+            raise ValueError("swapped_none is for RE only")
         if self.gate.level == "token" and self.task != "ner":
             raise ValueError("a token-level gate is for NER only: a pair has one answer")
         if self.data.mention_types and self.task != "re":

@@ -37,6 +37,7 @@ from moreie.training.data import (
     load_split,
     recipe_labels,
     text_folds,
+    with_swapped_none,
     within_limit,
 )
 from moreie.training.features import Example, ner_examples, relation_examples, with_plain_view, without_some_evidence
@@ -226,9 +227,10 @@ def _train_one(
     retriever = expert_recipe.view.retriever
     rows = without_some_evidence(train.rows(retriever), settings.evidence_dropout, seed)
     if isinstance(expert, RelationExpert):
-        examples = relation_examples(expert, train.posts, rows)
+        posts = with_swapped_none(train.posts) if recipe.swapped_none else train.posts
+        examples = relation_examples(expert, posts, rows)
         held = relation_examples(expert, validation.posts, validation.rows(retriever))
-        plain = relation_examples(expert, train.posts, train.rows(None)) if expert_recipe.two_view else []
+        plain = relation_examples(expert, posts, train.rows(None)) if expert_recipe.two_view else []
     else:
         examples = _ner_training_examples(recipe, expert, train, rows)
         held = ner_examples(expert, validation.posts, validation.rows(retriever))

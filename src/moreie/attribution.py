@@ -11,7 +11,7 @@ from moreie.models.attribution import LeftOut, leave_one_out
 from moreie.models.mixture import Mixture, span_confidence
 from moreie.models.ner import NerExpert
 from moreie.models.outputs import Rows
-from moreie.models.relation import RelationExpert
+from moreie.models.relation import RelationExpert, against_the_text
 from moreie.models.temperature import scaled
 from moreie.models.windows import Window
 from moreie.schema import Extraction, Influence, Mention
@@ -65,8 +65,12 @@ def influences_on_relations(
     whole, left_out = leave_one_out(mixture, triples, pair_rows, None if images is None else images[own])
     for variant in left_out:
         choice = mixture.labels.index(extraction.relations[variant.case].type)
-        pair_p = (whole[variant.case], variant.log_probabilities)
-        before, after = (float(scaled(log_p, mixture.temperature)[choice].exp()) for log_p in pair_p)
+        _, head, tail = triples[variant.case]
+        said = (
+            against_the_text(log_p, mixture.labels, head, tail, mixture.reversed_none)
+            for log_p in (whole[variant.case], variant.log_probabilities)
+        )
+        before, after = (float(scaled(log_p, mixture.temperature)[choice].exp()) for log_p in said)
         yield Influence(_place(extraction, pair_rows, variant), None, variant.case, before - after)
 
 

@@ -26,7 +26,7 @@ from moreie.models.expert import EncoderPool
 from moreie.models.folder import EXTRACTOR_FILE, ExtractorSpec, read_extractor_spec
 from moreie.models.mixture import Mixed, Mixture, decode_tags, load_mixture, span_confidence
 from moreie.models.ner import NerExpert
-from moreie.models.relation import RelationExpert, admissible
+from moreie.models.relation import RelationExpert, admissible, against_the_text
 from moreie.models.temperature import scaled
 from moreie.models.windows import Window, cut_windows
 from moreie.retrieval.image import ImageRetriever
@@ -389,6 +389,7 @@ class Extractor:
         mixed = self.relations(triples, rows, found.images_for(self.relations, origins))
         best: dict[tuple[int, int, int], tuple[float, Relation]] = {}
         for (origin, head, tail), (_, a, b), log_p in zip(places, triples, mixed.log_probabilities, strict=True):
+            log_p = against_the_text(log_p, labels, a, b, self.relations.reversed_none)
             allowed = admissible(labels, a.type, b.type)
             choice = int(log_p.masked_fill(~allowed, -torch.inf).argmax())
             if labels[choice] == NO_RELATION:

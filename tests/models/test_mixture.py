@@ -17,9 +17,9 @@ from moreie.models.expert import EncoderPool, Expert, ExpertSpec, length_batches
 from moreie.models.gate import Gate, GateSpec, cross_validated_log_weights, fit_gate
 from moreie.models.mixture import Mixture, decode_tags, decode_tags_per_position, load_mixture, span_confidence
 from moreie.models.ner import NerExpert
-from moreie.models.relation import RelationExpert, Signature, admissible, signature
+from moreie.models.relation import RelationExpert, Signature, admissible, against_the_text, signature
 from moreie.models.tagset import TagSet
-from moreie.schema import Evidence, Passage, Post
+from moreie.schema import Evidence, Mention, Passage, Post
 
 TYPES = ("LOC", "PER")
 FOUND = (Evidence(Passage("1", "a", "Nashville", "Nashville is a city.", True), "text", 1, 1.0),)
@@ -203,3 +203,18 @@ def test_relation_signatures(encoder: TextEncoder, posts: list[Post]) -> None:
     inputs = relation.assemble([(post, post.mentions[0], post.mentions[1])], [()])
     (log_p,) = relation.log_probabilities(inputs)
     assert log_p.exp().sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_none_is_made_likelier_against_the_text_only() -> None:
+    labels = ("/per/per/peer", "None", "/per/org/member_of")
+    log_p = torch.log(torch.tensor([0.6, 0.01, 0.39]))
+    first, second = Mention("PER", 0, 1, 0, 9), Mention("PER", 4, 4, 20, 25)
+    assert against_the_text(log_p, labels, first, second, 5.0) is log_p
+    assert against_the_text(log_p, labels, second, first, 0.0) is log_p
+    moved = against_the_text(log_p, labels, second, first, 5.0)
+    assert float(moved.exp().sum()) == pytest.approx(1, abs=1e-6)
+    odds = [float(p[1] - p[0]) for p in (moved, log_p)]
+    assert odds[0] - odds[1] == pytest.approx(5.0, abs=1e-5)
+    assert float(moved[0] - moved[2]) == pytest.approx(float(log_p[0] - log_p[2]), abs=1e-5), (
+        "the others keep their odds"
+    )

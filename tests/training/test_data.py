@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from moreie.datasets import read_posts
 from moreie.schema import NO_RELATION, Relation
-from moreie.training.data import with_swapped_none
+from moreie.training.data import missing_reversed_none, with_swapped_none
 
 
 def test_pairs_without_a_relation_are_read_in_both_directions(data: Path) -> None:
@@ -27,3 +30,18 @@ def test_a_direction_that_is_annotated_stays_as_it_is(data: Path) -> None:
     assert after.relations == relations
     (untouched,) = with_swapped_none([replace(post, relations=None)])
     assert untouched.relations is None
+
+
+def test_none_that_is_missing_against_the_text_is_counted(data: Path) -> None:
+    posts = read_posts(data / "mnre-sample.txt")
+    none = [
+        post.mentions[r.head].first < post.mentions[r.tail].first
+        for post in posts
+        for r in post.relations or ()
+        if r.type == NO_RELATION and post.mentions
+    ]
+    assert none
+    expected = math.log((sum(none) + 1) / (len(none) - sum(none) + 1))
+    assert missing_reversed_none(posts) == pytest.approx(expected)
+    assert missing_reversed_none(with_swapped_none(posts)) == pytest.approx(0)
+    assert missing_reversed_none([]) == 0

@@ -27,7 +27,7 @@ from moreie.models.expert import EncoderPool
 from moreie.models.mixture import load_mixture, read_spec
 from moreie.models.outputs import load_outputs
 from moreie.schema import NO_RELATION
-from moreie.training.data import hold_out, joined_splits, load_split, text_folds
+from moreie.training.data import hold_out, joined_splits, load_split, missing_reversed_none, text_folds
 from moreie.training.features import relation_examples
 from moreie.training.gate import fit_mixture, gate_data
 from moreie.training.recipe import Recipe, load_recipe
@@ -181,6 +181,8 @@ def test_relations_are_trained_with_a_held_out_gate(tmp_path: Path, recipe_file:
     assert all(a == t for g, a, t in pairs if g != NO_RELATION and a != NO_RELATION), "the best relation stays the best"
     mixture = load_mixture(recipe.output / "seed-1", EncoderPool())
     assert mixture.names == ("text", "image")
+    fit, _ = hold_out(load_split(recipe.data.train), 0.4)
+    assert mixture.reversed_none == pytest.approx(missing_reversed_none(fit.posts))
 
 
 @pytest.mark.parametrize("task", ["ner", "re"])

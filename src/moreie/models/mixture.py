@@ -33,6 +33,7 @@ class MixtureSpec(BaseModel):
     """`mixture.json`: the task, the experts' folders in the gate's order, the temperature of its confidences.
 
     `titles`: by retriever, what experts read before each text that is attached to posts (`retrieval.attached`).
+    `reversed_none` (RE): see `models.relation.against_the_text`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +43,7 @@ class MixtureSpec(BaseModel):
     scores: dict[str, float] = {}
     temperature: float | None = None
     titles: dict[str, str] = {}
+    reversed_none: float = 0.0
     format: Literal[1] = 1
 
 
@@ -61,7 +63,8 @@ class Mixture(Generic[X]):
     """Any number of experts of one task, and the gate over them (None for a single expert).
 
     `temperature`: what confidences are read at (`models.temperature`), 1 where none was fitted; answers are given at 1.
-    `image_encoder`: the one whose embeddings the gate reads, where it reads pictures. `titles`: see `MixtureSpec`.
+    `image_encoder`: the one whose embeddings the gate reads, where it reads pictures. `titles`,
+    `reversed_none`: see `MixtureSpec`.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Mixture(Generic[X]):
         *,
         image_encoder: ImageEncoder | None = None,
         titles: Mapping[str, str] | None = None,
+        reversed_none: float = 0.0,
     ):
         if not experts:
             raise MoreieError("a mixture needs at least one expert")
@@ -86,6 +90,7 @@ class Mixture(Generic[X]):
         self.image_encoder = image_encoder if gate is not None and "image" in gate.spec.inputs else None
         self.fitted_temperature = temperature
         self.titles = dict(titles or {})
+        self.reversed_none = reversed_none
 
     @property
     def temperature(self) -> float:
@@ -139,6 +144,7 @@ class Mixture(Generic[X]):
             scores=dict(scores),
             temperature=self.fitted_temperature,
             titles=self.titles,
+            reversed_none=self.reversed_none,
         )
         (folder / MIXTURE_FILE).write_text(spec.model_dump_json(indent=2) + "\n")
 
@@ -180,7 +186,14 @@ def load_mixture(folder: Path, pool: EncoderPool) -> Mixture[Any]:
     gate = Gate.load(folder) if len(experts) > 1 else None
     name = gate.spec.image_encoder if gate is not None else None
     encoder = pool.image_encoder(name) if name else None
-    return Mixture(experts, gate, spec.temperature, image_encoder=encoder, titles=spec.titles)
+    return Mixture(
+        experts,
+        gate,
+        spec.temperature,
+        image_encoder=encoder,
+        titles=spec.titles,
+        reversed_none=spec.reversed_none,
+    )
 
 
 def read_spec(folder: Path) -> MixtureSpec:

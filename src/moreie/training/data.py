@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,6 +98,21 @@ def _both_ways(relations: Sequence[Relation]) -> tuple[Relation, ...]:
         if r.type == NO_RELATION and (r.tail, r.head) not in known
     )
     return (*relations, *swapped)
+
+
+def missing_reversed_none(posts: Sequence[Post]) -> float:
+    """By how many nats `None` is too rare among pairs with the head behind the tail: log(n in order / n reversed).
+
+    Pairs are without a relation in whichever direction one asks, so there should be as many of either kind. One is
+    added to both numbers.
+    """
+    ordered = backward = 1
+    for post in posts:
+        for r in post.relations or ():
+            if r.type == NO_RELATION and post.mentions is not None:
+                behind = post.mentions[r.head].first - post.mentions[r.tail].first
+                ordered, backward = ordered + (behind < 0), backward + (behind > 0)
+    return math.log(ordered / backward)
 
 
 def recipe_labels(recipe: Recipe, train: Split) -> tuple[str, ...]:

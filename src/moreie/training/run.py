@@ -35,6 +35,7 @@ from moreie.training.data import (
     hold_out,
     joined_splits,
     load_split,
+    missing_reversed_none,
     recipe_labels,
     text_folds,
     with_swapped_none,
@@ -74,6 +75,8 @@ def train_recipe(recipe: Recipe, say: Callable[[str], None] = log.info, pictures
     labels = recipe_labels(recipe, train)
     fit, gate_split = hold_out(train, recipe.gate.held_out) if recipe.gate.held_out else (train, validation)
     pictures = pictures or GatePictures(recipe)
+    learned = with_swapped_none(fit.posts) if recipe.swapped_none else fit.posts
+    reversed_none = missing_reversed_none(learned) if recipe.task == "re" else 0.0
     for seed in recipe.seeds:
         folder = seed_folder(recipe, seed)
         _train_experts(recipe, recipe.experts, labels, fit, validation, seed, folder, say)
@@ -85,7 +88,7 @@ def train_recipe(recipe: Recipe, say: Callable[[str], None] = log.info, pictures
         if trained_together(recipe):
             experts = _train_together(recipe, experts, data, fit, seed, folder, pictures, say)
             data = gate_data(recipe, experts, own, pictures=pictures)
-        mixture, penalty = fit_mixture(recipe, experts, data)
+        mixture, penalty = fit_mixture(recipe, experts, data, reversed_none)
         held = data if recipe.gate.from_validation else gate_data(recipe, experts, validation, pictures=pictures)
         mixture = with_temperature(recipe, mixture, held)
         place = f"{JOINT}/" if trained_together(recipe) else ""

@@ -13,7 +13,7 @@ from moreie.evaluation.analysis.figures import predictions_digest, read_analysis
 from moreie.evaluation.analysis.tables import analysis_section
 from moreie.evaluation.confusion import mention_confusion, relation_confusion
 from moreie.evaluation.plots import plot_confusion, plot_f1, plot_gate, plot_k, plot_reliability
-from moreie.evaluation.predictions import BASELINE, MIXTURE, Evaluation
+from moreie.evaluation.predictions import BASELINE, MIXTURE, MIXTURE_TOLD, Evaluation
 from moreie.evaluation.published import Published, read_published
 from moreie.evaluation.recompute import load_evaluations
 from moreie.evaluation.summary import Result, read_summary
@@ -149,6 +149,8 @@ def _section(rows: Sequence[Result], plots: Mapping[str, Path]) -> str:
             cells.append("" if low is None else f"{low:+.2f} … {high:+.2f}")
             cells.append("" if row.p_value_over_seeds is None else f"{row.p_value_over_seeds:.4f}")
         lines.append("| " + " | ".join(cells) + " |")
+    if any(row.variant == MIXTURE_TOLD for row in rows):
+        lines.append(f"\n`{MIXTURE_TOLD}` is no system: it is told which pairs have no relation.")
     if not few:
         lines.append(_many_types(rows))
     for row in rows:

@@ -362,7 +362,12 @@ def test_confidences_are_read_at_the_models_temperature_and_answers_stay(
     assert extractor.relations is not None
     softer = Extractor(
         Mixture(extractor.ner.experts, extractor.ner.gate, 2.5),
-        Mixture(extractor.relations.experts, extractor.relations.gate, 1.5),
+        Mixture(
+            extractor.relations.experts,
+            extractor.relations.gate,
+            1.5,
+            reversed_none=extractor.relations.reversed_none,
+        ),
         corpus=extractor.corpus,
         image_encoder=extractor.image_encoder,
         k=extractor.k,
@@ -382,4 +387,5 @@ def test_confidences_are_read_at_the_models_temperature_and_answers_stay(
     again = Extractor.from_pretrained(tmp_path / "model", corpus=extractor.corpus)
     assert again.relations is not None
     assert (again.ner.temperature, again.relations.temperature) == (2.5, 1.5)
+    assert again.relations.reversed_none == extractor.relations.reversed_none > 5
     assert extractor.ner.temperature == 1, "the shipped model has none"

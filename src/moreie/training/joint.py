@@ -8,13 +8,14 @@ posts they know by heart, and trusts them too much.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _IncompatibleKeys
 from transformers import Trainer, set_seed
 
 from moreie.models.assembly import Assembled
@@ -81,6 +82,13 @@ class JointMixture(nn.Module):
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """The trained weights alone: experts share a trunk, which a file must not hold twice."""
         return {f"trained.{i}": p.detach() for i, p in enumerate(self.trained)}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Take up what `state_dict` gave."""
+        with torch.no_grad():
+            for i, parameter in enumerate(self.trained):
+                parameter.copy_(state_dict[f"trained.{i}"])
+        return _IncompatibleKeys([], [])
 
 
 class JointTrainer(Trainer):

@@ -104,3 +104,8 @@ def test_the_command_attributes_and_writes_other_tools_files(tmp_path: Path) -> 
     assert (tmp_path / "found.txt").read_text().startswith("IMGID:")
     assert list((tmp_path / "brat").glob("*.ann"))
     assert json.loads((tmp_path / "tasks.json").read_text())
+    missing = str(tmp_path / "no" / "such" / "found.txt")
+    result = CliRunner().invoke(app, ["extract", "--text", "Oakland", "--conll", missing])
+    assert result.exit_code == 2
+    assert "cannot be written: there is no folder" in result.output
+    assert not result.stdout.strip(), "said before anything is extracted"

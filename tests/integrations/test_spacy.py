@@ -8,7 +8,8 @@ import pytest
 import spacy
 
 from moreie import Extractor
-from moreie.integrations.spacy import MoreComponent, as_doc
+from moreie.errors import MoreieError
+from moreie.integrations.spacy import MoreComponent, annotate, as_doc
 from moreie.shipped import DEMO_CORPUS
 
 TEXTS = [
@@ -60,6 +61,11 @@ def test_an_extraction_becomes_a_document_of_the_same_text(extractor: Extractor,
     assert [(e.start_char, e.end_char, e.label_) for e in doc.ents] == [
         (m.start, m.end, m.type) for m in extraction.mentions
     ]
+
+
+def test_an_extraction_of_another_text_is_refused(nlp: spacy.language.Language, extractor: Extractor) -> None:
+    with pytest.raises(MoreieError, match="is of another text"):
+        annotate(spacy.blank("en")("Oakland"), extractor.extract(TEXTS[0]))
 
 
 def test_an_entity_inside_a_token_takes_the_token(extractor: Extractor) -> None:

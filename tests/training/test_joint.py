@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,18 +117,13 @@ def test_joint_and_cross_fitted_training_exclude_each_other(tmp_path: Path, reci
 
 
 @pytest.mark.slow
-def test_joint_training_goes_on_after_a_kill(tmp_path: Path, recipe_file: Callable[..., Path]) -> None:
+def test_joint_training_goes_on_after_a_kill(
+    tmp_path: Path, recipe_file: Callable[..., Path], train_until_killed: Callable[[Path, Path], list[str]]
+) -> None:
     gate = {"folds": 2, "joint": {**FAST, "epochs": 3}}
     path = recipe_file(tmp_path, gate=gate)
-    command = [sys.executable, "-m", "moreie", "train", str(path)]
     folder = tmp_path / "runs" / "seed-1" / "joint"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    while not any(folder.glob("checkpoints/checkpoint-*/trainer_state.json")) and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    command = train_until_killed(path, folder / "checkpoints")
     assert not (folder / "image" / "expert.json").exists(), "killed before its end"
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

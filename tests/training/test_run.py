@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,19 +135,14 @@ def test_what_is_trained_is_kept(trained: tuple[Path, Recipe]) -> None:
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_also_after_a_kill(
-    trained: tuple[Path, Recipe], tmp_path: Path, recipe_file: Callable[..., Path]
+    trained: tuple[Path, Recipe],
+    tmp_path: Path,
+    recipe_file: Callable[..., Path],
+    train_until_killed: Callable[[Path, Path], list[str]],
 ) -> None:
     _, recipe = trained
     path = recipe_file(tmp_path, experts=[{"name": "baseline"}], mixture=["baseline"])
-    command = [sys.executable, "-m", "moreie", "train", str(path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    checkpoints = tmp_path / "runs" / "seed-1" / "baseline" / "checkpoints"
-    deadline = time.monotonic() + 120
-    while not any(checkpoints.glob("checkpoint-*/trainer_state.json")) and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    command = train_until_killed(path, tmp_path / "runs" / "seed-1" / "baseline" / "checkpoints")
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     ours, theirs = (

@@ -79,6 +79,7 @@ def extract(
             posts = read_posts(input, on_bad=bad.append if skip_bad else None)
         else:
             posts = [post_from_text(text or "", id="post", image=image)]
+        _check_folders(html, conll, brat, label_studio)
         files, fields = _assigned(attach or [], "--attach"), _assigned(attach_field or [], "--attach-field")
         attached = _attached(posts, files, fields)
         found = _run(
@@ -100,6 +101,15 @@ def demo(
         notes = json_module.loads(DEMO_NOTES.read_text(encoding="utf-8"))
         posts = read_jsonl(DEMO_POSTS)
         _run(posts, None, notes, None, None, attribute=False, json=False, one_line=False, html=html)
+
+
+def _check_folders(*written: Path | None) -> None:
+    """See before hours of extraction that what is to be written has a place."""
+    from moreie.errors import MoreieError
+
+    for path in written:
+        if path is not None and not path.absolute().parent.is_dir():
+            raise MoreieError(f"{path} cannot be written: there is no folder {path.absolute().parent}")
 
 
 def _assigned(options: list[str], option: str) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """RE scores.
 
-Micro-F1 over the real relations, `None` being no answer, is the paper's and ours, and what the published code of both
-regimes in the literature on MNRE (≈ 66 and ≥ 81) computes. Accuracy over all pairs, `None` included, stands beside it;
-most pairs are `None`, so the two must not be compared. `docs/experiments.md` says what lies between the regimes.
+Micro-F1 over the real relations, `None` being no answer, is the paper's and ours. Accuracy over all pairs, `None`
+included, stands beside it; most pairs are `None`, so the two must not be compared. `docs/experiments.md` says what lies
+between the two regimes in the literature on MNRE (≈ 66 and ≥ 81).
 """
 
 from __future__ import annotations

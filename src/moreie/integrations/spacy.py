@@ -21,6 +21,7 @@ from spacy.tokens import Doc, Span
 from spacy.vocab import Vocab
 
 from moreie.datasets import post_from_text
+from moreie.errors import MoreieError
 from moreie.extractor import Extractor
 from moreie.schema import Extraction, Post
 
@@ -69,11 +70,16 @@ def as_doc(extraction: Extraction, vocab: Vocab | None = None) -> Doc:
 
 
 def annotate(doc: Doc, extraction: Extraction) -> Doc:
-    """Give a document what was found in its text; a mention that ends inside a token takes the whole token."""
+    """Give a document what was found in its text; a mention that ends inside a token takes the whole token.
+
+    Raises:
+        MoreieError: the extraction is of another, longer text.
+    """
     spans: list[Span] = []
     for mention in extraction.mentions:
         span = doc.char_span(mention.start, mention.end, label=mention.type or "", alignment_mode="expand")
-        assert span is not None  # the mention lies in the text
+        if span is None:
+            raise MoreieError(f"extraction {extraction.id} is of another text: it ends before character {mention.end}")
         span._.confidence = mention.confidence
         spans.append(span)
     doc.set_ents(_without_overlaps(spans))

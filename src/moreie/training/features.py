@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -33,10 +33,17 @@ class Example:
     plain: Assembled | None = None
 
 
+class HasInput(Protocol):
+    """What is sampled by the length of its input."""
+
+    @property
+    def input(self) -> Assembled: ...
+
+
 class Examples(torch.utils.data.Dataset[dict[str, Any]]):
     """Examples as the trainer samples them; `input_ids` gives it their lengths."""
 
-    def __init__(self, examples: Sequence[Example]):
+    def __init__(self, examples: Sequence[HasInput]):
         self.examples = examples
 
     def __len__(self) -> int:

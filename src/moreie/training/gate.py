@@ -159,14 +159,17 @@ def unseen_log_weights(recipe: Recipe, data: GateData, gate: Gate | None, *, fit
     return data.outputs.per_case(rows, data.spec.level)
 
 
+def fitted_gate(recipe: Recipe, data: GateData) -> tuple[Gate, float]:
+    """A gate fitted on `data`, and the penalty that was chosen."""
+    penalty = choose_penalty(data, recipe.gate.folds)
+    return fit_gate(data.spec, data.features, data.available, data.negative_log_likelihood, penalty), penalty
+
+
 def fit_mixture(
     recipe: Recipe, experts: Sequence[Any], data: GateData, reversed_none: float = 0.0
 ) -> tuple[Mixture[Any], float]:
     """The experts with a gate fitted on `data`, and the penalty that was chosen; `reversed_none`: see `MixtureSpec`."""
+    gate, penalty = fitted_gate(recipe, data) if len(experts) > 1 else (None, 0.0)
     titles = attached_titles(recipe.data.train, experts)
-    if len(experts) == 1:
-        return Mixture(experts, None, titles=titles, reversed_none=reversed_none), 0.0
-    penalty = choose_penalty(data, recipe.gate.folds)
-    gate = fit_gate(data.spec, data.features, data.available, data.negative_log_likelihood, penalty)
     mixture = Mixture(experts, gate, image_encoder=data.image_encoder, titles=titles, reversed_none=reversed_none)
     return mixture, penalty

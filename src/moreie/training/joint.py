@@ -22,6 +22,7 @@ from moreie.models.assembly import Assembled
 from moreie.models.expert import Expert
 from moreie.models.gate import Gate
 from moreie.training.data import Split, cases, within_limit
+from moreie.training.features import Examples
 from moreie.training.gate import GateData
 from moreie.training.recipe import Joint
 from moreie.training.trainer import CHECKPOINTS, last_checkpoint, parameter_groups, training_arguments
@@ -38,6 +39,11 @@ class JointExample:
     features: Tensor
     available: Tensor
     targets: Tensor
+
+    @property
+    def input(self) -> Assembled:
+        """The longest of the inputs: batches are made by its length."""
+        return max((i for i in self.inputs if i is not None), key=lambda i: len(i.input_ids))
 
 
 class JointMixture(nn.Module):
@@ -100,21 +106,6 @@ class JointTrainer(Trainer):
         return self.optimizer
 
 
-class _Examples(torch.utils.data.Dataset[dict[str, Any]]):
-    """Examples as the trainer samples them; `input_ids`, of the longest input, gives it their lengths."""
-
-    def __init__(self, examples: Sequence[JointExample]):
-        self.examples = examples
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        example = self.examples[index]
-        longest = max((i.input_ids for i in example.inputs if i is not None), key=len)
-        return {"input_ids": longest, "example": example}
-
-
 @dataclass(frozen=True)
 class _Collator:
     experts: Sequence[Expert]
@@ -172,7 +163,7 @@ def train_jointly(
     trainer = JointTrainer(
         model=model,
         args=training_arguments(settings.optimisation, len(examples), checkpoints, seed),
-        train_dataset=_Examples(examples),
+        train_dataset=Examples(examples),
         data_collator=_Collator(experts),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))

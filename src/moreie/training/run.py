@@ -42,10 +42,10 @@ from moreie.training.data import (
     within_limit,
 )
 from moreie.training.features import Example, ner_examples, relation_examples, with_plain_view, without_some_evidence
-from moreie.training.gate import GateData, fit_mixture, gate_data
+from moreie.training.gate import GateData, fit_mixture, fitted_gate, gate_data
 from moreie.training.joint import joint_examples, train_jointly
 from moreie.training.pictures import GatePictures
-from moreie.training.recipe import ExpertRecipe, Recipe
+from moreie.training.recipe import ExpertRecipe, Joint, Recipe
 from moreie.training.temperature import with_temperature
 from moreie.training.trainer import CHECKPOINTS, train_expert
 
@@ -85,8 +85,8 @@ def train_recipe(recipe: Recipe, say: Callable[[str], None] = log.info, pictures
         if recipe.gate.cross_fit and len(experts) > 1:
             own, outputs = _out_of_fold(recipe, labels, train, validation, seed, folder, say)
         data = gate_data(recipe, experts, own, outputs, pictures)
-        if trained_together(recipe):
-            experts = _train_together(recipe, experts, data, fit, seed, folder, pictures, say)
+        if (joint := recipe.gate.joint) and trained_together(recipe):
+            experts = _train_together(recipe, joint, experts, data, fit, seed, folder, pictures, say)
             data = gate_data(recipe, experts, own, pictures=pictures)
         mixture, penalty = fit_mixture(recipe, experts, data, reversed_none)
         held = data if recipe.gate.from_validation else gate_data(recipe, experts, validation, pictures=pictures)
@@ -132,6 +132,7 @@ def _train_experts(
 
 def _train_together(
     recipe: Recipe,
+    joint: Joint,
     experts: Sequence[Any],
     data: GateData,
     train: Split,
@@ -150,11 +151,9 @@ def _train_together(
     if done and not (target / CHECKPOINTS).exists():
         say(f"{target}: trained before, kept")
     else:
-        gate = fit_mixture(recipe, experts, data)[0].gate
+        gate, _ = fitted_gate(recipe, data)
         examples = joint_examples(recipe.task, experts, train, gate_data(recipe, experts, train, pictures=pictures))
-        assert gate is not None
-        assert recipe.gate.joint is not None
-        train_jointly(experts, gate, examples, recipe.gate.joint, target, seed)
+        train_jointly(experts, gate, examples, joint, target, seed)
         say(f"{target}: {', '.join(recipe.members)} trained together")
     return mixture_experts(recipe, folder)
 

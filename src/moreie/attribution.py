@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from torch import Tensor
 
@@ -28,18 +27,17 @@ def influences_on_mentions(
     whole, left_out = leave_one_out(mixture, [w.post for w in windows], rows, images)
     tagset = mixture.experts[0].tagset
 
-    def confidence(log_p: Tensor, mention: Mention, offset: int) -> float:
-        first, last = mention.first - offset, mention.last - offset
-        path = [0] * first + tagset.span_tags(mention.type or "", last - first + 1)
-        return span_confidence(scaled(log_p, mixture.temperature), path, first, last)
+    def confidence(log_p: Tensor, own: Mention) -> float:
+        path = [0] * own.first + tagset.span_tags(own.type or "", own.last - own.first + 1)
+        return span_confidence(scaled(log_p, mixture.temperature), path, own.first, own.last)
 
     for variant in left_out:
         window = windows[variant.case]
         place = _place(extraction, rows, variant)
         for m, mention in enumerate(extraction.mentions):
-            if _inside(mention, window):
+            if window.holds(mention):
                 pair = (whole[variant.case], variant.log_probabilities)
-                before, after = (confidence(log_p, mention, window.offset) for log_p in pair)
+                before, after = (confidence(log_p, window.inside(mention)) for log_p in pair)
                 yield Influence(place, m, None, before - after)
 
 
@@ -54,9 +52,8 @@ def influences_on_relations(
     triples, own = [], []
     for relation in extraction.relations:
         pair = (extraction.mentions[relation.head], extraction.mentions[relation.tail])
-        w = next(i for i, window in enumerate(windows) if all(_inside(m, window) for m in pair))
-        offset = windows[w].offset
-        head, tail = (replace(m, first=m.first - offset, last=m.last - offset) for m in pair)
+        w = next(i for i, window in enumerate(windows) if all(map(window.holds, pair)))
+        head, tail = map(windows[w].inside, pair)
         triples.append((windows[w].post, head, tail))
         own.append(w)
     if not triples:
@@ -76,7 +73,3 @@ def influences_on_relations(
 
 def _place(extraction: Extraction, rows: Mapping[str, Rows], variant: LeftOut) -> int:
     return extraction.evidence.index(rows[variant.retriever][variant.case][variant.passage])
-
-
-def _inside(mention: Mention, window: Window) -> bool:
-    return window.offset <= mention.first and mention.last < window.offset + len(window.post.words)

@@ -26,14 +26,14 @@ from moreie.models.expert import EncoderPool
 from moreie.models.folder import EXTRACTOR_FILE, ExtractorSpec, read_extractor_spec
 from moreie.models.mixture import Mixed, Mixture, decode_tags, load_mixture, span_confidence
 from moreie.models.ner import NerExpert
-from moreie.models.relation import RelationExpert, admissible, against_the_text
+from moreie.models.relation import RelationExpert
 from moreie.models.temperature import scaled
 from moreie.models.windows import Window, cut_windows
+from moreie.pairs import asked_pairs, chosen_relations
 from moreie.retrieval.image import ImageRetriever
 from moreie.retrieval.retrieved import Retrieved
 from moreie.retrieval.settings import Mode, RetrievalSettings
 from moreie.schema import (
-    NO_RELATION,
     Attribution,
     Evidence,
     Extraction,
@@ -44,9 +44,6 @@ from moreie.schema import (
 )
 from moreie.shipped import DEMO_CORPUS, MODEL
 from moreie.training.data import POST_LIMIT
-
-# Pairs of mentions asked about per post, nearest first: a long text holds thousands.
-PAIR_LIMIT = 256
 
 
 @dataclass(frozen=True)
@@ -358,51 +355,16 @@ class Extractor:
     def _relations(
         self, posts: Sequence[Post], windows: Sequence[Window], mentions: Sequence[Sequence[Mention]], found: _Found
     ) -> tuple[list[list[Relation]], list[dict[str, float]], list[tuple[int, str]]]:
-        relations: list[list[Relation]] = [[] for _ in posts]
         if self.relations is None:
-            return relations, [{} for _ in posts], []
-        labels = self.relations.labels
-        pairs: list[list[tuple[int, int, int]]] = [[] for _ in posts]
-        for w, window in enumerate(windows):
-            pairs[window.origin] += [(w, *pair) for pair in _pairs(window, mentions[window.origin], labels)]
-        triples: list[Any] = []
-        places: list[tuple[int, int, int]] = []
-        window_of: list[int] = []
-        notes: list[tuple[int, str]] = []
-        for origin, found_pairs in enumerate(pairs):
-            own = mentions[origin]
-            found_pairs.sort(key=lambda pair: abs(own[pair[1]].first - own[pair[2]].first))
-            if len(found_pairs) > PAIR_LIMIT:
-                notes.append(
-                    (origin, f"{len(found_pairs)} mention pairs: relations sought in the {PAIR_LIMIT} nearest")
-                )
-            for w, head, tail in found_pairs[:PAIR_LIMIT]:
-                offset = windows[w].offset
-                inside = [replace(m, first=m.first - offset, last=m.last - offset) for m in (own[head], own[tail])]
-                triples.append((windows[w].post, *inside))
-                places.append((origin, head, tail))
-                window_of.append(w)
-        if not triples:
-            return relations, [{} for _ in posts], notes
-        rows = {name: [column[w] for w in window_of] for name, column in found.rows["re"].items()}
-        origins = [origin for origin, _, _ in places]
-        mixed = self.relations(triples, rows, found.images_for(self.relations, origins))
-        best: dict[tuple[int, int, int], tuple[float, Relation]] = {}
-        for (origin, head, tail), (_, a, b), log_p in zip(places, triples, mixed.log_probabilities, strict=True):
-            log_p = against_the_text(log_p, labels, a, b, self.relations.reversed_none)
-            allowed = admissible(labels, a.type, b.type)
-            choice = int(log_p.masked_fill(~allowed, -torch.inf).argmax())
-            if labels[choice] == NO_RELATION:
-                continue
-            confidence = float(scaled(log_p, self.relations.temperature)[choice].exp())
-            key = (origin, min(head, tail), max(head, tail))
-            # The direction is chosen before scaling, which may order two distributions anew.
-            if key not in best or float(log_p[choice]) > best[key][0]:
-                best[key] = float(log_p[choice]), Relation(head, tail, labels[choice], confidence)
-        for (origin, _, _), (_, relation) in sorted(best.items()):
-            relations[origin].append(relation)
-        gate = _mean_weights(self.relations.names, mixed.weights, origins, len(posts))
-        return relations, gate, notes
+            return [[] for _ in posts], [{} for _ in posts], []
+        asked = asked_pairs(windows, mentions, self.relations.labels)
+        if not asked.triples:
+            return [[] for _ in posts], [{} for _ in posts], list(asked.notes)
+        rows = {name: [column[w] for w in asked.windows] for name, column in found.rows["re"].items()}
+        origins = [origin for origin, _, _ in asked.places]
+        mixed = self.relations(asked.triples, rows, found.images_for(self.relations, origins))
+        relations = chosen_relations(self.relations, asked, mixed.log_probabilities, len(posts))
+        return relations, _mean_weights(self.relations.names, mixed.weights, origins, len(posts)), list(asked.notes)
 
     def _dropped(self, mixture: Mixture[Any], mixed: Mixed, windows: Sequence[Window]) -> Iterator[tuple[int, str]]:
         for m, expert in enumerate(mixture.experts):
@@ -445,16 +407,6 @@ def _as_post(post: Post | str, image: str | Path | None) -> Post:
 
 def _silent(stage: str) -> None:
     """Nobody wants to hear how long a stage took."""
-
-
-def _pairs(window: Window, mentions: Sequence[Mention], labels: Sequence[str]) -> list[tuple[int, int]]:
-    """Ordered pairs of a window's mentions that some relation may join."""
-    last = window.offset + len(window.post.words) - 1
-    inside = [i for i, m in enumerate(mentions) if m.first >= window.offset and m.last <= last]
-    types = {(mentions[a].type, mentions[b].type) for a in inside for b in inside if a != b}
-    none = [label == NO_RELATION for label in labels]
-    possible = {pair for pair in types if (admissible(labels, *pair) & ~torch.tensor(none)).any()}
-    return [(a, b) for a in inside for b in inside if a != b and (mentions[a].type, mentions[b].type) in possible]
 
 
 def _mean_weights(names: Sequence[str], weights: Tensor, origins: Sequence[int], posts: int) -> list[dict[str, float]]:

@@ -24,6 +24,14 @@ class Window:
     post: Post
     straddling: int = 0
 
+    def holds(self, mention: Mention) -> bool:
+        """Does the post's mention lie in the window?"""
+        return self.offset <= mention.first and mention.last < self.offset + len(self.post.words)
+
+    def inside(self, mention: Mention) -> Mention:
+        """The post's mention by the window's own words; its character offsets stay those in the post."""
+        return replace(mention, first=mention.first - self.offset, last=mention.last - self.offset)
+
 
 def cut_windows(encoder: TextEncoder, posts: Sequence[Post], limit: int) -> list[Window]:
     """Windows of at most `limit` sub-tokens, cut behind a sentence's end where one lies in the last half.

@@ -27,15 +27,15 @@ Manifests = Annotated[
     list[Path] | None, typer.Option("--images", help="Image manifest: JSONL, or WIT .tsv (repeatable).")
 ]
 ImageRoot = Annotated[
-    Path | None, typer.Option(help="Folder or tar archive of the manifests' files [default: the manifest's folder].")
+    Path | None, typer.Option(help="Folder or tar archive of the manifests' files \\[default: the manifest's folder].")
 ]
 EncoderName = Annotated[
-    str | None, typer.Option(help="Hub id or folder [default: the DINOv2-small shipped with moreie].")
+    str | None, typer.Option(help="Hub id or folder \\[default: the DINOv2-small shipped with moreie].")
 ]
 SkipBad = Annotated[bool, typer.Option(help="Skip and count malformed articles instead of stopping.")]
 CorpusName = Annotated[str, typer.Argument(help="Corpus folder, or milvus://host:port/name.")]
 WorkersName = Annotated[
-    str | None, typer.Option(help="Processes, or `ray`, or ray://host:port [default: one a core].", metavar="N|ray")
+    str | None, typer.Option(help="Processes, or `ray`, or ray://host:port \\[default: one a core].", metavar="N|ray")
 ]
 
 BUILD_EXAMPLES = """[bold]Examples[/]
@@ -229,7 +229,7 @@ def embed(
         str, typer.Option(help="Hub id or folder of CLIP or its kind; the one that embedded the corpus' pictures.")
     ],
     workers: Annotated[
-        str | None, typer.Option(help="`ray`, or ray://host:port [default: this process].", metavar="ray")
+        str | None, typer.Option(help="`ray`, or ray://host:port \\[default: this process].", metavar="ray")
     ] = None,
 ) -> None:
     """Embed the introductions of articles, so that photographs find them; again after articles were added."""

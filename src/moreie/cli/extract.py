@@ -41,8 +41,8 @@ def extract(
     text: Annotated[str | None, typer.Option(help="A post's text.")] = None,
     image: Annotated[Path | None, typer.Option(help="The post's picture.")] = None,
     input: Annotated[Path | None, typer.Option(help="A file of posts (docs/data-formats.md).")] = None,
-    model: Annotated[Path | None, typer.Option(help="Model folder [default: the shipped model].")] = None,
-    corpus: Annotated[str | None, typer.Option(help="Corpus folder or URI [default: the demo corpus].")] = None,
+    model: Annotated[Path | None, typer.Option(help="Model folder \\[default: the shipped model].")] = None,
+    corpus: Annotated[str | None, typer.Option(help="Corpus folder or URI \\[default: the demo corpus].")] = None,
     attach: Annotated[
         list[str] | None,
         typer.Option(
@@ -54,7 +54,7 @@ def extract(
     attach_field: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=FIELD", help="Field that holds the text of NAME [default: the only one beside the ids]."
+            metavar="NAME=FIELD", help="Field that holds the text of NAME \\[default: the only one beside the ids]."
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON; one line a post with --input.")] = False,

@@ -51,15 +51,15 @@ def retrieve(
     ] = None,
     caption_field: Annotated[str, typer.Option(help="Field of the caption file.")] = "caption",
     save: Annotated[Path | None, typer.Option(help="Evidence file to write (.jsonl.zst).")] = None,
-    corpus: Annotated[str | None, typer.Option(help="Corpus folder or URI [default: the demo corpus].")] = None,
+    corpus: Annotated[str | None, typer.Option(help="Corpus folder or URI \\[default: the demo corpus].")] = None,
     image_encoder: Annotated[
-        str | None, typer.Option(help="Hub id or folder [default: DINOv2-small, shipped].")
+        str | None, typer.Option(help="Hub id or folder \\[default: DINOv2-small, shipped].")
     ] = None,
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Passages per retriever.")] = 10,
     search: Annotated[
         str | None,
         typer.Option(
-            help="What is searched: `texts` or `pictures` [default: texts for --text, pictures for --image]. Across "
+            help="What is searched: `texts` or `pictures` \\[default: texts for --text, pictures for --image]. Across "
             "the two it takes an image encoder with a text tower (CLIP), and for --image `moreie corpus embed`."
         ),
     ] = None,
@@ -71,7 +71,7 @@ def retrieve(
         ),
     ] = "sentences",
     model: Annotated[
-        Path | None, typer.Option(help="With --mode iterative: model folder [default: the shipped model].")
+        Path | None, typer.Option(help="With --mode iterative: model folder \\[default: the shipped model].")
     ] = None,
     rerank: Annotated[
         str | None, typer.Option(help="Sentence encoder (or, with --cross-encoder, classifier) to re-rank by.")

@@ -18,8 +18,8 @@ curl -s localhost:8000/v1/extract -H 'content-type: application/json' -d '{"text
 
 
 def serve(
-    model: Annotated[Path | None, typer.Option(help="Model folder [default: the shipped model].")] = None,
-    corpus: Annotated[str | None, typer.Option(help="Corpus folder or URI [default: the demo corpus].")] = None,
+    model: Annotated[Path | None, typer.Option(help="Model folder \\[default: the shipped model].")] = None,
+    corpus: Annotated[str | None, typer.Option(help="Corpus folder or URI \\[default: the demo corpus].")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
 ) -> None:

@@ -6,11 +6,10 @@ BIN = $(VENV)/bin
 TORCH ?= torch==2.13.0
 STAMP = $(VENV)/.installed
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/moreie demo --html demo-report.html
-
 test: $(STAMP) lint
 	$(BIN)/pytest -m "not slow"
 
@@ -22,13 +21,16 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict
+
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("moreie needs Python 3.10 or later") if sys.version_info < (3, 10) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet -e ".[dev,serve,cluster,ray]"
+	$(BIN)/python -m pip install --quiet -e ".[dev,docs,serve,cluster,ray]"
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache demo-report.html
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache demo-report.html

@@ -10,6 +10,7 @@ STAMP = $(VENV)/.installed
 
 demo: $(STAMP)
 	$(BIN)/moreie demo --html demo-report.html
+
 test: $(STAMP) lint
 	$(BIN)/pytest -m "not slow"
 

@@ -23,7 +23,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 docs: $(STAMP)
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("moreie needs Python 3.10 or later") if sys.version_info < (3, 10) else None'

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File
 
     made = {page: (ROOT / source).read_text(encoding="utf-8") for page, source in MADE_OF.items()}
-    made |= {"commands.md": commands(), "quickstart.md": notebook_page(ROOT / NOTEBOOK)}
+    made |= {"commands.md": commands(), "quickstart.md": notebook_page((ROOT / NOTEBOOK).read_text(encoding="utf-8"))}
     for page, text in made.items():
         files.append(File.generated(config, page, content=text))
     return files
@@ -65,9 +66,26 @@ def with_site_links(markdown: str, page: str, source: str) -> str:
 
 def commands() -> str:
     """The program's own help as one page, made by `typer … utils docs`."""
-    typer = [sys.executable, "-m", "typer", "moreie.cli.app", "utils", "docs", "--name", "moreie", "--title", "Commands"]
+    typer = [
+        sys.executable,
+        "-m",
+        "typer",
+        "moreie.cli.app",
+        "utils",
+        "docs",
+        "--name",
+        "moreie",
+        "--title",
+        "Commands",
+    ]
     path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(typer, check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    done = subprocess.run(
+        [*typer, "--name", "moreie", "--title", "Commands"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
     return EPILOG.sub(_examples, done.stdout)
 
 
@@ -78,21 +96,25 @@ def _examples(epilog: re.Match[str]) -> str:
     return "\n".join(shown).replace("```\n\n```console\n", "") + "\n"
 
 
-def executed(path: Path) -> nbformat.NotebookNode:
-    """The notebook with the outputs of a real run, in its own folder.
+def executed(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with the outputs of a real run in the folder of the examples.
 
     Raises:
         CellExecutionError: a cell fails.
     """
-    notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(path.parent)}}).execute()
+    resources = {"metadata": {"path": str((ROOT / NOTEBOOK).parent)}}
+    NotebookClient(notebook, kernel_name="python3", startup_timeout=300, timeout=600, resources=resources).execute()
     return notebook
 
 
-def notebook_page(path: Path) -> str:
-    """Markdown of an executed notebook: cells as code, what they show below them."""
+@cache
+def notebook_page(text: str) -> str:
+    """Markdown of a notebook that is executed for it: cells as code, what they show below them.
+
+    While `mkdocs serve` watches the pages it is executed again only if it has changed.
+    """
     parts: list[str] = []
-    for cell in executed(path).cells:
+    for cell in executed(nbformat.reads(text, as_version=4)).cells:
         if cell.cell_type == "markdown":
             parts.append(cell.source)
         elif cell.cell_type == "code":

@@ -66,12 +66,14 @@ def train_recipe(recipe: Recipe, say: Callable[[str], None] = log.info, pictures
 
     Raises:
         RecipeError: an expert that is there depends on other settings, evidence or posts than the recipe says; one has
-            typed markers and no mention a type; the gate is to read pictures, and there are none.
+            typed markers and no mention a type; one scores spans, and a training mention is longer than any of
+            them; the gate is to read pictures, and there are none.
         CheckpointError: the model that gives mentions their types is not there or damaged.
     """
     train = load_split(recipe.data.train, mention_types=recipe.data.mention_types)
     validation = load_split(recipe.data.validation, mention_types=recipe.data.mention_types)
     _check_types(recipe, train)
+    _check_lengths(recipe, train)
     labels = recipe_labels(recipe, train)
     fit, gate_split = hold_out(train, recipe.gate.held_out) if recipe.gate.held_out else (train, validation)
     pictures = pictures or GatePictures(recipe)
@@ -107,6 +109,17 @@ def _check_types(recipe: Recipe, train: Split) -> None:
             f"expert {typed[0]} has typed markers, but no mention in {recipe.data.train.posts} has a type; name an NER "
             "model that gives them in data.mention_types"
         )
+
+
+def _check_lengths(recipe: Recipe, train: Split) -> None:
+    limits = [e.spans.longest for e in recipe.experts if e.spans]
+    mentions = ((post, mention) for post in train.posts for mention in post.mentions or ())
+    for post, mention in mentions if limits else ():
+        if (words := mention.last - mention.first + 1) > min(limits):
+            raise RecipeError(
+                f"{recipe.data.train.posts}: post {post.id} has a mention of {words} words "
+                f"({post.surface(mention)!r}), more than the {min(limits)} of spans.longest"
+            )
 
 
 def _train_experts(
@@ -214,6 +227,7 @@ def _train_one(
         view=expert_recipe.view,
         encoder=recipe.encoder,
         adapter=recipe.adapter,
+        spans=expert_recipe.spans,
     )
     expert: NerExpert | RelationExpert
     if recipe.task == "ner":

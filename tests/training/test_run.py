@@ -265,3 +265,26 @@ def test_a_missing_training_is_named(tmp_path: Path, recipe_file: Callable[..., 
     recipe = load_recipe(recipe_file(tmp_path))
     with pytest.raises(MoreieError, match="not trained yet"):
         evaluate_seed(recipe, "validation", 1)
+
+
+def test_experts_that_score_spans_mix_with_one_that_scores_words(
+    tmp_path: Path, recipe_file: Callable[..., Path]
+) -> None:
+    spans = {"scorer": "biaffine", "longest": 6}
+    experts = [
+        {"name": "words", "view": {"retriever": None, "words": "plain"}},
+        {"name": "spans", "spans": spans},
+        {"name": "text", "start_from": "spans", "spans": spans, "view": {"retriever": "text", "budget": 64}},
+    ]
+    recipe = load_recipe(recipe_file(tmp_path, experts=experts, mixture=[]))
+    train_recipe(recipe)
+    evaluation = evaluate_seed(recipe, "validation", 1)
+    assert list(evaluation.predictions)[:3] == ["words", "spans", "text"]
+    assert len(load_mixture(seed_folder(recipe, 1), EncoderPool()).experts) == 3
+
+
+def test_a_training_mention_longer_than_any_span_is_named(tmp_path: Path, recipe_file: Callable[..., Path]) -> None:
+    experts = [{"name": "spans", "spans": {"scorer": "endpoints", "longest": 1}}]
+    recipe = load_recipe(recipe_file(tmp_path, experts=experts, mixture=[]))
+    with pytest.raises(RecipeError, match=r"twitter2017-sample.txt: post \S+ has a mention of \d words"):
+        train_recipe(recipe)

@@ -88,6 +88,17 @@ def test_two_views_and_perturbations_exclude_each_other(content: dict[str, Any],
         load_recipe(write({**content, "experts": [expert]}, tmp_path))
 
 
+def test_heads_over_spans(content: dict[str, Any], tmp_path: Path) -> None:
+    path, head = tmp_path / "recipe.yaml", {"scorer": "endpoints", "longest": 6}
+    other = {"name": "other", "start_from": content["experts"][0]["name"], "spans": head}
+    path.write_text(yaml.safe_dump({**content, "experts": [*content["experts"], other]}))
+    with pytest.raises(RecipeError, match="another head"):
+        read_recipe(path)
+    path.write_text(yaml.safe_dump({**content, "task": "re", "experts": [{"name": "spans", "spans": head}]}))
+    with pytest.raises(RecipeError, match="spans is for NER only"):
+        read_recipe(path)
+
+
 def test_lineage_is_the_mixture_and_what_it_starts_from(content: dict[str, Any], tmp_path: Path) -> None:
     names = {"start": None, "other": None, "middle": "start", "last": "middle"}
     experts = [{"name": n} | ({"start_from": s} if s else {}) for n, s in names.items()]
@@ -121,6 +132,10 @@ def test_the_recipes_of_the_project_are_right(path: Path) -> None:
         assert typing_expert(recipe.data.mention_types).parent == recipe.data.mention_types
     if path.stem in MARKERS:
         assert recipe.members == ("baseline",)
+        return
+    if path.stem.endswith("-trials"):
+        assert recipe.members[0] == "baseline"
+        assert all(expert.view.retriever is None for expert in recipe.experts)
         return
     assert recipe.members[:2] == ("baseline", "text")
     if path.stem.endswith(("minilm", "large")):

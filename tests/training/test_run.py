@@ -24,10 +24,11 @@ from moreie.models.mixture import load_mixture, read_spec
 from moreie.models.outputs import load_outputs
 from moreie.schema import NO_RELATION
 from moreie.training.data import hold_out, joined_splits, load_split, missing_reversed_none, text_folds
+from moreie.training.experts import load_experts
 from moreie.training.features import relation_examples
 from moreie.training.gate import fit_mixture, gate_data
 from moreie.training.recipe import Recipe, load_recipe
-from moreie.training.run import load_experts, seed_folder, train_recipe
+from moreie.training.run import seed_folder, train_recipe
 
 
 @pytest.fixture(scope="module")
@@ -265,3 +266,26 @@ def test_a_missing_training_is_named(tmp_path: Path, recipe_file: Callable[..., 
     recipe = load_recipe(recipe_file(tmp_path))
     with pytest.raises(MoreieError, match="not trained yet"):
         evaluate_seed(recipe, "validation", 1)
+
+
+def test_experts_that_score_spans_mix_with_one_that_scores_words(
+    tmp_path: Path, recipe_file: Callable[..., Path]
+) -> None:
+    spans = {"scorer": "biaffine", "longest": 6}
+    experts = [
+        {"name": "words", "view": {"retriever": None, "words": "plain"}},
+        {"name": "spans", "spans": spans},
+        {"name": "text", "start_from": "spans", "spans": spans, "view": {"retriever": "text", "budget": 64}},
+    ]
+    recipe = load_recipe(recipe_file(tmp_path, experts=experts, mixture=[]))
+    train_recipe(recipe)
+    evaluation = evaluate_seed(recipe, "validation", 1)
+    assert list(evaluation.predictions)[:3] == ["words", "spans", "text"]
+    assert len(load_mixture(seed_folder(recipe, 1), EncoderPool()).experts) == 3
+
+
+def test_a_training_mention_longer_than_any_span_is_named(tmp_path: Path, recipe_file: Callable[..., Path]) -> None:
+    experts = [{"name": "spans", "spans": {"scorer": "endpoints", "longest": 1}}]
+    recipe = load_recipe(recipe_file(tmp_path, experts=experts, mixture=[]))
+    with pytest.raises(RecipeError, match=r"twitter2017-sample.txt: post \S+ has a mention of \d words"):
+        train_recipe(recipe)

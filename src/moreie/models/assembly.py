@@ -14,6 +14,7 @@ from typing import Literal
 from moreie.encoders.text import HEAD_END, HEAD_START, SEPARATOR, TAIL_END, TAIL_START, TextEncoder
 from moreie.errors import MoreieError
 from moreie.knowledge.sentences import split_sentences
+from moreie.models.tweets import plain_words
 from moreie.schema import Evidence, Mention, Passage, Post
 
 
@@ -37,7 +38,8 @@ class View:
     `retriever` is the kind of evidence the expert reads, None for the baseline expert that reads none. `budget`
     counts all sub-tokens of the input: a post is never cut, and evidence is added while the budget lasts (none where
     the post alone exceeds it). `passage_limit` bounds one passage, None for no bound but the budget. `markers` (RE):
-    typed ones say the type of head and tail, where it is known.
+    typed ones say the type of head and tail, where it is known. `words`: the post's as they are written, or what is
+    particular to tweets made plain (`models.tweets`).
     """
 
     retriever: str | None
@@ -46,6 +48,7 @@ class View:
     budget: int = 512
     passage_limit: int | None = None
     markers: Literal["plain", "typed"] = "plain"
+    words: Literal["written", "plain"] = "written"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,7 @@ def assemble_posts(
     Raises:
         MoreieError: a post alone exceeds what the encoder can read (cut it first: `models.windows`).
     """
-    words = encoder.word_subtokens([[w.text for w in post.words] for post in posts])
+    words = _word_tokens(encoder, posts, view)
     found = _evidence_tokens(encoder, evidence, view, passages)
     results = []
     for post, pieces, own in zip(posts, words, found, strict=True):
@@ -161,7 +164,7 @@ def assemble_pairs(
     variant, since a token of its own for every type would change the encoder that experts share. A mention of unknown
     type has plain ones.
     """
-    words = encoder.word_subtokens([[w.text for w in post.words] for post, _, _ in pairs])
+    words = _word_tokens(encoder, [post for post, _, _ in pairs], view)
     found = _evidence_tokens(encoder, evidence, view, passages)
     types = _type_tokens(encoder, pairs) if view.markers == "typed" else {}
     head_start, head_end, tail_start, tail_end = encoder.marker_ids(HEAD_START, HEAD_END, TAIL_START, TAIL_END)
@@ -183,6 +186,11 @@ def assemble_pairs(
                 ids.append(head_end)
         results.append(_join(encoder, post.id, ids, anchors, own, view.budget))
     return results
+
+
+def _word_tokens(encoder: TextEncoder, posts: Sequence[Post], view: View) -> list[list[list[int]]]:
+    words = [[w.text for w in post.words] for post in posts]
+    return encoder.word_subtokens([plain_words(row) for row in words] if view.words == "plain" else words)
 
 
 def _type_tokens(encoder: TextEncoder, pairs: Sequence[tuple[Post, Mention, Mention]]) -> dict[str | None, list[int]]:

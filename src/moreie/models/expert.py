@@ -21,6 +21,7 @@ from moreie.encoders.precision import autocast
 from moreie.encoders.text import ADAPTER_FILE, AdapterConfig, TextEncoder, batch_tensors
 from moreie.errors import CheckpointError
 from moreie.models.assembly import Assembled, View
+from moreie.models.span_scores import SpanHead
 from moreie.schema import Evidence, Post
 
 CONFIG_FILE, HEAD_FILE, ENCODER_FOLDER = "expert.json", "head.safetensors", "encoder"
@@ -42,6 +43,8 @@ class ExpertSpec(BaseModel):
     encoder: str
     encoder_fingerprint: str | None = None
     adapter: AdapterConfig | None = None
+    spans: SpanHead | None = None
+    """NER: scores whole spans instead of words."""
     format: Literal[1] = 1
 
 

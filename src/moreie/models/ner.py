@@ -1,4 +1,7 @@
-"""The NER expert: encoder → linear emissions → linear-chain CRF over BIOES tags (paper, §3.3)."""
+"""The NER expert: encoder → linear emissions → linear-chain CRF over BIOES tags (paper, §3.3).
+
+With `spec.spans`: encoder → scores of spans → semi-Markov CRF, which says the same of tags.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from moreie.encoders.text import TextEncoder
 from moreie.models.assembly import Assembled, assemble_posts
 from moreie.models.crf import LinearChainCRF
 from moreie.models.expert import Expert, ExpertSpec
+from moreie.models.segments import SegmentCRF
+from moreie.models.span_scores import SpanScores
 from moreie.models.tagset import TagSet
 from moreie.schema import Evidence, Post
 
@@ -22,8 +27,15 @@ class NerExpert(Expert):
         super().__init__(spec, encoder)
         self.tagset = TagSet(spec.labels)
         self.dropout = nn.Dropout(dropout)
-        self.emission = nn.Linear(encoder.hidden_size, len(self.tagset))
-        self.crf = LinearChainCRF(self.tagset.start_allowed, self.tagset.transitions_allowed, self.tagset.end_allowed)
+        self.emission: nn.Linear | SpanScores
+        self.crf: LinearChainCRF | SegmentCRF
+        if spec.spans:
+            self.emission = SpanScores(encoder.hidden_size, len(spec.labels), spec.spans, dropout)
+            self.crf = SegmentCRF(len(spec.labels), spec.spans.longest)
+        else:
+            tags = self.tagset
+            self.emission = nn.Linear(encoder.hidden_size, len(tags))
+            self.crf = LinearChainCRF(tags.start_allowed, tags.transitions_allowed, tags.end_allowed)
 
     def head_state(self) -> dict[str, Tensor]:
         return {k: v for k, v in self.state_dict().items() if not k.startswith("encoder.")}
@@ -36,7 +48,7 @@ class NerExpert(Expert):
         return case
 
     def emissions(self, input_ids: Tensor, attention_mask: Tensor, anchors: Tensor) -> Tensor:
-        """Emission scores [B, T, L] at the first sub-token of each word, float32."""
+        """Emission scores [B, T, L] at the first sub-token of each word, float32 (of spans: see `SegmentCRF`)."""
         states = self.states(input_ids, attention_mask, anchors)
         with torch.autocast(states.device.type, enabled=False):
             emissions: Tensor = self.emission(self.dropout(states))

@@ -23,6 +23,8 @@ YOUNGER: dict[str, Any] = {
     "image_encoder": None,
     "joint": None,
     "swapped_none": False,
+    "spans": None,
+    "words": "written",
 }
 
 

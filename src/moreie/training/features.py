@@ -66,7 +66,11 @@ def ner_examples(
     evidence: Sequence[Sequence[Evidence]],
     teacher: Sequence[Tensor] | None = None,
 ) -> list[Example]:
-    """One example a post. Posts without annotation (`mentions` None) need a `teacher` [T, L] each."""
+    """One example a post. Posts without annotation (`mentions` None) need a `teacher` [T, L] each.
+
+    Raises:
+        MoreieError: a post's mentions overlap or are of a type that the expert does not know.
+    """
     inputs = assemble_posts(expert.encoder, posts, evidence, expert.spec.view)
     examples = []
     for index, (post, assembled) in enumerate(zip(posts, inputs, strict=True)):

@@ -12,6 +12,7 @@ from moreie.encoders.text import AdapterConfig
 from moreie.errors import RecipeError
 from moreie.models.assembly import View
 from moreie.models.gate import GateChoice, GateInput, GateLevel
+from moreie.models.span_scores import SpanHead
 from moreie.retrieval.settings import RetrievalSettings
 
 
@@ -126,7 +127,7 @@ class ExpertRecipe(Section):
 
     `start_from` names an expert further up whose weights this one starts with (its epochs come on top of that one's).
     `training` replaces the recipe's own settings for this expert. `two_view` trains it to be right without its evidence
-    as well.
+    as well. `spans` (NER) gives it a head over whole spans instead of one over words.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
@@ -134,6 +135,7 @@ class ExpertRecipe(Section):
     start_from: str | None = None
     training: Optimisation | None = None
     two_view: TwoView | None = None
+    spans: SpanHead | None = None
 
 
 class Joint(Section):
@@ -248,6 +250,11 @@ class Recipe(Section):
                 raise ValueError(f"expert {expert.name} starts from {expert.start_from!r}, not an expert above it")
             if expert.two_view and not expert.view.retriever:
                 raise ValueError(f"expert {expert.name} reads no evidence, so it has no two views")
+            if expert.spans and self.task != "ner":
+                raise ValueError(f"expert {expert.name}: spans is for NER only")
+            parent = next((e for e in self.experts if e.name == expert.start_from), None)
+            if parent and parent.spans != expert.spans:
+                raise ValueError(f"expert {expert.name} starts from {parent.name}, which has another head (spans)")
             settings = expert.training or self.training
             if expert.two_view and settings.r_drop:
                 raise ValueError(f"expert {expert.name}: two_view and r_drop exclude each other")

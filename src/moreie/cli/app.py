@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from moreie.cli import analyse, attach, corpus, data, experiment, extract, reproduce, retrieve, serve
+from moreie.cli import analyse, attach, check, corpus, data, experiment, extract, reproduce, retrieve, serve
 
 app = typer.Typer(
     name="moreie",
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(data.app, name="data")
+app.command("check", epilog=check.EXAMPLES)(check.check)
 app.command("retrieve", epilog=retrieve.EXAMPLES)(retrieve.retrieve)
 app.command("attach", epilog=attach.EXAMPLES)(attach.attach)
 app.command("evidence", epilog=retrieve.EVIDENCE_EXAMPLES)(retrieve.evidence)

@@ -33,9 +33,7 @@ def model_folder(place: str | Path, revision: str | None = None) -> Path:
         return folder
     id = folder.as_posix()
     if not _ID.fullmatch(id):
-        raise CheckpointError(
-            f"{place}: no such folder; give a model folder, or a model's id on the hub, org/name"
-        )
+        raise CheckpointError(f"{place}: no such folder; give a model folder, or a model's id on the hub, org/name")
     from huggingface_hub import snapshot_download
 
     try:

@@ -52,8 +52,8 @@ def _none(file: CheckedFile, swapped_none: bool) -> Iterator[Finding]:
         return
     reversed_pairs = counts[False, True] + counts[True, True]
     said = (
-        f"{none:,} of {total:,} pairs are without a relation ({none / total:.0%}); of pairs against the text's direction "
-        f"{counts[True, True]:,} of {reversed_pairs:,}"
+        f"{none:,} of {total:,} pairs are without a relation ({none / total:.0%}); of pairs against the text's "
+        f"direction {counts[True, True]:,} of {reversed_pairs:,}"
     )
     lopsided = none >= 20 and counts[True, True] < SHARE_REVERSED * none and counts[False, True] > 0
     if lopsided and not swapped_none and file.split in ("", "train"):

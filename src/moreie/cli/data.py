@@ -7,12 +7,5 @@ import typer
 from moreie.cli import check
 
 app = typer.Typer(help="Check data files.", no_args_is_help=True)
-
-
-@app.callback()
-def data() -> None:
-    """Check data files."""
-
-
 # The same command under its older name.
 app.command("check", epilog=check.EXAMPLES)(check.check)

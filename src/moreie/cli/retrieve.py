@@ -46,7 +46,7 @@ def retrieve(
     image: Annotated[Path | None, typer.Option(help="A post's picture.")] = None,
     input: Annotated[
         Path | None,
-        typer.Option(help="A file of posts, as `moreie data check` reads it; its evidence goes to --save."),
+        typer.Option(help="A file of posts, as `moreie check` reads it; its evidence goes to --save."),
     ] = None,
     captions: Annotated[
         Path | None, typer.Option(help="Captions of the posts' pictures: they are searched in place of the pictures.")

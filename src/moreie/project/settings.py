@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-# So many examples, repetitions counted, MiniLM under an adapter was shown to learn Twitter-2017 (3 373 posts, 3 epochs);
-# fewer posts are read more often, but not for ever.
+# So many examples, repetitions counted, MiniLM under an adapter was shown to learn Twitter-2017 (3 373 posts, three
+# times); fewer posts are read more often, but not for ever.
 SHOWN = 10_000
 MOST_EPOCHS = 20
 SMALL = 500

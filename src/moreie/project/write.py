@@ -181,7 +181,8 @@ def _place(name: str, folder: Path) -> str:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    return os.path.relpath(path.resolve(), folder.resolve())
+    """The way from the project's folder; links on the way stay, lest somebody wonder where it leads."""
+    return os.path.relpath(os.path.abspath(path), folder.resolve())
 
 
 def _quoted(text: str) -> str:

@@ -49,3 +49,7 @@ class MissingExtraError(MoreieError):
 
     def __init__(self, extra: str, purpose: str):
         super().__init__(f"{purpose} needs an optional part: pip install 'moreie[{extra}]'")
+
+
+class HubError(MoreieError):
+    """A model cannot be published: no id of the hub's, or the hub is not reached or refuses."""

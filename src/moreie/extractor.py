@@ -21,7 +21,9 @@ from moreie.encoders.images import ImageEncoder
 from moreie.encoders.pictures import NO_PICTURE, EmbeddedImages, embed_pictures
 from moreie.encoders.places import located, relative_name
 from moreie.encoders.precision import default_device
+from moreie.hub import model_folder, publish
 from moreie.knowledge.corpus import KnowledgeCorpus
+from moreie.models.bundle import bring_encoders
 from moreie.models.expert import EncoderPool
 from moreie.models.folder import EXTRACTOR_FILE, ExtractorSpec, read_extractor_spec
 from moreie.models.mixture import Mixed, Mixture, decode_tags, load_mixture, span_confidence
@@ -30,6 +32,7 @@ from moreie.models.relation import RelationExpert
 from moreie.models.temperature import scaled
 from moreie.models.windows import Window, cut_windows
 from moreie.pairs import asked_pairs, chosen_relations
+from moreie.rendering.progress import tracked
 from moreie.retrieval.image import ImageRetriever
 from moreie.retrieval.retrieved import Retrieved
 from moreie.retrieval.settings import Mode, RetrievalSettings
@@ -119,17 +122,23 @@ class Extractor:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path | None = None, *, corpus: str | Path | KnowledgeCorpus | None = None
+        cls,
+        path: str | Path | None = None,
+        *,
+        corpus: str | Path | KnowledgeCorpus | None = None,
+        revision: str | None = None,
     ) -> Extractor:
         """Load a model folder and open a corpus; without arguments the model and demo corpus that ship with moreie.
 
         A model folder holds `extractor.json`, or is a run of `moreie train` for NER (then no relations are found).
+        Where there is no such folder, `path` is the id of a model on the hub (`org/name`), `revision` a branch, tag or
+        commit there; it is downloaded once.
 
         Raises:
-            CheckpointError: the model folder is incomplete.
+            CheckpointError: the model folder is incomplete, or there is neither a folder nor a model of that id.
             KnowledgeCorpusError: the corpus is not there or damaged.
         """
-        folder = Path(path) if path is not None else MODEL
+        folder = model_folder(path, revision) if path is not None else MODEL
         spec = read_extractor_spec(folder)
         pool = EncoderPool(default_device())
         opened = corpus if isinstance(corpus, KnowledgeCorpus) else KnowledgeCorpus.open(corpus or DEMO_CORPUS)
@@ -162,15 +171,18 @@ class Extractor:
         attached: Sequence[Mapping[str, str]] | None = None,
         batch_size: int = 64,
         on_stage: Callable[[str, float], None] = lambda stage, seconds: None,
+        progress: bool = False,
     ) -> list[Extraction]:
         """Extract from many posts, in their order. `on_stage` hears the seconds each stage of a batch took.
 
-        `attached`: the texts of each post by name, as many as there are posts.
+        `attached`: the texts of each post by name, as many as there are posts. `progress` shows a bar on stderr where
+        that is a terminal or a notebook.
 
         Raises:
             MoreieError: no expert reads what is attached, or there are more or fewer posts.
         """
-        return list(self.stream(posts, attached=attached, batch_size=batch_size, on_stage=on_stage))
+        found = self.stream(posts, attached=attached, batch_size=batch_size, on_stage=on_stage)
+        return list(tracked(found, "extracting", len(posts)) if progress else found)
 
     def stream(
         self,
@@ -378,7 +390,8 @@ class Extractor:
                     )
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model (not the corpus) as a folder that `from_pretrained` loads."""
+        """Write the model (not the corpus) as a folder that `from_pretrained` loads, here or on another machine:
+        encoders that are folders of this one are copied into it, those of the hub are named."""
         folder = Path(folder)
         mixtures: list[tuple[str, Mixture[Any]]] = [("ner", self.ner)]
         if self.relations:
@@ -397,6 +410,29 @@ class Extractor:
             text_mode=self.text_mode,
         )
         (folder / EXTRACTOR_FILE).write_text(spec.model_dump_json(indent=2) + "\n")
+        bring_encoders(folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        revision: str | None = None,
+        licence: str | None = None,
+        scores: Mapping[str, float] | None = None,
+        message: str = "A moreie model",
+    ) -> str:
+        """Publish the model on the hub as `repo_id` (`org/name`), with a card; returns the address of the commit.
+
+        `private`: seen by you or your organisation only, where the repository is new. `licence` (an identifier of the
+        hub's, `apache-2.0`) and `scores` (by name) go into the card, which says so where they are not given.
+
+        Raises:
+            HubError: `repo_id` is no id, or the hub is not reached or refuses.
+        """
+        return publish(
+            self, repo_id, private=private, revision=revision, licence=licence, scores=scores, message=message
+        )
 
 
 def _as_post(post: Post | str, image: str | Path | None) -> Post:

@@ -41,6 +41,9 @@ COMMANDS = [
     ["corpus", "pictures"],
     ["attach"],
     ["evidence"],
+    ["init"],
+    ["check"],
+    ["doctor"],
 ]
 
 
@@ -286,6 +289,11 @@ def test_data_check_counts(data: Path) -> None:
         (["corpus", "build", "there", "--dump", __file__, "--workers", "many"], "--workers many"),
         (["evidence", __file__], "no evidence file"),
         (["data", "check", "nowhere.txt"], "nowhere.txt"),
+        (["check", "nowhere.txt"], "nowhere.txt"),
+        (["check", "nowhere.yaml"], "nowhere.yaml"),
+        (["init", "x", "--data", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["retrieve", "--recipe", "nowhere.yaml"], "nowhere.yaml"),
+        (["retrieve", "--recipe", "x.yaml", "--text", "x"], "--recipe goes with --corpus only"),
         (["attach", "nowhere.jsonl", "--input", __file__, "--name", "x", "--save", "x.zst"], "unknown format"),
         (["report", "nowhere"], "nowhere"),
         (["recompute", "nowhere"], "nowhere"),

@@ -36,7 +36,7 @@ def check(
     images: Annotated[Path | None, typer.Option(help="Folder of the posts' pictures, named by image id.")] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(help="Hub id or folder of the encoder that is to read the posts [default: the shipped one]."),
+        typer.Option(help="Hub id or folder of the encoder that is to read the posts \\[default: the shipped one]."),
     ] = None,
     measure: Annotated[
         bool, typer.Option(help="With a recipe: train on a few batches to estimate the time it takes.")

@@ -26,16 +26,16 @@ def init(
     data: Annotated[Path, typer.Option(help="The posts to learn from (docs/data-formats.md).")],
     folder: Annotated[Path, typer.Argument(help="Folder to write recipes and model into.")] = Path("."),
     validation: Annotated[
-        Path | None, typer.Option(help="Posts to choose by [default: some of --data, by their text].")
+        Path | None, typer.Option(help="Posts to choose by \\[default: some of --data, by their text].")
     ] = None,
     test: Annotated[Path | None, typer.Option(help="Posts to be scored on once, at the end.")] = None,
     task: Annotated[
-        str | None, typer.Option(help="`ner` (entities) or `re` (relations) [default: what the posts have].")
+        str | None, typer.Option(help="`ner` (entities) or `re` (relations) \\[default: what the posts have].")
     ] = None,
     corpus: Annotated[
-        str | None, typer.Option(help="Corpus folder or URI to find evidence in [default: no retrieved evidence].")
+        str | None, typer.Option(help="Corpus folder or URI to find evidence in \\[default: no retrieved evidence].")
     ] = None,
-    encoder: Annotated[str | None, typer.Option(help="Hub id or folder [default: MiniLM, shipped].")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Hub id or folder \\[default: MiniLM, shipped].")] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of the posts' pictures, named by image id.")] = None,
     force: Annotated[bool, typer.Option(help="Write over files that are there.")] = False,
 ) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import constants
 
 from moreie import Extractor
 from moreie.errors import CheckpointError, HubError
@@ -59,7 +60,9 @@ def test_the_card_says_what_the_model_is(published: Path, extractor: Extractor) 
     assert "`None`" not in card
 
 
-def test_a_model_of_the_hubs_cache_is_loaded_by_its_id(published: Path, tmp_path: Path) -> None:
+def test_a_model_of_the_hubs_cache_is_loaded_by_its_id(
+    published: Path, extractor: Extractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # As the client lays its cache out: contents once under blobs, links to them in the snapshot of a commit.
     repo = tmp_path / "cache" / "models--org--name"
     for number, file in enumerate(sorted(f for f in published.rglob("*") if f.is_file())):
@@ -70,19 +73,17 @@ def test_a_model_of_the_hubs_cache_is_loaded_by_its_id(published: Path, tmp_path
         link.symlink_to(os.path.relpath(blob, link.parent))
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text(COMMIT)
-    code = (
-        "import sys\n"
-        "from moreie import Extractor\n"
-        "e = Extractor.from_pretrained('org/name')\n"
-        f"print(e.extract({TEXT!r}).entities)\n"
-        "e.save_pretrained(sys.argv[1])\n"
-    )
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-c", code, str(tmp_path / "again")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "('Angela Merkel', 'PER')" in done.stdout
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    loaded = Extractor.from_pretrained("org/name")
+    assert loaded.extract(TEXT) == extractor.extract(TEXT)
+    assert model_folder("org/name", "main") == repo / "snapshots" / COMMIT
+    loaded.save_pretrained(tmp_path / "again")
     assert not [f for f in (tmp_path / "again").rglob("*") if f.is_symlink()]
+    with pytest.raises(CheckpointError, match="no model of that id came from the hub"):
+        Extractor.from_pretrained("org/another")
+    with pytest.raises(HubError, match="offline"):
+        extractor.push_to_hub("org/name")
 
 
 def test_neither_a_folder_nor_a_hub_that_answers_is_said_at_once(tmp_path: Path) -> None:

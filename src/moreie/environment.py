@@ -7,6 +7,7 @@ import importlib.metadata
 import io
 import os
 import platform
+import shlex
 import shutil
 import sys
 import tempfile
@@ -83,12 +84,12 @@ def _libraries() -> Iterator[Part]:
     own = [Requirement(line) for line in importlib.metadata.requires("moreie") or ()]
     extras = importlib.metadata.metadata("moreie").get_all("Provides-Extra") or []
     needed = [r for r in own if r.marker is None or r.marker.evaluate({"extra": ""})]
-    wrong = [problem for r in needed if (problem := _unmet(r.name, str(r.specifier)))]
+    unmet = {r: problem for r in needed if (problem := _unmet(r.name, str(r.specifier)))}
     yield Part(
         "libraries",
-        "broken" if wrong else "well",
-        "; ".join(wrong) or f"all {len(needed)} that are needed, in versions that fit",
-        "pip install --upgrade moreie" if wrong else "",
+        "broken" if unmet else "well",
+        "; ".join(unmet.values()) or f"all {len(needed)} that are needed, in versions that fit",
+        shlex.join(["pip", "install", *(f"{r.name}{r.specifier}" for r in unmet)]) if unmet else "",
     )
     for extra in sorted(set(extras) - {"dev"}):
         asked = [r for r in own if r not in needed and r.marker and r.marker.evaluate({"extra": extra})]
@@ -204,7 +205,7 @@ def _model() -> Iterator[Part]:
         "shipped model",
         "well" if right else "broken",
         f"loaded in {loaded:.1f} s, read a post in {took:.2f} s: {entities}",
-        "" if right else "the installation is damaged: pip install --force-reinstall --no-deps moreie",
+        "" if right else "the installation is damaged: install moreie again",
     )
     yield Part(
         "demo corpus",

@@ -15,9 +15,13 @@ from typer.testing import CliRunner
 from moreie.checking.findings import Report
 from moreie.checking.run import check_files, check_recipe
 from moreie.cli.app import app
-from moreie.datasets import read_posts, write_jsonl
+from moreie.datasets import post_from_text, read_posts, write_jsonl
 from moreie.encoders.text import TextEncoder
 from moreie.errors import DataFormatError, RecipeError
+from moreie.models.assembly import View
+from moreie.models.crf_kernels import load
+from moreie.models.expert import ExpertSpec
+from moreie.models.ner import NerExpert
 from moreie.project.survey import survey
 from moreie.project.write import Plan, write_project
 from moreie.reproduction.evidence import ensure_evidence
@@ -114,6 +118,14 @@ def test_annotation_is_looked_at(tmp_path: Path) -> None:
     assert found["rare-labels"].count == 2
     assert found["not-annotated"].count == 1
     assert found["contradicting-copies"].examples == ("train:18, train:19: 'Apple sells twice'",)
+
+
+@pytest.mark.skipif(not load(), reason="torch operations give some answer")
+def test_a_post_without_words_does_end_scoring(encoder: TextEncoder) -> None:
+    expert = NerExpert(ExpertSpec(task="ner", name="x", labels=("PER",), view=View(None), encoder="x"), encoder)
+    posts = [post_from_text(text, id=text) for text in ("Obama", " ")]
+    with pytest.raises(ValueError, match="length"):
+        expert.log_probabilities(expert.assemble(posts, [(), ()]))
 
 
 def test_texts_of_two_files_are_compared(tmp_path: Path) -> None:

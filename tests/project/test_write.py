@@ -16,7 +16,7 @@ from moreie.cli.app import app
 from moreie.datasets import read_posts
 from moreie.project.settings import settings_for
 from moreie.project.survey import survey
-from moreie.shipped import DEMO_CORPUS, DEMO_POSTS
+from moreie.shipped import DEMO_CORPUS, DEMO_POSTS, MODEL
 from moreie.training.recipe import load_recipe, read_recipe
 
 runner = CliRunner()
@@ -120,6 +120,16 @@ def test_a_recipe_says_what_the_data_have(tmp_path: Path, posts: Path, small_cor
     assert "--split test" in done.stdout
     made = json.loads((folder / "model" / "extractor.json").read_text())
     assert made["relations"] is None
+
+
+def test_relations_alone_take_entities_from_the_shipped_model(tmp_path: Path, posts: Path) -> None:
+    done = runner.invoke(app, ["init", str(tmp_path / "mine"), "--data", str(posts), "--task", "re"])
+    assert done.exit_code == 0, done.output
+    assert "by the model that ships" in done.stdout
+    model = tmp_path / "mine" / "model"
+    made = json.loads((model / "extractor.json").read_text())
+    assert (model / made["ner"]).resolve() == (MODEL / "ner").resolve()
+    assert made["relations"] == "../runs/re/seed-1"
 
 
 def test_nothing_is_written_over_without_being_told(tmp_path: Path, posts: Path) -> None:

@@ -45,12 +45,12 @@ def line_findings(file: CheckedFile) -> Iterator[Finding]:
     for problem in file.bad:
         kinds[_PARTICULAR.sub("…", problem.problem)].append(problem)
     for kind, problems in sorted(kinds.items(), key=lambda item: -len(item[1])):
-        many = len(problems) > 1
+        many, what = len(problems) > 1, "file" if problems[0].line is None else "line"
         yield Finding(
             "error",
             "unreadable-lines",
             file.where,
-            f"{len(problems):,} lines cannot be read: {kind}" if many else "a line cannot be read",
+            f"lines that cannot be read ({kind}): {len(problems):,}" if many else f"the {what} cannot be read",
             len(problems),
             tuple(str(p) for p in problems[:EXAMPLES]),
             "docs/data-formats.md says what a line holds",

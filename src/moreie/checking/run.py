@@ -53,7 +53,8 @@ def check_recipe(path: Path, *, each: Each[Path] = untracked, measure: bool = Tr
     """Check all that a recipe names, and say what its training takes; `measure`: in seconds too, by a few batches.
 
     Raises:
-        RecipeError: no readable recipe, or a file of posts, captions or labels that it names is not there.
+        RecipeError: no readable recipe.
+        DataFormatError: a file of captions or labels that it names is not there or damaged.
     """
     recipe = read_recipe(path)
     encoder, findings = _encoder(recipe)

@@ -69,6 +69,7 @@ def check(
 
 
 def _print(report: Report) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     out = console()
@@ -79,12 +80,12 @@ def _print(report: Report) -> None:
         row = file.to_dict()
         published = row["published"]
         table.add_row(
-            f"{file.split}: {file.path}" if file.split else str(file.path),
+            escape(f"{file.split}: {file.path}" if file.split else str(file.path)),
             f"{row['posts']:,}",
             "" if published is None else f"{published:,} {'✓' if published == row['posts'] else '✗'}",
             f"{row['words']:,}",
-            _summary(row["mentions"]),
-            _summary(row["relations"]),
+            escape(_summary(row["mentions"])),
+            escape(_summary(row["relations"])),
             f"{row['pictures']:,}",
             f"{row['bad_lines']:,}",
         )

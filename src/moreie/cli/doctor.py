@@ -27,6 +27,7 @@ def doctor(
 ) -> None:
     """Try every part of the installation: exit status 1 if something that is needed is broken."""
     with clear_errors():
+        from rich.markup import escape
         from rich.table import Table
 
         from moreie.environment import parts
@@ -40,15 +41,9 @@ def doctor(
             for _ in range(3):
                 table.add_column(overflow="fold")
             for part in found:
-                table.add_row(SHOWN[part.state], part.name, _escaped(part.said))
+                table.add_row(SHOWN[part.state], escape(part.name), escape(part.said))
                 if part.remedy:
-                    table.add_row("", "", f"→ {_escaped(part.remedy)}")
+                    table.add_row("", "", f"→ {escape(part.remedy)}")
             console().print(table)
         if any(part.state == "broken" for part in found):
             raise typer.Exit(1)
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -70,6 +70,7 @@ def init(
 
 
 def _print(found: Survey) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from moreie.project.survey import FEW, SHARE, SHARE_OF_FEW
@@ -80,7 +81,7 @@ def _print(found: Survey) -> None:
     for split, posts in found.posts.items():
         pictures = sum(p.image is not None and p.image.is_file() for p in posts)
         captions = sum(bool(p.caption) for p in posts)
-        table.add_row(split, f"{len(posts):,}", f"{pictures:,}", f"{captions:,}", str(found.files[split]))
+        table.add_row(split, f"{len(posts):,}", f"{pictures:,}", f"{captions:,}", escape(str(found.files[split])))
     out = console()
     out.print(table)
     if found.split_off:

@@ -147,8 +147,8 @@ def _jobs(recipe: Recipe) -> Iterator[Job]:
             images = named if settings.mode == "pictures" else None
             posts = read_posts(files.posts, captions=captions, images=images)
             # Without a file or folder of them, posts may have them themselves.
-            owned = {"captions": [p.caption for p in posts], "pictures": [p.image for p in posts]}.get(settings.mode)
-            if named is None and owned is not None and not any(owned):
+            own = {"captions": "caption", "pictures": "image"}.get(settings.mode)
+            if named is None and own is not None and not any(getattr(post, own) for post in posts):
                 raise RecipeError(
                     f"data.{split}: {settings.mode} are searched for {path.name}, but not named, and posts have none"
                 )

@@ -28,11 +28,30 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkedArticle:
+    """What a mention refers to: an article of the corpus, or none of them (NIL: id and title are None).
+
+    `score`: probability of that answer among the articles that were weighed.
+    """
+
+    article_id: str | None
+    title: str | None
+    url: str | None
+    score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"article": self.article_id, "title": self.title, "url": self.url, "score": self.score}
+
+    def __str__(self) -> str:
+        return f"{'no article' if self.title is None else self.title} {self.score:.2f}"
+
+
+@dataclass(frozen=True, slots=True)
 class Mention:
     """A typed span. `first` and `last` are word indices (both inclusive); `start` and `end` character offsets.
 
     `type` is None where a data set gives the span but not its type (MNRE's heads and tails).
-    `confidence` is 1.0 for gold mentions.
+    `confidence` is 1.0 for gold mentions. `linked` is None where nobody asked what the mention refers to.
     """
 
     type: str | None
@@ -41,6 +60,7 @@ class Mention:
     start: int
     end: int
     confidence: float = 1.0
+    linked: LinkedArticle | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +229,7 @@ class Extraction:
                     "start": m.start,
                     "end": m.end,
                     "confidence": m.confidence,
+                    **({"link": m.linked.to_dict()} if m.linked else {}),
                 }
                 for m in self.mentions
             ],
@@ -266,7 +287,8 @@ class Extraction:
     def __str__(self) -> str:
         lines = [self.text]
         for m in self.mentions:
-            lines.append(f"  {m.type:5} {self.text[m.start : m.end]!r} [{m.start}:{m.end}] {m.confidence:.2f}")
+            refers = f" = {m.linked}" if m.linked else ""
+            lines.append(f"  {m.type:5} {self.text[m.start : m.end]!r} [{m.start}:{m.end}] {m.confidence:.2f}{refers}")
         for r in self.relations:
             head, tail = self.mentions[r.head], self.mentions[r.tail]
             lines.append(

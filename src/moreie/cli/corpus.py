@@ -301,6 +301,39 @@ def export(
         console(stderr=True).print(f"{target}: {count:,} articles", markup=False)
 
 
+ANCHORS_EXAMPLES = """[bold]Example[/]
+
+moreie corpus anchors wiki
+"""
+
+
+@app.command(epilog=ANCHORS_EXAMPLES)
+def anchors(corpus: CorpusName) -> None:
+    """Count where the links of a corpus lead, for `moreie extract --link`, and keep that with it."""
+    with clear_errors():
+        from moreie.knowledge.corpus import KnowledgeCorpus
+        from moreie.linking.anchors import anchors_folder
+        from moreie.linking.counting import keep_anchors
+
+        opened = KnowledgeCorpus.open(corpus)
+        with progress_bar() as bar:
+            task = bar.add_task("passages", total=opened.manifest.passages)
+            counted = keep_anchors(opened, lambda passages: bar.advance(task, passages))
+        out = console(stderr=True)
+        out.print(
+            f"{anchors_folder(corpus)}: {counted.links:,} links of {counted.names:,} anchor texts counted, "
+            f"{counted.outside:,} of them to articles that the corpus does not have",
+            markup=False,
+            soft_wrap=True,
+        )
+        if not counted.links:
+            out.print(
+                "the corpus has no links: mentions are linked by names, text and evidence alone (dumps have links)",
+                markup=False,
+                soft_wrap=True,
+            )
+
+
 PICTURES_EXAMPLES = """[bold]Examples[/]
 
 moreie corpus pictures wiki manifest.jsonl

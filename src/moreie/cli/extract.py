@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from moreie.extractor import Extractor
+    from moreie.linking.linker import Linker
     from moreie.schema import Attribution, Extraction, Post
+
+# Links of a larger corpus take seconds to count.
+MANY_PASSAGES = 100_000
 
 EXAMPLES = """[bold]Examples[/]
 
@@ -25,6 +29,8 @@ moreie extract --input posts.jsonl --corpus wiki --json > extractions.jsonl
 moreie extract --input posts.jsonl --html report.html
 
 moreie extract --text "Kawhi Leonard leads the Raptors" --attribute
+
+moreie extract --input posts.jsonl --corpus wiki --link --json > linked.jsonl
 
 moreie extract --input posts.jsonl --conll found.txt --brat brat/ --label-studio tasks.json
 
@@ -62,6 +68,9 @@ def extract(
     attribute: Annotated[
         bool, typer.Option(help="Say what each passage does for each answer; takes as many times longer.")
     ] = False,
+    link: Annotated[
+        bool, typer.Option("--link", help="Say which article of the corpus each entity is, or that it is none.")
+    ] = False,
     conll: Annotated[Path | None, typer.Option(help="Write words and BIO tags to this file.")] = None,
     brat: Annotated[Path | None, typer.Option(help="Write brat's files into this folder.")] = None,
     label_studio: Annotated[Path | None, typer.Option(help="Write Label Studio tasks to this JSON file.")] = None,
@@ -83,7 +92,16 @@ def extract(
         files, fields = _assigned(attach or [], "--attach"), _assigned(attach_field or [], "--attach-field")
         attached = _attached(posts, files, fields)
         found = _run(
-            posts, attached, {}, model, corpus, attribute=attribute, json=json, one_line=input is not None, html=html
+            posts,
+            attached,
+            {},
+            model,
+            corpus,
+            attribute=attribute,
+            link=link,
+            json=json,
+            one_line=input is not None,
+            html=html,
         )
         _export(found, conll, brat, label_studio)
         for problem in bad:
@@ -100,7 +118,7 @@ def demo(
 
         notes = json_module.loads(DEMO_NOTES.read_text(encoding="utf-8"))
         posts = read_jsonl(DEMO_POSTS)
-        _run(posts, None, notes, None, None, attribute=False, json=False, one_line=False, html=html)
+        _run(posts, None, notes, None, None, attribute=False, link=False, json=False, one_line=False, html=html)
 
 
 def _check_folders(*written: Path | None) -> None:
@@ -158,6 +176,7 @@ def _run(
     corpus: str | None,
     *,
     attribute: bool,
+    link: bool,
     json: bool,
     one_line: bool,
     html: Path | None,
@@ -167,10 +186,11 @@ def _run(
     from moreie.rendering.terminal import render, render_influences
 
     extractor = Extractor.from_pretrained(model, corpus=corpus)
+    linker = _linker(extractor) if link else None
     results = []
     with progress_bar() as bar:
         task = bar.add_task("extracting", total=len(posts))
-        for attribution in _answers(extractor, posts, attached, attribute=attribute):
+        for attribution in _answers(extractor, linker, posts, attached, attribute=attribute):
             bar.advance(task)
             results.append(attribution)
             if json:
@@ -191,17 +211,41 @@ def _run(
     return [a.extraction for a in results]
 
 
+def _linker(extractor: Extractor) -> Linker | None:
+    from moreie.linking.counting import kept_anchors
+    from moreie.linking.linker import Linker
+
+    corpus = extractor.corpus
+    if corpus is not None and corpus.manifest.passages > MANY_PASSAGES and kept_anchors(corpus) is None:
+        console(stderr=True).print(
+            f"counting where the links of {corpus.location} lead; `moreie corpus anchors {corpus.location}` does that "
+            "once for all",
+            markup=False,
+            soft_wrap=True,
+        )
+    return Linker.for_corpus(corpus) if corpus is not None else None
+
+
 def _answers(
-    extractor: Extractor, posts: list[Post], attached: list[dict[str, str]] | None, *, attribute: bool
+    extractor: Extractor,
+    linker: Linker | None,
+    posts: list[Post],
+    attached: list[dict[str, str]] | None,
+    *,
+    attribute: bool,
 ) -> Iterator[Attribution]:
     """What was found in each post; without `attribute` nothing is said of what it rests on."""
+    from dataclasses import replace
+
     from moreie.schema import Attribution
 
     if attribute:
         for post, texts in zip(posts, attached or [{}] * len(posts), strict=True):
-            yield extractor.attribute(post, attached=texts)
+            found = extractor.attribute(post, attached=texts)
+            yield replace(found, extraction=linker.link(found.extraction)) if linker else found
     else:
-        for extraction in extractor.stream(posts, attached=attached):
+        extractions = extractor.stream(posts, attached=attached)
+        for extraction in linker.stream(extractions) if linker else extractions:
             yield Attribution(extraction, ())
 
 

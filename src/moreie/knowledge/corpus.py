@@ -142,11 +142,15 @@ class KnowledgeCorpus:
     def named(self, names: Sequence[str]) -> dict[str, list[Passage]] | None:
         """Introductions of the articles that bear these normal forms (`knowledge.names`), titles before redirects;
         None where the corpus was built before names were kept (`compact` adds them)."""
-        found = self._store.names(names)
+        found = self.named_keys(names)
         if found is None:
             return None
         passages = self._store.passages([key for keys in found.values() for key in keys])
         return {name: [passages[key] for key in keys if key in passages] for name, keys in found.items()}
+
+    def named_keys(self, names: Sequence[str]) -> dict[str, list[int]] | None:
+        """As `named`, but the keys of those introductions: nothing of them is read."""
+        return self._store.names(names)
 
     def passages(self, keys: Sequence[int]) -> dict[int, Passage]:
         """Passages by their keys (the number behind `#` in a passage's id); unknown keys are left out."""

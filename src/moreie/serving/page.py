@@ -33,7 +33,7 @@ def page_routes(extractor: Extractor) -> APIRouter:
         data, name = await read_upload(image)
         with picture_file(data) as path:
             extraction = await run_in_threadpool(extractor.extract, post_from_text(text, id="post", image=path))
-            extraction = replace(extraction, warnings=renamed(extraction, path, name))
+            extraction = replace(extraction, warnings=renamed(extraction.warnings, path, name))
             shown = page([Shown(extraction)], extractor.corpus, title="Your post")
         return form.get_template("form.html.j2").render(text=text, answer=shown)
 

@@ -38,10 +38,14 @@ def create_app(extractor: Extractor | Callable[[], Extractor], settings: Service
     load = (lambda: extractor) if isinstance(extractor, Extractor) else extractor
     service = Service(load, settings or ServiceSettings())
 
+    def add_page(loaded: Extractor) -> None:
+        app.include_router(page_routes(loaded))
+        app.openapi_schema = None  # described anew
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.batcher.start()
-        loading = asyncio.create_task(service.begin(lambda loaded: app.include_router(page_routes(loaded))))
+        loading = asyncio.create_task(service.begin(add_page))
         if isinstance(extractor, Extractor):
             await loading
         yield

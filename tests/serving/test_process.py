@@ -111,7 +111,7 @@ def test_sigterm_answers_what_runs_and_ends(port: int, tmp_path: Path) -> None:
     with process(tmp_path / "log", port, "--batch-size", "1") as (running, url):
         answers = asyncio.run(scenario(running, url))
         assert [answer.json().get("text") for answer in answers] == [f"Obama {i}" for i in range(8)]
-        assert running.wait(30) == 0
+        assert running.wait(120) == 0
         lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
         assert sum(line.get("route") == "/v1/extract" and line["status"] == 200 for line in lines) == 8
 

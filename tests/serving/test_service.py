@@ -15,7 +15,8 @@ from fastapi.testclient import TestClient  # noqa: E402
 
 from moreie import Extractor  # noqa: E402
 from moreie.datasets import read_jsonl  # noqa: E402
-from moreie.serving.service import BATCH_LIMIT, BODY_LIMIT, create_app  # noqa: E402
+from moreie.serving.limits import BATCH_LIMIT, BODY_LIMIT  # noqa: E402
+from moreie.serving.service import create_app  # noqa: E402
 from moreie.shipped import DEMO_POSTS  # noqa: E402
 
 TEXT = "Barack Obama meets Angela Merkel in Berlin"

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
-from fastapi.responses import HTMLResponse, JSONResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile as FormFile
 
 from moreie import __version__
 from moreie.datasets import post_from_text
 from moreie.errors import MoreieError
 from moreie.extractor import Extractor
-from moreie.rendering.html import Shown, page
 from moreie.schema import Extraction
+from moreie.serving.limits import BATCH_LIMIT, BODY_LIMIT, TEXT_LIMIT
+from moreie.serving.page import page_routes
+from moreie.serving.uploads import picture_file, read_upload, renamed
 
-BODY_LIMIT = 20 * 2**20
-BATCH_LIMIT = 64
-TEXT_LIMIT = 200_000
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -53,7 +47,6 @@ class BatchBody(BaseModel):
 def create_app(extractor: Extractor) -> FastAPI:
     """The application over one extractor. Nothing that a client sends is ever fetched or kept."""
     app = FastAPI(title="moreie", version=__version__, description="Entities and relations with their evidence.")
-    form = Environment(loader=PackageLoader("moreie.serving"), autoescape=True, undefined=StrictUndefined)
 
     @app.middleware("http")
     async def _limit(request: Request, call_next: Any) -> Any:
@@ -87,7 +80,7 @@ def create_app(extractor: Extractor) -> FastAPI:
                 text, image, texts = fields.get("text", ""), fields.get("image"), fields.get("attached", "{}")
                 if not isinstance(text, str) or not isinstance(texts, str) or isinstance(image, str):
                     raise HTTPException(422, "text and attached (JSON) must be fields, image a file")
-                data, name = await _read(image)
+                data, name = await read_upload(image)
                 attached = _parsed(AttachedTexts, texts.encode())
                 return (await _run(extractor, text, str(fields.get("id", "post")), data, name, attached)).to_dict()
         raise HTTPException(415, "send application/json or multipart/form-data")
@@ -107,21 +100,7 @@ def create_app(extractor: Extractor) -> FastAPI:
         found = extractor.text_retriever.retrieve([post_from_text(body.text, id=body.id)])[0]
         return {"evidence": [e.to_dict() for e in found.evidence], "warnings": list(found.warnings)}
 
-    @app.get("/", response_class=HTMLResponse)
-    def start() -> str:
-        return form.get_template("form.html.j2").render(text="", answer="")
-
-    @app.post("/", response_class=HTMLResponse)
-    async def answer(
-        text: Annotated[str, Form(max_length=TEXT_LIMIT)] = "", image: Annotated[UploadFile | None, File()] = None
-    ) -> str:
-        data, name = await _read(image)
-        with _picture(data) as path:
-            extraction = await run_in_threadpool(extractor.extract, post_from_text(text, id="post", image=path))
-            extraction = replace(extraction, warnings=_renamed(extraction, path, name))
-            shown = page([Shown(extraction)], extractor.corpus, title="Your post")
-        return form.get_template("form.html.j2").render(text=text, answer=shown)
-
+    app.include_router(page_routes(extractor))
     return app
 
 
@@ -134,35 +113,12 @@ def _parsed(kind: type[M], body: bytes) -> M:
         ) from None
 
 
-async def _read(image: FormFile | UploadFile | None) -> tuple[bytes | None, str]:
-    if image is None or not image.filename:
-        return None, ""
-    return await image.read(), PurePosixPath(image.filename.replace("\\", "/")).name
-
-
-@contextmanager
-def _picture(data: bytes | None) -> Iterator[Path | None]:
-    """The uploaded bytes as a file for as long as they are needed."""
-    if data is None:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="moreie-") as folder:
-        path = Path(folder) / "picture"
-        path.write_bytes(data)
-        yield path
-
-
 async def _run(
     extractor: Extractor, text: str, id: str, data: bytes | None, name: str, attached: AttachedTexts
 ) -> Extraction:
     if len(text) > TEXT_LIMIT:
         raise HTTPException(422, f"text is longer than {TEXT_LIMIT:,} characters")
-    with _picture(data) as path:
+    with picture_file(data) as path:
         post = post_from_text(text, id=id, image=path)
         extraction = await run_in_threadpool(extractor.extract, post, attached=attached.root)
-    return replace(extraction, image=Path(name) if path else None, warnings=_renamed(extraction, path, name))
-
-
-def _renamed(extraction: Extraction, path: Path | None, name: str) -> tuple[str, ...]:
-    """The warnings with the client's name for the picture, not the service's."""
-    return tuple(w.replace(str(path), name) for w in extraction.warnings) if path else extraction.warnings
+    return replace(extraction, image=Path(name) if path else None, warnings=renamed(extraction, path, name))

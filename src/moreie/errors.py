@@ -28,6 +28,10 @@ class KnowledgeCorpusError(MoreieError):
     """A knowledge corpus is absent, unfinished, damaged, or was made with another encoder or version."""
 
 
+class CorpusBusyError(KnowledgeCorpusError):
+    """Another change of the corpus is under way; later it may succeed."""
+
+
 class SourceError(MoreieError):
     """A knowledge source (dump, article file, image manifest) cannot be read."""
 

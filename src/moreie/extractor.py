@@ -22,6 +22,7 @@ from moreie.encoders.images import ImageEncoder
 from moreie.encoders.pictures import NO_PICTURE, EmbeddedImages, embed_pictures
 from moreie.encoders.places import located, relative_name
 from moreie.encoders.precision import default_device
+from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.models.expert import EncoderPool
 from moreie.models.folder import EXTRACTOR_FILE, ExtractorSpec, read_extractor_spec
@@ -242,6 +243,27 @@ class Extractor:
                 images = found.images_for(self.relations, origins)
                 influences += influences_on_relations(self.relations, extraction, windows, found.rows["re"], images)
         return Attribution(extraction, tuple(influences))
+
+    def retrieve(self, post: Post | str, *, image: str | Path | None = None) -> Retrieved:
+        """The evidence that an extraction would have of one post, text first, then picture; no expert is asked, but
+        where `text_mode` is iterative. A post without text and with a picture has the picture's alone.
+
+        Raises:
+            KnowledgeCorpusError: there is no corpus.
+        """
+        post = _as_post(post, image)
+        with self._lock:
+            self._renew()
+            if self.text_retriever is None:
+                raise KnowledgeCorpusError("no knowledge corpus: nothing can be retrieved")
+            found = [] if post.image and not post.text.strip() else self.text_retriever.retrieve([post])
+            if post.image:
+                unused = Retrieved((), ("the picture was not used: the corpus holds no images",))
+                found += self._image.retrieve([post]) if self._image else [unused]
+        return Retrieved(
+            tuple(evidence for part in found for evidence in part.evidence),
+            tuple(warning for part in found for warning in part.warnings),
+        )
 
     def mentions_alone(self, posts: Sequence[Post]) -> list[list[Mention]]:
         """Entities of each post found without any evidence: the queries of iterative retrieval."""

@@ -13,7 +13,7 @@ from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.manifest import Manifest, read_manifest
 from moreie.knowledge.stores import in_cluster
 from moreie.knowledge.stores.rows import IMAGES, INTRODUCTIONS
-from moreie.schema import Passage
+from moreie.schema import Article, ArticleImage, Paragraph, Passage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,6 +151,21 @@ class KnowledgeCorpus:
     def passages(self, keys: Sequence[int]) -> dict[int, Passage]:
         """Passages by their keys (the number behind `#` in a passage's id); unknown keys are left out."""
         return self._store.passages(keys)
+
+    def article(self, id: str) -> Article | None:
+        """An article as the corpus keeps it: paragraphs with links, URL, the pictures that are embedded. Sections and
+        the wording of redirects are not kept, nor paragraphs without text. None where it is not there."""
+        passages = self._store.article(id)
+        if not passages:
+            return None
+        first = next(iter(passages.values()))
+        return Article(
+            id,
+            first.title,
+            tuple(Paragraph(p.text, p.introduction, links=p.links) for p in passages.values()),
+            first.url,
+            images=tuple(ArticleImage(file, caption) for file, caption in self._store.pictures(list(passages))),
+        )
 
     def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Every row of a table (`knowledge.stores.rows`), in batches; passages in the order of their keys.

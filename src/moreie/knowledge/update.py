@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock, Timeout
 
-from moreie.errors import KnowledgeCorpusError
+from moreie.errors import CorpusBusyError, KnowledgeCorpusError
 from moreie.knowledge.build import Progress, Sources, encoder_record, now, partial_folder, read_entries, source_record
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.knowledge.embedding import BatchStore
@@ -322,7 +322,7 @@ def _change(corpus: Path | str) -> Iterator[tuple[Manifest, Editor]]:
             manifest = read_manifest(folder)
             yield manifest, EmbeddedEditor(folder, manifest.tables)
     except Timeout:
-        raise KnowledgeCorpusError(f"{corpus}: another change is under way; try again when it is done") from None
+        raise CorpusBusyError(f"{corpus}: another change is under way; try again when it is done") from None
 
 
 def _commit(manifest: Manifest, editor: Editor, tables: dict[str, int] | None = None) -> Manifest:

@@ -104,7 +104,7 @@ def extraction_routes(service: Service) -> APIRouter:
 
 
 def checked(service: Service, asked: Asked) -> Asked:
-    """What was asked. Raises `HTTPException` where a text is attached that no expert reads: it would fail its whole batch."""
+    """The same. Raises `HTTPException` where a text is attached that no expert reads: it would fail its whole batch."""
     try:
         own_texts(asked.post, asked.attached, service.ready.attachable)
     except MoreieError as problem:

@@ -3,15 +3,33 @@
 import { bar, el, points } from "./dom.js";
 
 const SHOWN = 4;
+const LONG = 420;
+const AROUND = 160;
 const LEAST = 0.005;
 const NAMES = { text: "Found by the text", image: "Found by the photograph" };
 const SCORES = { text: "BM25", image: "similarity" };
 
+function marked(text, sentence) {
+  const at = sentence ? text.indexOf(sentence) : -1;
+  if (at < 0) return [text];
+  return [text.slice(0, at), el("em", {}, sentence), text.slice(at + sentence.length)];
+}
+
+// A long passage is cut down to what stands around the sentence that was found; the whole of it is one key away.
 function passage(evidence) {
-  const at = evidence.sentence ? evidence.text.indexOf(evidence.sentence) : -1;
-  if (at < 0) return el("p", { class: "passage", dir: "auto" }, evidence.text);
-  const end = at + evidence.sentence.length;
-  return el("p", { class: "passage", dir: "auto" }, evidence.text.slice(0, at), el("em", {}, evidence.sentence), evidence.text.slice(end));
+  const { text, sentence } = evidence;
+  const whole = (kind) => el("p", { class: kind, dir: "auto" }, marked(text, sentence));
+  if (text.length <= LONG) return whole("passage");
+  const at = Math.max(0, sentence ? text.indexOf(sentence) : 0);
+  const from = at > AROUND ? text.lastIndexOf(" ", at - AROUND / 2) + 1 : 0;
+  const least = Math.max(from + LONG * 0.75, at + Math.min(sentence?.length ?? 0, LONG));
+  const space = text.indexOf(" ", least);
+  const to = space < 0 ? text.length : space;
+  const part = `${from ? "… " : ""}${text.slice(from, to)}${to < text.length ? " …" : ""}`;
+  return [
+    el("p", { class: "passage", dir: "auto" }, marked(part, sentence)),
+    el("details", {}, el("summary", {}, "The whole passage"), whole("passage")),
+  ];
 }
 
 function title(evidence) {

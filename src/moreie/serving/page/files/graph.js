@@ -4,11 +4,17 @@ import { el, svg, percent } from "./dom.js";
 import { relationName, relationWords, typeClass } from "./answers.js";
 
 const ROW = 58;
-const BOX = 34;
+const BOX = 38;
+const NARROW = 460;
+const pen = document.createElement("canvas").getContext("2d");
 
-function shortened(text, characters) {
+// The text, or as much of it as goes into a width, in the page's font at a size (both in pixels).
+function fitting(text, width, size) {
+  pen.font = `500 ${size}px ${getComputedStyle(document.body).fontFamily}`;
+  if (pen.measureText(text).width <= width) return text;
   const points = Array.from(text);
-  return points.length <= characters ? text : `${points.slice(0, Math.max(1, characters - 1)).join("").trimEnd()}…`;
+  while (points.length > 1 && pen.measureText(`${points.join("")}…`).width > width) points.pop();
+  return `${points.join("").trimEnd()}…`;
 }
 
 function curve(from, to) {
@@ -17,13 +23,26 @@ function curve(from, to) {
 }
 
 function node(mention, x, y, width) {
-  const label = svg("text", { x: x + 12, y: y + BOX / 2, class: "node-text" }, shortened(mention.text, width / 7.6 - 3));
+  const label = svg("text", { x: x + 12, y: y + BOX / 2, class: "node-text" }, fitting(mention.text, width - 22, 13.5));
   return svg(
     "g",
     { class: `node ${typeClass(mention)}` },
     svg("title", {}, `${mention.text} (${mention.type})`),
     svg("rect", { x, y, width, height: BOX, rx: 8 }),
     label,
+  );
+}
+
+// The relation's name and its confidence: beside each other, or on a narrow figure below each other.
+function label(relation, x, top, width, narrow) {
+  const sure = percent(relation.confidence);
+  const name = fitting(relationName(relation.type), width - (narrow ? 18 : 64), 13);
+  if (!narrow) return svg("text", { x, y: top + BOX / 2, class: "label" }, name, svg("tspan", { class: "sure", dx: 6 }, sure));
+  return svg(
+    "text",
+    { class: "label" },
+    svg("tspan", { x, y: top + BOX / 2 - 7 }, name),
+    svg("tspan", { x, y: top + BOX / 2 + 9, class: "sure" }, sure),
   );
 }
 
@@ -35,8 +54,9 @@ function drawn(relations, mentions, width) {
   const rows = Math.max(joined.length, ordered.length);
   const height = rows * ROW + 8;
   const start = (count) => 8 + ((rows - count) * ROW) / 2;
-  const left = Math.min(250, width * 0.43);
-  const right = Math.min(210, width * 0.38);
+  const narrow = width < NARROW;
+  const left = Math.min(250, width * 0.41);
+  const right = Math.min(210, width * 0.41);
   const y = (mention) => start(joined.length) + place.get(mention) * ROW;
   // The ends of lines spread along a mention's side, in the order of their labels.
   const ends = new Map(joined.map((mention) => [mention, ordered.filter((r) => r.head === mention || r.tail === mention)]));
@@ -60,12 +80,7 @@ function drawn(relations, mentions, width) {
       svg("circle", { cx: head.x, cy: head.y, r: 3.5 }),
       svg("path", { d: curve(back, { x: tail.x + 7, y: tail.y }), class: "line", "marker-end": "url(#arrow)" }),
       svg("rect", { x, y: top, width: right, height: BOX, rx: BOX / 2 }),
-      svg(
-        "text",
-        { x: x + right / 2, y: top + BOX / 2, class: "label" },
-        shortened(relationName(relation.type), right / 7.4 - 6),
-        svg("tspan", { class: "sure", dx: 6 }, percent(relation.confidence)),
-      ),
+      label(relation, x + right / 2, top, right, narrow),
     );
   });
   const arrow = svg(

@@ -35,8 +35,15 @@ function answerSection(answer, address) {
   const notes = answer.warnings.length
     ? el("div", { class: "notes" }, el("h3", {}, "Notes"), el("ul", {}, answer.warnings.map((w) => el("li", {}, w))))
     : null;
+  const related = answer.relations.length
+    ? graph(answer.relations, answer.mentions)
+    : el("p", { class: "quiet" }, answer.mentions.length > 1 ? "None was found between the entities." : "A relation needs two entities.");
   const body = el("div", { class: photo ? "hero pictured" : "hero" },
-    el("div", {}, highlighted(answer.text, answer.mentions), answer.mentions.length ? null : el("p", { class: "quiet" }, "No entity was found."), notes), photo);
+    el("div", {},
+      highlighted(answer.text, answer.mentions),
+      answer.mentions.length ? null : el("p", { class: "quiet" }, "No entity was found."),
+      el("h3", {}, "Relations"), related, notes),
+    photo);
   return section("answer", "The answer", null, body);
 }
 
@@ -52,16 +59,11 @@ async function edit(piece) {
 }
 
 function show(answer, changed) {
-  const related = answer.relations.length
-    ? graph(answer.relations, answer.mentions)
-    : el("p", { class: "quiet" }, answer.mentions.length > 1 ? "No relation between the entities was found." : "A relation needs two entities.");
   const waiting = el("p", { class: "quiet", role: "status", id: "influence-status" }, "Each passage is left out in turn to see what it does…");
   byId("results").replaceChildren(
     ...(changed ? [changed] : []),
     answerSection(answer, photographAddress()),
-    el("div", { class: "pair" },
-      section("relations", "Relations", null, related),
-      section("experts", "What each expert says", "Weights are the gate’s for this post.", experts(answer))),
+    section("experts", "What each expert says", "Each would answer alone as shown here; the gate weighs them anew for every post.", experts(answer)),
     section("influence", "What the answer rests on", "Points of confidence that an answer loses without a passage, all others being there.", waiting),
     section("evidence", "Evidence", null, el("p", { class: "lead", id: "editing" }, editingWords()), evidence(answer, onEdit())),
   );

@@ -68,6 +68,9 @@ class Visitor:
     def explained(self) -> None:
         self.until(lambda: not self.all("#influence-status"))
 
+    def unfold(self) -> None:
+        self.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+
     def ask(self, text: str, picture: Path | None = None) -> None:
         self.one("#text").clear()
         self.one("#text").send_keys(text)
@@ -125,9 +128,8 @@ def test_an_example_is_one_click_away(visitor: Visitor, server: Any) -> None:
     assert len(visitor.all(".graph .line[marker-end]")) == len(relations)
     # Evidence: by text and, with its picture, by the photograph.
     images = visitor.all(".piece.pictured img")
-    visitor.run(
-        "document.querySelectorAll('details').forEach(d => d.open = true); arguments[0].scrollIntoView()", images[0]
-    )
+    visitor.unfold()
+    visitor.run("arguments[0].scrollIntoView()", images[0])
     visitor.until(lambda: images[0].get_property("naturalWidth") > 0)
     assert "The Heart of the Andes" in visitor.texts(".piece.pictured h4")[0]
     assert "BM25" in visitor.texts(".piece:not(.pictured) .score")[0]
@@ -356,7 +358,7 @@ def test_a_phone(phone: Visitor) -> None:
     phone.answered()
     phone.until(lambda: phone.all(".graph"))
     phone.explained()
-    phone.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    phone.unfold()
     assert fits()
     small = phone.run(
         "return [...document.querySelectorAll('button, summary')].filter(b => b.offsetParent)"
@@ -384,7 +386,7 @@ def test_accessibility(visitor: Visitor, phone: Visitor, scheme: str) -> None:
         one.one("[data-id=toledo]").click()
         one.answered()
         one.explained()
-        one.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+        one.unfold()
         assert violations(one) == []
         one.one(".piece .edit").click()
         one.until(lambda one=one: one.one("#editor").get_property("open"))

@@ -107,11 +107,9 @@ class Batcher:
     async def _run(self) -> None:
         while True:
             batch = await self._next_batch()
-            if batch[0].alone:
-                await self._settle(batch, lambda work=batch[0].alone: [work()])
-            else:
+            if batch[0].asked:
                 self._on_batch(len(batch))
-                await self._settle(batch, lambda batch=batch: self._extract([w.asked for w in batch]))
+            await self._settle(batch)
 
     async def _next_batch(self) -> list[_Waiting]:
         """What is worked on together: one piece of other work, or posts as they come within the wait."""
@@ -142,17 +140,23 @@ class Batcher:
             self._queue.popleft()
         return self._queue[0] if self._queue else None
 
-    async def _settle(self, batch: Sequence[_Waiting], work: Callable[[], Sequence[Any]]) -> None:
+    def _done(self, batch: Sequence[_Waiting]) -> Sequence[Any]:
+        """The results of a batch, in the worker thread."""
+        if alone := batch[0].alone:
+            return [alone()]
+        return self._extract([waiting.asked for waiting in batch if waiting.asked])
+
+    async def _settle(self, batch: Sequence[_Waiting]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            results = await loop.run_in_executor(self._worker, work)
+            results = await loop.run_in_executor(self._worker, self._done, batch)
         except Exception as problem:
             if len(batch) > 1:
                 # One of them is to blame: each has to stand for itself.
                 log.warning("a batch of %d failed (%s); its posts are tried by themselves", len(batch), type(problem))
                 for one in batch:
                     if not one.answer.done():
-                        await self._settle([one], lambda one=one: self._extract([one.asked]))
+                        await self._settle([one])
             elif not batch[0].answer.done():
                 batch[0].answer.set_exception(problem)
             return

@@ -26,7 +26,11 @@ from moreie.serving.limits import ARTICLES_LIMIT, ID_LIMIT
 from moreie.serving.state import Service
 from moreie.shipped import DEMO_CORPUS
 
-EXAMPLE = {"title": "Zorblax", "paragraphs": ["Zorblax are a rock band from Quintara."], "url": "https://a.example/z"}
+EXAMPLE: dict[str, Any] = {
+    "title": "Zorblax",
+    "paragraphs": ["Zorblax are a rock band from Quintara."],
+    "url": "https://a.example/z",
+}
 
 
 class ArticleBody(BaseModel):

@@ -11,10 +11,9 @@ import anyio.to_thread
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
 
-from moreie.datasets import post_from_text
 from moreie.serving.asked import AttachedTexts, ExtractForm, form_body, parsed
 from moreie.serving.batching import Asked
-from moreie.serving.extraction import checked, named, queued
+from moreie.serving.extraction import checked, named, post_of, queued
 from moreie.serving.knowledge import unwritable
 from moreie.serving.page.examples import examples
 from moreie.serving.state import Service
@@ -97,7 +96,7 @@ def page_routes(service: Service) -> APIRouter:
         form, data, name = await form_body(request, ExtractForm)
         attached = parsed(AttachedTexts, form.attached.encode())
         async with opened_picture(data) as (path, pixels):
-            post = post_from_text(form.text, id=form.id, image=path)
+            post = await anyio.to_thread.run_sync(post_of, form, path)
             asked = checked(service, Asked(post, attached.root, pixels))
             work = service.batcher.alone(lambda: service.ready.compare([post], attached=[asked.attached])[0])
             comparison = await queued(work, service)

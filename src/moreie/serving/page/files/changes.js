@@ -3,6 +3,7 @@
 import { el, percent, points } from "./dom.js";
 import { highlighted, mentionKey, relationWords } from "./answers.js";
 
+const CUT = 110;
 const pair = (one, other) => [...new Set([...one.keys(), ...other.keys()])].map((key) => [one.get(key), other.get(key)]);
 const keyed = (items, key) => new Map(items.map((item) => [key(item), item]));
 
@@ -35,16 +36,31 @@ function rows(before, after) {
   const related = pair(keyed(before.relations, relationKey(before)), keyed(after.relations, relationKey(after))).map(([b, a]) =>
     confidenceRow(a ? relationWords(a, after.mentions) : relationWords(b, before.mentions), b, a, said),
   );
-  const evidenceKey = (e) => `${e.retriever}\u0000${e.article}\u0000${e.text}`;
-  const read = pair(keyed(before.evidence, evidenceKey), keyed(after.evidence, evidenceKey)).map(([b, a]) => {
-    const e = a ?? b;
-    const moved = b && a && (b.rank !== a.rank || Math.abs(b.score - a.score) >= 0.005);
-    if (b && a && !moved) return null;
-    const what = !b ? `new, rank ${a.rank}, score ${a.score.toFixed(2)}` : !a ? `gone, was rank ${b.rank}` : `rank ${b.rank} → ${a.rank}, score ${b.score.toFixed(2)} → ${a.score.toFixed(2)}`;
-    const text = (e.sentence ?? e.text).slice(0, 110);
-    return el("tr", {}, el("th", { scope: "row" }, e.title, el("span", { class: "quiet" }, ` ${text}${text.length === 110 ? "…" : ""}`)), el("td", {}, what), el("td", {}, ""));
-  });
-  return [["Answers", [...found, ...related]], ["Evidence", read]].map(([name, own]) => [name, own.filter(Boolean)]);
+  return [["Answers", [...found, ...related].filter(Boolean)], ["Evidence", evidenceRows(before, after)]];
+}
+
+function evidenceRow(evidence, said) {
+  const text = evidence.sentence ?? evidence.text;
+  const short = text.length > CUT ? `${text.slice(0, CUT)}…` : text;
+  return el("tr", {}, el("th", { scope: "row" }, evidence.title, el("span", { class: "quiet" }, ` ${short}`)), el("td", {}, said), el("td", {}));
+}
+
+// What is new, what is gone, whose score has changed; passages that others only pushed up or down are counted.
+function evidenceRows(before, after) {
+  const key = (e) => `${e.retriever}\u0000${e.article}\u0000${e.text}`;
+  const pairs = pair(keyed(before.evidence, key), keyed(after.evidence, key));
+  const fresh = pairs.filter(([b]) => !b).map(([, a]) => evidenceRow(a, `new, rank ${a.rank}, score ${a.score.toFixed(2)}`));
+  const gone = pairs.filter(([, a]) => !a).map(([b]) => evidenceRow(b, `gone, was rank ${b.rank}`));
+  const kept = pairs.filter(([b, a]) => b && a);
+  const rescored = ([b, a]) => Math.abs(b.score - a.score) >= 0.05;
+  const scores = kept.filter(rescored).map(([b, a]) =>
+    evidenceRow(a, `score ${b.score.toFixed(2)} → ${a.score.toFixed(2)}, rank ${b.rank === a.rank ? a.rank : `${b.rank} → ${a.rank}`}`),
+  );
+  const pushed = kept.filter((one) => !rescored(one) && one[0].rank !== one[1].rank).length;
+  const rest = pushed
+    ? [el("tr", {}, el("th", { scope: "row", colspan: 3, class: "quiet" }, `${pushed} ${pushed === 1 ? "other keeps its score and changes its" : "others keep their scores and change their"} rank`))]
+    : [];
+  return [...fresh, ...gone, ...scores, ...rest];
 }
 
 function side(name, answer, other) {

@@ -263,6 +263,11 @@ def test_knowledge_is_edited_and_the_answer_changes(visitor: Visitor, server: An
     assert any("Halden" in row and f"{old} → {new}" in row for row in rows)
     assert any("Halden" in row and "new, rank 1" in row for row in rows)
 
+    small = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    visitor.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", small)
+    assert visitor.run("return document.documentElement.scrollWidth <= innerWidth"), "on a phone, too"
+    visitor.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
     # The same article from its card: it opens where the evidence is, and the token is known by now.
     visitor.one("#evidence-0 .edit").click()
     visitor.until(lambda: visitor.one("#editor").get_property("open"))

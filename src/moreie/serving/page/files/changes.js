@@ -23,7 +23,7 @@ function confidenceRow(name, before, after, said) {
     { class: other ? "other" : null },
     el("th", { scope: "row" }, name),
     el("td", {}, words(before, after, said)),
-    el("td", { class: "number" }, other ? "" : points(change)),
+    el("td", { class: "number" }, other ? "" : `${points(change)} points`),
   );
 }
 

@@ -309,3 +309,19 @@ def test_a_misspelt_recipe_key_is_named(tmp_path: Path) -> None:
     done = runner.invoke(app, ["train", str(path)])
     assert done.exit_code == 2
     assert "outputt" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--batch-size", "0"], "batch size 0"),
+        (["--queue-size", "0"], "queue size 0"),
+        (["--token-file", "nowhere"], "nowhere: tokens cannot be read"),
+        (["--cors-origin", "app.example"], "CORS origin 'app.example'"),
+    ],
+)
+def test_serve_says_what_is_wrong_before_it_loads_anything(options: list[str], said: str) -> None:
+    pytest.importorskip("fastapi", reason="the serve extra is not installed")
+    done = runner.invoke(app, ["serve", *options])
+    assert done.exit_code == 2
+    assert said in " ".join(done.output.split())

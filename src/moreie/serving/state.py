@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal
-
-import anyio.to_thread
 
 from moreie.extractor import Extractor
 from moreie.schema import Extraction
@@ -52,13 +53,26 @@ class Service:
     async def begin(self) -> None:
         """Load the extractor in a thread, and let requests in."""
         try:
-            self.extractor = await anyio.to_thread.run_sync(self.load)
+            self.extractor = await self._loaded()
         except Exception as problem:
             self.failure, self.phase = problem, "failed"
             log.error("the model or its corpus could not be loaded (%s)", type(problem).__name__)
             return
         if self.phase == "loading":
             self.phase = "ready"
+
+    async def _loaded(self) -> Extractor:
+        """The extractor, from a thread that does not keep the process when it ends before."""
+        done: Future[Extractor] = Future()
+
+        def work() -> None:
+            try:
+                done.set_result(self.load())
+            except BaseException as problem:
+                done.set_exception(problem)
+
+        threading.Thread(target=work, name="loading", daemon=True).start()
+        return await asyncio.wrap_future(done)
 
     def drain(self) -> None:
         """Let no more requests in; those that run are answered."""

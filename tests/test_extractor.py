@@ -123,7 +123,17 @@ def test_json_follows_the_documented_schema(answers: dict[str, Extraction]) -> N
         "corpus",
     ]
     assert list(row["mentions"][0]) == ["text", "type", "start", "end", "confidence"]
-    assert list(row["evidence"][0]) == ["retriever", "rank", "score", "title", "sentence", "text", "image"]
+    assert list(row["evidence"][0]) == [
+        "retriever",
+        "rank",
+        "score",
+        "article",
+        "title",
+        "url",
+        "sentence",
+        "text",
+        "image",
+    ]
     assert list(row["gate"]) == ["entities", "relations"]
     relations = [r for a in answers.values() for r in a.to_dict()["relations"]]
     assert list(relations[0]) == ["head", "tail", "type", "confidence"]

@@ -176,7 +176,9 @@ class Evidence:
             "retriever": self.retriever,
             "rank": self.rank,
             "score": self.score,
+            "article": p.article_id,
             "title": p.title,
+            "url": p.url,
             "sentence": p.sentence,
             "text": p.text,
             "image": p.image,
@@ -189,6 +191,28 @@ class GateWeights:
 
     entities: dict[str, float] = field(default_factory=dict)
     relations: dict[str, float] = field(default_factory=dict)
+
+
+def mention_dict(mention: Mention, text: str) -> dict[str, Any]:
+    """A mention of this text in the JSON form."""
+    return {
+        "text": text[mention.start : mention.end],
+        "type": mention.type,
+        "start": mention.start,
+        "end": mention.end,
+        "confidence": mention.confidence,
+        **({"link": mention.linked.to_dict()} if mention.linked else {}),
+    }
+
+
+def relation_dict(relation: Relation) -> dict[str, Any]:
+    """A relation in the JSON form."""
+    return {
+        "head": relation.head,
+        "tail": relation.tail,
+        "type": relation.type,
+        "confidence": relation.confidence,
+    }
 
 
 @dataclass(frozen=True)
@@ -222,20 +246,8 @@ class Extraction:
             "id": self.id,
             "text": self.text,
             "image": str(self.image) if self.image else None,
-            "mentions": [
-                {
-                    "text": self.text[m.start : m.end],
-                    "type": m.type,
-                    "start": m.start,
-                    "end": m.end,
-                    "confidence": m.confidence,
-                    **({"link": m.linked.to_dict()} if m.linked else {}),
-                }
-                for m in self.mentions
-            ],
-            "relations": [
-                {"head": r.head, "tail": r.tail, "type": r.type, "confidence": r.confidence} for r in self.relations
-            ],
+            "mentions": [mention_dict(m, self.text) for m in self.mentions],
+            "relations": [relation_dict(r) for r in self.relations],
             "evidence": [e.to_dict() for e in self.evidence],
             "gate": {"entities": self.gate.entities, "relations": self.gate.relations},
             "warnings": list(self.warnings),
@@ -340,3 +352,25 @@ class Attribution:
     def to_dict(self) -> dict[str, Any]:
         """The extraction's JSON form with `influences` beside it."""
         return {**self.extraction.to_dict(), "influences": [i.to_dict() for i in self.influences]}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An extraction, and what each expert would answer alone, by its name as in the gate's weights.
+
+    An expert that had nothing to read has no answer and is left out. Confidences are read at the mixture's temperature.
+    All relation experts are asked about the same pairs, so their relations index the extraction's mentions.
+    """
+
+    extraction: Extraction
+    entities: dict[str, tuple[Mention, ...]]
+    relations: dict[str, tuple[Relation, ...]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The extraction's JSON form with `experts` beside it."""
+        text = self.extraction.text
+        experts = {
+            "entities": {name: [mention_dict(m, text) for m in own] for name, own in self.entities.items()},
+            "relations": {name: [relation_dict(r) for r in own] for name, own in self.relations.items()},
+        }
+        return {**self.extraction.to_dict(), "experts": experts}

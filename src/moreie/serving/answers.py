@@ -26,7 +26,9 @@ class EvidenceAnswer(BaseModel):
     retriever: str
     rank: int
     score: float
+    article: str
     title: str
+    url: str | None
     sentence: str | None
     text: str
     image: str | None

@@ -59,16 +59,16 @@ def extraction_routes(service: Service) -> APIRouter:
         else:
             raise HTTPException(415, f"send {JSON} or {FORM}")
         async with opened_picture(data) as (path, pixels):
-            post = await anyio.to_thread.run_sync(_post, body, path)
-            asked = _checked(service, Asked(post, body.attached.root, pixels))
+            post = await anyio.to_thread.run_sync(post_of, body, path)
+            asked = checked(service, Asked(post, body.attached.root, pixels))
             if body.attribute:
-                found = await _queued(
+                found = await queued(
                     service.batcher.alone(lambda: service.ready.attribute(post, attached=asked.attached)), service
                 )
                 extraction, more = found.extraction, {"influences": [i.to_dict() for i in found.influences]}
             else:
-                (extraction,), more = await _queued(service.batcher.extract([asked]), service), {}
-        return JSONResponse({**_named(extraction, path, name).to_dict(), **more})
+                (extraction,), more = await queued(service.batcher.extract([asked]), service), {}
+        return JSONResponse({**named(extraction, path, name).to_dict(), **more})
 
     batch_answers = {200: {"model": BatchAnswer}, **refusals(411, 415, 422)}
 
@@ -76,9 +76,9 @@ def extraction_routes(service: Service) -> APIRouter:
     async def extract_batch(request: Request) -> JSONResponse:
         """Up to 64 posts, answered in their order."""
         body = await json_body(request, BatchBody)
-        posts = await anyio.to_thread.run_sync(lambda: [_post(row, None) for row in body.posts])
-        asked = [_checked(service, Asked(p, row.attached.root)) for p, row in zip(posts, body.posts, strict=True)]
-        extractions = await _queued(service.batcher.extract(asked), service)
+        posts = await anyio.to_thread.run_sync(lambda: [post_of(row, None) for row in body.posts])
+        asked = [checked(service, Asked(p, row.attached.root)) for p, row in zip(posts, body.posts, strict=True)]
+        extractions = await queued(service.batcher.extract(asked), service)
         return JSONResponse({"extractions": [extraction.to_dict() for extraction in extractions]})
 
     found_answers = {200: {"model": RetrieveAnswer}, **refusals(400, 409, 411, 415, 422)}
@@ -97,21 +97,21 @@ def extraction_routes(service: Service) -> APIRouter:
         if service.ready.corpus is None:
             raise HTTPException(409, "the service has no knowledge corpus")
         async with opened_picture(data) as (path, _):
-            post = await anyio.to_thread.run_sync(_post, body, path)
-            found = await _queued(service.batcher.alone(lambda: service.ready.retrieve(post)), service)
+            post = await anyio.to_thread.run_sync(post_of, body, path)
+            found = await queued(service.batcher.alone(lambda: service.ready.retrieve(post)), service)
         warnings = renamed(found.warnings, path, name)
         return JSONResponse({"evidence": [e.to_dict() for e in found.evidence], "warnings": list(warnings)})
 
     return router
 
 
-def _post(body: PostBody | RetrieveForm, path: Path | None) -> Post:
-    """In a thread: splitting the longest texts takes half a second."""
+def post_of(body: PostBody | ExtractForm | RetrieveForm, path: Path | None) -> Post:
+    """The post of a body. To be called in a thread: splitting the longest texts takes half a second."""
     return post_from_text(body.text, id=body.id, image=path)
 
 
-def _checked(service: Service, asked: Asked) -> Asked:
-    """Raises `HTTPException` where a text is attached that no expert reads: it would fail its whole batch."""
+def checked(service: Service, asked: Asked) -> Asked:
+    """The same. Raises `HTTPException` where a text is attached that no expert reads: it would fail its whole batch."""
     try:
         own_texts(asked.post, asked.attached, service.ready.attachable)
     except MoreieError as problem:
@@ -119,7 +119,8 @@ def _checked(service: Service, asked: Asked) -> Asked:
     return asked
 
 
-async def _queued(work: Any, service: Service) -> Any:
+async def queued(work: Any, service: Service) -> Any:
+    """What the queue answers. Raises `HTTPException` 503 where it is full."""
     try:
         return await work
     except QueueFullError:
@@ -127,6 +128,7 @@ async def _queued(work: Any, service: Service) -> Any:
         raise HTTPException(503, "too many posts wait already; try again", {"Retry-After": "1"}) from None
 
 
-def _named(extraction: Extraction, path: Path | None, name: str) -> Extraction:
+def named(extraction: Extraction, path: Path | None, name: str) -> Extraction:
+    """The extraction with the client's name for its picture."""
     image = Path(name) if path else None
     return replace(extraction, image=image, warnings=renamed(extraction.warnings, path, name))

@@ -150,6 +150,17 @@ def knowledge_routes(service: Service) -> APIRouter:
     return router
 
 
+def unwritable(service: Service) -> str | None:
+    """Why nobody can change the knowledge of this service; None where a token with the right to write can."""
+    if service.ready.corpus is None:
+        return "the service has no knowledge corpus"
+    if Path(service.ready.corpus.location) == DEMO_CORPUS:
+        return "the demo corpus is part of the package; serve a corpus of your own to change it"
+    if not service.settings.tokens.write:
+        return "the service was started without a token that may write"
+    return None
+
+
 def _corpus(service: Service) -> KnowledgeCorpus:
     if service.ready.corpus is None:
         raise HTTPException(409, "the service has no knowledge corpus")
@@ -159,8 +170,8 @@ def _corpus(service: Service) -> KnowledgeCorpus:
 async def _changed(service: Service, change: Callable[[str], update.Change]) -> update.Change:
     """One change at a time, in a thread. Raises `HTTPException` 409 where it cannot be made, with why."""
     location = _corpus(service).location
-    if Path(location) == DEMO_CORPUS:
-        raise HTTPException(403, "the demo corpus is part of the package; serve a corpus of your own to change it")
+    if why := unwritable(service):
+        raise HTTPException(403, why)
     if service.writing:
         raise _busy("another change is under way; try again when it is done")
     service.writing = True

@@ -38,14 +38,10 @@ def create_app(extractor: Extractor | Callable[[], Extractor], settings: Service
     load = (lambda: extractor) if isinstance(extractor, Extractor) else extractor
     service = Service(load, settings or ServiceSettings())
 
-    def add_page(loaded: Extractor) -> None:
-        app.include_router(page_routes(loaded))
-        app.openapi_schema = None  # described anew
-
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.batcher.start()
-        loading = asyncio.create_task(service.begin(add_page))
+        loading = asyncio.create_task(service.begin())
         if isinstance(extractor, Extractor):
             await loading
         yield
@@ -68,6 +64,7 @@ def create_app(extractor: Extractor | Callable[[], Extractor], settings: Service
     app.include_router(extraction_routes(service), dependencies=protected)
     app.include_router(knowledge_routes(service), dependencies=protected)
     app.include_router(operation_routes(service))
+    app.include_router(page_routes(service))
     # The last one added is the outermost.
     app.add_middleware(Guard, service=service)
     if service.settings.cors_origins:

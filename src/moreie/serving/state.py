@@ -50,11 +50,10 @@ class Service:
             raise RuntimeError("the extractor is not loaded")
         return self.extractor
 
-    async def begin(self, then: Callable[[Extractor], None]) -> None:
-        """Load the extractor in a thread, hand it to `then`, and let requests in."""
+    async def begin(self) -> None:
+        """Load the extractor in a thread, and let requests in."""
         try:
             self.extractor = await self._loaded()
-            then(self.extractor)
         except Exception as problem:
             self.failure, self.phase = problem, "failed"
             log.error("the model or its corpus could not be loaded (%s)", type(problem).__name__)

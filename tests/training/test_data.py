@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from moreie.datasets import read_posts
-from moreie.schema import NO_RELATION, Relation
 from moreie.retrieval.cache import EvidenceHeader, save_evidence
+from moreie.schema import NO_RELATION, Relation
 from moreie.training.data import load_split, missing_reversed_none, with_swapped_none
 from moreie.training.recipe import SplitFiles
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
@@ -47,7 +47,7 @@ class ExtractForm(BaseModel):
     text: Text = ""
     id: str = Field("post", max_length=ID_LIMIT)
     attached: str = "{}"
-    attribute: bool = False
+    attribute: Literal["true", "false"] = "false"
     image: bytes | None = Field(None, json_schema_extra={"format": "binary"})
 
 

@@ -37,7 +37,7 @@ def main() -> None:
     extractor = Extractor.from_pretrained(corpus=arguments.corpus)
     if extractor.corpus is None:
         raise SystemExit("the extractor has no corpus")
-    batched, single = (served(extractor, ServiceSettings(batch_size=size)) for size in (16, 1))
+    batched, single = (served(extractor, ServiceSettings(batch_size=size, time_limit=3_600)) for size in (16, 1))
     source = arguments.posts.parent.name if arguments.posts else "demo"
     work = f"{len(texts)} posts of {source} without pictures; {extractor.corpus.manifest.articles:,} articles"
     rows: list[Row] = []

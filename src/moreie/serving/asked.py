@@ -75,9 +75,9 @@ async def json_body(request: Request, kind: type[M]) -> M:
 
 
 def parsed(kind: type[M], body: bytes) -> M:
-    """JSON of this form. Raises `HTTPException` 422; what was sent is not in it."""
+    """JSON of this form, its types as they are written. Raises `HTTPException` 422; what was sent is not in it."""
     try:
-        return kind.model_validate_json(body)
+        return kind.model_validate_json(body, strict=True)
     except ValidationError as problem:
         raise refused(problem) from None
 

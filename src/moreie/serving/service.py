@@ -106,6 +106,8 @@ def _described(app: FastAPI) -> dict[str, Any]:
             [(body, "validation") for body in BODIES], ref_template="#/components/schemas/{model}"
         )
         whole.setdefault("components", {}).setdefault("schemas", {}).update(own["$defs"])
+        form = whole["components"]["schemas"]["ExtractForm"]
+        form["properties"]["attached"] = {"$ref": "#/components/schemas/AttachedTexts"}  # written as JSON
         if extractor := app.state.service.extractor:
             texts = {name: {"type": "string", "maxLength": TEXT_LIMIT} for name in extractor.attachable}
             closed = {"type": "object", "properties": texts, "additionalProperties": False}

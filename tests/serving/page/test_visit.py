@@ -403,7 +403,7 @@ def test_accessibility(visitor: Visitor, phone: Visitor, scheme: str) -> None:
 def test_what_is_not_accessible_is_found(visitor: Visitor) -> None:
     visitor.open()
     visitor.run("document.querySelector('label[for=text]').remove(); document.getElementById('text').placeholder = ''")
-    visitor.run("document.querySelector('.tagline').style.color = '#ccc'")
+    visitor.run("document.querySelector('.tagline').style.color = 'var(--line)'")
     found = violations(visitor)
     assert {"color-contrast", "label"} <= {rule.partition(":")[0] for rule in found}
 

@@ -22,7 +22,7 @@ moreie extract --text "Kawhi Leonard wins the fan vote" --image photo.jpg
 
 moreie extract --input posts.jsonl --corpus wiki --json > extractions.jsonl
 
-moreie extract --input posts.jsonl --html report.html
+moreie extract --input posts.jsonl --html report.html --int8
 
 moreie extract --text "Kawhi Leonard leads the Raptors" --attribute
 
@@ -65,6 +65,9 @@ def extract(
     conll: Annotated[Path | None, typer.Option(help="Write words and BIO tags to this file.")] = None,
     brat: Annotated[Path | None, typer.Option(help="Write brat's files into this folder.")] = None,
     label_studio: Annotated[Path | None, typer.Option(help="Write Label Studio tasks to this JSON file.")] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Compute in 8 bits: faster, not quite the same answers (extra `onnx`).")
+    ] = False,
     skip_bad: Annotated[bool, typer.Option(help="Skip and count malformed lines of --input.")] = False,
 ) -> None:
     """Find entities and relations in a post, or in every post of a file."""
@@ -83,7 +86,16 @@ def extract(
         files, fields = _assigned(attach or [], "--attach"), _assigned(attach_field or [], "--attach-field")
         attached = _attached(posts, files, fields)
         found = _run(
-            posts, attached, {}, model, corpus, attribute=attribute, json=json, one_line=input is not None, html=html
+            posts,
+            attached,
+            {},
+            model,
+            corpus,
+            int8=int8,
+            attribute=attribute,
+            json=json,
+            one_line=input is not None,
+            html=html,
         )
         _export(found, conll, brat, label_studio)
         for problem in bad:
@@ -100,7 +112,7 @@ def demo(
 
         notes = json_module.loads(DEMO_NOTES.read_text(encoding="utf-8"))
         posts = read_jsonl(DEMO_POSTS)
-        _run(posts, None, notes, None, None, attribute=False, json=False, one_line=False, html=html)
+        _run(posts, None, notes, None, None, int8=False, attribute=False, json=False, one_line=False, html=html)
 
 
 def _check_folders(*written: Path | None) -> None:
@@ -157,6 +169,7 @@ def _run(
     model: Path | None,
     corpus: str | None,
     *,
+    int8: bool,
     attribute: bool,
     json: bool,
     one_line: bool,
@@ -167,6 +180,8 @@ def _run(
     from moreie.rendering.terminal import render, render_influences
 
     extractor = Extractor.from_pretrained(model, corpus=corpus)
+    if int8:
+        extractor = extractor.quantized()
     results = []
     with progress_bar() as bar:
         task = bar.add_task("extracting", total=len(posts))

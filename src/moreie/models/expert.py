@@ -147,7 +147,7 @@ class Expert(nn.Module, ABC):
 
     def _ready(self, tokens: int) -> AbstractContextManager[None]:
         """The encoder made to compute what the expert's does, over so many sub-tokens."""
-        if self.spec.adapter and tokens >= WORTH:
+        if self.spec.adapter and tokens >= WORTH and self.encoder.adapted_layers():
             return merged(self.encoder, self.adapter_name)
         self.use()
         return nullcontext()

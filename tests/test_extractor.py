@@ -389,3 +389,14 @@ def test_confidences_are_read_at_the_models_temperature_and_answers_stay(
     assert (again.ner.temperature, again.relations.temperature) == (2.5, 1.5)
     assert again.relations.reversed_none == extractor.relations.reversed_none > 5
     assert extractor.ner.temperature == 1, "the shipped model has none"
+
+
+@pytest.mark.slow
+def test_in_8_bits_nearly_the_same_is_found_and_it_says_so(extractor: Extractor) -> None:
+    posts = read_jsonl(DEMO_POSTS)
+    small = extractor.quantized()
+    whole, found = extractor.extract_batch(posts), small.extract_batch(posts)
+    assert {e.model for e in found} == {f"{extractor.name} (int8)"}
+    assert {e.model for e in whole} == {extractor.name}
+    mentions = [{(e.id, m.type, m.first, m.last) for e in each for m in e.mentions} for each in (whole, found)]
+    assert len(mentions[0] & mentions[1]) > 0.9 * len(mentions[0] | mentions[1])

@@ -59,11 +59,14 @@ class Int8TextEncoder(TextEncoder):
             raise EncoderError(f"{self.name}: no adapter {name!r} in 8 bits")
         self._active = name
 
-    def trunk_state(self) -> dict[str, Tensor]:
+    def _refuse(self, *_: Any, **__: Any) -> Any:
         """Raises `EncoderError`."""
-        raise EncoderError(f"{self.name}: an encoder in 8 bits is not saved; save the model that it was made of")
+        raise EncoderError(
+            f"{self.name}: an encoder in 8 bits is neither trained nor saved; train or save the one that it was made of"
+        )
 
-    adapter_state = save = add_adapter = load_adapter_state = save_packed = trunk_state  # type: ignore[assignment]
+    trunk_state = adapter_state = save = save_adapter = save_packed = _refuse
+    add_adapter = load_adapter_state = _refuse
 
 
 class _Embedding(nn.Module):
@@ -102,7 +105,7 @@ def _exported(encoder: TextEncoder) -> Any:
     try:
         with _quietly():
             program = torch.onnx.export(
-                _Layers(encoder.model),
+                _Layers(encoder.model).eval(),
                 example,
                 input_names=["embedded", "mask"],
                 output_names=["states"],

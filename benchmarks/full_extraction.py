@@ -67,9 +67,12 @@ def made(kind: str) -> Extractor:
     if kind == "one expert":
         text = next(e for e in extractor.ner.experts if e.spec.view.retriever == "text")
         return of_mixtures(extractor, Mixture([text], None), None)
-    for mixture in (extractor.ner, extractor.relations):
-        mixture.experts = tuple(on_its_own(expert) for expert in mixture.experts)
-    return of_mixtures(extractor, extractor.ner, extractor.relations)
+    mixtures = extractor.ner, Extractor.from_pretrained().relations
+    for mixture in mixtures:
+        # The gate reads the post by the bare encoder, which is the first expert's: this one keeps its adapter.
+        first, *others = mixture.experts
+        mixture.experts = (first, *map(on_its_own, others))
+    return of_mixtures(extractor, *mixtures)
 
 
 def one_by_one(extractor: Extractor, posts: Sequence[Post]) -> tuple[list[Extraction], list[float]]:

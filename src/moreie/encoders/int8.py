@@ -37,13 +37,14 @@ class Int8TextEncoder(TextEncoder):
         if encoder.device.type != "cpu":
             raise EncoderError(f"8-bit extraction is for processors; the encoder is on {encoder.device}")
         nn.Module.__init__(self)
-        self.model = _Embedding(encoder.model.get_input_embeddings(), encoder.model.config)
+        # All that is asked of a model behind `forward`: its configuration, its embeddings, its device.
+        self.model: Any = _Embedding(encoder.model.get_input_embeddings(), encoder.model.config)
         self.tokenizer, self.name = encoder.tokenizer, encoder.name
         self.fingerprint = f"{encoder.fingerprint}-int8"
         self._adapted = {}
         self._active: str | None = None
         graph = _exported(encoder)
-        self._sessions = {None: _session(graph)}
+        self._sessions: dict[str | None, Any] = {None: _session(graph)}
         initial = _by_content(graph)
         for adapter in adapters:
             self._sessions[adapter] = _session(_adapted(graph, initial, encoder, adapter))

@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 TORCH ?= torch==2.13.0
 STAMP = $(VENV)/.installed
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint docs bench clean
 
 demo: $(STAMP)
 	$(BIN)/moreie demo --html demo-report.html
@@ -22,6 +22,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # Arguments by ARGS, such as ARGS="ner_speed --peer-python peers/bin/python".
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -31,8 +34,8 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet -e ".[dev,serve,cluster,ray]"
+	$(BIN)/python -m pip install --quiet -e ".[dev,docs,serve,cluster,ray]"
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache demo-report.html
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache demo-report.html

@@ -11,6 +11,7 @@ from pathlib import Path
 from rows import RESULTS
 
 KNOWLEDGE = Path(__file__).parents[1] / "docs" / "knowledge.md"
+LINKING = Path(__file__).parents[1] / "docs" / "linking.md"
 NOTES = Path(__file__).parent / "notes.md"
 GROWTH = Path(__file__).parents[1] / "docs" / "growth.svg"
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
@@ -45,13 +46,34 @@ def main() -> None:
         runs = dict.fromkeys(f"`{row['command']}`, {row['date']}, {row['machine']}" for row in rows)
         parts.append("\n" + "\n\n".join(runs))
     PAGE.write_text("\n".join(parts) + "\n", encoding="utf-8")
-    text = KNOWLEDGE.read_text(encoding="utf-8")
-    for name, table in (("retrieval_quality", quality_table()), ("projection", projection_table())):
+    write_tables(KNOWLEDGE, {"retrieval_quality": quality_table(), "projection": projection_table()})
+    write_tables(LINKING, {"linking": linking_table()})
+    print(f"wrote {PAGE.name} and the tables of {KNOWLEDGE.name} and {LINKING.name}")
+
+
+def write_tables(page: Path, tables: dict[str, str]) -> None:
+    """Put tables between their marks on a page."""
+    text = page.read_text(encoding="utf-8")
+    for name, table in tables.items():
         start, end = f"<!-- table: {name} -->\n", "<!-- end -->"
         head, _, rest = text.partition(start)
         text = head + start + table + end + rest.partition(end)[2]
-    KNOWLEDGE.write_text(text, encoding="utf-8")
-    print(f"wrote {PAGE.name} and the tables of {KNOWLEDGE.name}")
+    page.write_text(text, encoding="utf-8")
+
+
+def linking_table() -> str:
+    """What is measured of each system, under each condition."""
+    rows = json.loads((RESULTS / "linking.json").read_text(encoding="utf-8"))
+    shares = {tuple(row["name"].split(": ")): row["ours"] for row in rows if row["unit"] == "share"}
+    conditions = list(dict.fromkeys(key[0] for key in shares if len(key) == 3 and key[2] == "exact title"))
+    systems = ("ours", "most common target, else exact title", "exact title")
+    measured = list(dict.fromkeys(key[1] for key in shares if len(key) == 3 and key[2] == "exact title"))
+    lines = [f"| | | {' | '.join(measured)} |", "|---|---|" + "---:|" * len(measured)]
+    for condition in conditions:
+        for n, system in enumerate(systems):
+            cells = (f"{shares[condition, what, system]:.3f}" for what in measured)
+            lines.append(f"| {'' if n else condition} | {system} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def quality_table() -> str:

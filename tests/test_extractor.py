@@ -123,7 +123,17 @@ def test_json_follows_the_documented_schema(answers: dict[str, Extraction]) -> N
         "corpus",
     ]
     assert list(row["mentions"][0]) == ["text", "type", "start", "end", "confidence"]
-    assert list(row["evidence"][0]) == ["retriever", "rank", "score", "title", "sentence", "text", "image"]
+    assert list(row["evidence"][0]) == [
+        "retriever",
+        "rank",
+        "score",
+        "article",
+        "title",
+        "url",
+        "sentence",
+        "text",
+        "image",
+    ]
     assert list(row["gate"]) == ["entities", "relations"]
     relations = [r for a in answers.values() for r in a.to_dict()["relations"]]
     assert list(relations[0]) == ["head", "tail", "type", "confidence"]
@@ -389,6 +399,15 @@ def test_confidences_are_read_at_the_models_temperature_and_answers_stay(
     assert (again.ner.temperature, again.relations.temperature) == (2.5, 1.5)
     assert again.relations.reversed_none == extractor.relations.reversed_none > 5
     assert extractor.ner.temperature == 1, "the shipped model has none"
+
+
+def test_evidence_alone_is_that_of_the_extraction(extractor: Extractor) -> None:
+    post = next(post for post in read_jsonl(DEMO_POSTS) if post.image)
+    extraction, found = extractor.extract(post), extractor.retrieve(post)
+    assert found.evidence == extraction.evidence
+    bare = Extractor(extractor.ner, None, corpus=None, image_encoder=None)
+    with pytest.raises(KnowledgeCorpusError, match="no knowledge corpus"):
+        bare.retrieve("Obama")
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from moreie.extractor import Extractor
     from moreie.knowledge.corpus import KnowledgeCorpus
-    from moreie.schema import Article, Evidence, Extraction, Mention, Passage, Post, Relation
+    from moreie.linking.linker import Linker
+    from moreie.schema import Article, Evidence, Extraction, LinkedArticle, Mention, Passage, Post, Relation
 
 __all__ = [
     "Article",
@@ -22,13 +23,19 @@ __all__ = [
     "Extraction",
     "Extractor",
     "KnowledgeCorpus",
+    "LinkedArticle",
+    "Linker",
     "Mention",
     "Passage",
     "Post",
     "Relation",
 ]
 
-_HOME = {"Extractor": "moreie.extractor", "KnowledgeCorpus": "moreie.knowledge.corpus"}
+_HOME = {
+    "Extractor": "moreie.extractor",
+    "KnowledgeCorpus": "moreie.knowledge.corpus",
+    "Linker": "moreie.linking.linker",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -28,6 +28,10 @@ class KnowledgeCorpusError(MoreieError):
     """A knowledge corpus is absent, unfinished, damaged, or was made with another encoder or version."""
 
 
+class CorpusBusyError(KnowledgeCorpusError):
+    """Another change of the corpus is under way; later it may succeed."""
+
+
 class SourceError(MoreieError):
     """A knowledge source (dump, article file, image manifest) cannot be read."""
 
@@ -49,3 +53,7 @@ class MissingExtraError(MoreieError):
 
     def __init__(self, extra: str, purpose: str):
         super().__init__(f"{purpose} needs an optional part: pip install 'moreie[{extra}]'")
+
+
+class HubError(MoreieError):
+    """A model cannot be published: no id of the hub's, or the hub is not reached or refuses."""

@@ -17,25 +17,30 @@ from torch import Tensor
 
 from moreie.attachments import attachable, attached_rows, notices, own_texts, paired
 from moreie.attribution import influences_on_mentions, influences_on_relations
+from moreie.comparison import found_mentions, mentions_of_experts, relations_of_experts
 from moreie.datasets import post_from_text
 from moreie.encoders.images import ImageEncoder
 from moreie.encoders.pictures import NO_PICTURE, EmbeddedImages, embed_pictures
 from moreie.encoders.places import located, relative_name
 from moreie.encoders.precision import default_device
+from moreie.errors import KnowledgeCorpusError
+from moreie.hub import model_folder, publish
 from moreie.knowledge.corpus import KnowledgeCorpus
+from moreie.models.bundle import bring_encoders
 from moreie.models.expert import EncoderPool
 from moreie.models.folder import EXTRACTOR_FILE, ExtractorSpec, read_extractor_spec
-from moreie.models.mixture import Mixed, Mixture, decode_tags, load_mixture, span_confidence
+from moreie.models.mixture import Mixed, Mixture, load_mixture
 from moreie.models.ner import NerExpert
 from moreie.models.relation import RelationExpert
-from moreie.models.temperature import scaled
 from moreie.models.windows import Window, cut_windows
-from moreie.pairs import asked_pairs, chosen_relations
+from moreie.pairs import AskedPairs, asked_pairs, chosen_relations
+from moreie.rendering.progress import tracked
 from moreie.retrieval.image import ImageRetriever
 from moreie.retrieval.retrieved import Retrieved
 from moreie.retrieval.settings import Mode, RetrievalSettings
 from moreie.schema import (
     Attribution,
+    Comparison,
     Evidence,
     Extraction,
     GateWeights,
@@ -62,6 +67,15 @@ class _Found:
         if mixture.image_encoder is None:
             return None
         return torch.from_numpy(self.images[mixture.image_encoder.fingerprint].vectors)[list(origins)]
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What the mixtures said of a batch: of its windows, and of the pairs asked about; None where there are none."""
+
+    entities: Mixed
+    asked: AskedPairs
+    relations: Mixed | None
 
 
 class Extractor:
@@ -120,17 +134,23 @@ class Extractor:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path | None = None, *, corpus: str | Path | KnowledgeCorpus | None = None
+        cls,
+        path: str | Path | None = None,
+        *,
+        corpus: str | Path | KnowledgeCorpus | None = None,
+        revision: str | None = None,
     ) -> Extractor:
         """Load a model folder and open a corpus; without arguments the model and demo corpus that ship with moreie.
 
         A model folder holds `extractor.json`, or is a run of `moreie train` for NER (then no relations are found).
+        Where there is no such folder, `path` is the id of a model on the hub (`org/name`), `revision` a branch, tag or
+        commit there; it is downloaded once.
 
         Raises:
-            CheckpointError: the model folder is incomplete.
+            CheckpointError: the model folder is incomplete, or there is neither a folder nor a model of that id.
             KnowledgeCorpusError: the corpus is not there or damaged.
         """
-        folder = Path(path) if path is not None else MODEL
+        folder = model_folder(path, revision) if path is not None else MODEL
         spec = read_extractor_spec(folder)
         pool = EncoderPool(default_device())
         opened = corpus if isinstance(corpus, KnowledgeCorpus) else KnowledgeCorpus.open(corpus or DEMO_CORPUS)
@@ -183,15 +203,18 @@ class Extractor:
         attached: Sequence[Mapping[str, str]] | None = None,
         batch_size: int = 64,
         on_stage: Callable[[str, float], None] = lambda stage, seconds: None,
+        progress: bool = False,
     ) -> list[Extraction]:
         """Extract from many posts, in their order. `on_stage` hears the seconds each stage of a batch took.
 
-        `attached`: the texts of each post by name, as many as there are posts.
+        `attached`: the texts of each post by name, as many as there are posts. `progress` shows a bar on stderr where
+        that is a terminal or a notebook.
 
         Raises:
             MoreieError: no expert reads what is attached, or there are more or fewer posts.
         """
-        return list(self.stream(posts, attached=attached, batch_size=batch_size, on_stage=on_stage))
+        found = self.stream(posts, attached=attached, batch_size=batch_size, on_stage=on_stage)
+        return list(tracked(found, "extracting", len(posts)) if progress else found)
 
     def stream(
         self,
@@ -211,6 +234,24 @@ class Extractor:
                 results = self._batch([post for post, _ in batch], texts, on_stage)
             yield from results
 
+    def compare(
+        self, posts: Sequence[Post], *, attached: Sequence[Mapping[str, str]] | None = None, batch_size: int = 64
+    ) -> list[Comparison]:
+        """Extract from many posts, in their order, with what each expert would answer alone: from the same reading, so
+        that it costs hardly more than `extract_batch`.
+
+        Raises:
+            MoreieError: no expert reads what is attached, or there are more or fewer posts.
+        """
+        compared: list[Comparison] = []
+        iterator = paired(posts, attached)
+        while batch := list(itertools.islice(iterator, batch_size)):
+            with self._lock:
+                self._renew()
+                texts = [own_texts(post, given, self.attachable) for post, given in batch]
+                compared += self._compared([post for post, _ in batch], texts)
+        return compared
+
     def attribute(
         self, post: Post | str, *, image: str | Path | None = None, attached: Mapping[str, str] | None = None
     ) -> Attribution:
@@ -227,7 +268,7 @@ class Extractor:
             self._renew()
             windows = self._windows([post])
             found = self._evidence([post], [own_texts(post, attached or {}, self.attachable)], windows, _silent)
-            (extraction,) = self._answers([post], windows, found, _silent)
+            (extraction,), _ = self._answers([post], windows, found, _silent)
             origins = [w.origin for w in windows]
             images = found.images_for(self.ner, origins)
             influences = [*influences_on_mentions(self.ner, extraction, windows, found.rows["ner"], images)]
@@ -236,11 +277,33 @@ class Extractor:
                 influences += influences_on_relations(self.relations, extraction, windows, found.rows["re"], images)
         return Attribution(extraction, tuple(influences))
 
+    def retrieve(self, post: Post | str, *, image: str | Path | None = None) -> Retrieved:
+        """The evidence that an extraction would have of one post, text first, then picture; no expert is asked, but
+        where `text_mode` is iterative. A post without text and with a picture has the picture's alone.
+
+        Raises:
+            KnowledgeCorpusError: there is no corpus.
+        """
+        post = _as_post(post, image)
+        with self._lock:
+            self._renew()
+            if self.text_retriever is None:
+                raise KnowledgeCorpusError("no knowledge corpus: nothing can be retrieved")
+            found = [] if post.image and not post.text.strip() else self.text_retriever.retrieve([post])
+            if post.image:
+                unused = Retrieved((), ("the picture was not used: the corpus holds no images",))
+                found += self._image.retrieve([post]) if self._image else [unused]
+        return Retrieved(
+            tuple(evidence for part in found for evidence in part.evidence),
+            tuple(warning for part in found for warning in part.warnings),
+        )
+
     def mentions_alone(self, posts: Sequence[Post]) -> list[list[Mention]]:
         """Entities of each post found without any evidence: the queries of iterative retrieval."""
         windows = self._windows(posts)
         nothing: list[tuple[Evidence, ...]] = [()] * len(windows)
-        return self._mentions(posts, windows, self.ner([w.post for w in windows], {"text": nothing, "image": nothing}))
+        mixed = self.ner([w.post for w in windows], {"text": nothing, "image": nothing})
+        return found_mentions(self.ner, posts, windows, mixed.log_probabilities)
 
     def _renew(self) -> None:
         """Go over to the corpus' latest state."""
@@ -262,23 +325,33 @@ class Extractor:
 
         windows = self._windows(posts)
         lap("windows")
-        return self._answers(posts, windows, self._evidence(posts, texts, windows, lap), lap)
+        return self._answers(posts, windows, self._evidence(posts, texts, windows, lap), lap)[0]
+
+    def _compared(self, posts: Sequence[Post], texts: Sequence[Mapping[str, str]]) -> list[Comparison]:
+        windows = self._windows(posts)
+        extractions, said = self._answers(posts, windows, self._evidence(posts, texts, windows, _silent), _silent)
+        entities = mentions_of_experts(self.ner, posts, windows, said.entities.outputs)
+        relations: list[dict[str, tuple[Relation, ...]]] = [{} for _ in posts]
+        if self.relations is not None and said.relations is not None:
+            relations = relations_of_experts(self.relations, said.asked, said.relations.outputs, len(posts))
+        return [Comparison(*own) for own in zip(extractions, entities, relations, strict=True)]
 
     def _windows(self, posts: Sequence[Post]) -> list[Window]:
         return [w for w in cut_windows(self.ner.experts[0].encoder, posts, POST_LIMIT) if w.post.words]
 
     def _answers(
         self, posts: Sequence[Post], windows: Sequence[Window], found: _Found, lap: Callable[[str], None]
-    ) -> list[Extraction]:
+    ) -> tuple[list[Extraction], _Said]:
         origins = [w.origin for w in windows]
         mixed = self.ner([w.post for w in windows], found.rows["ner"], found.images_for(self.ner, origins))
         lap("entity experts")
-        mentions = self._mentions(posts, windows, mixed)
+        mentions = found_mentions(self.ner, posts, windows, mixed.log_probabilities)
         lap("decoding")
-        relations, relation_gate, relation_notes = self._relations(posts, windows, mentions, found)
+        said = _Said(mixed, *self._relations(windows, mentions, found))
+        relations, relation_gate = self._chosen(said, len(posts))
         lap("relation experts")
         entity_gate = _mean_weights(self.ner.names, mixed.weights, origins, len(posts))
-        for note_index, note in [*self._dropped(self.ner, mixed, windows), *relation_notes]:
+        for note_index, note in [*self._dropped(self.ner, mixed, windows), *said.asked.notes]:
             found.warnings[note_index].append(note)
         results = []
         for i, post in enumerate(posts):
@@ -302,7 +375,7 @@ class Extractor:
                     words=post.words,
                 )
             )
-        return results
+        return results, said
 
     def _evidence(
         self,
@@ -359,33 +432,24 @@ class Extractor:
         encoders = [self._image.encoder if self._image else None, *(m.image_encoder for m in self._mixtures)]
         return {encoder.fingerprint: encoder for encoder in encoders if encoder is not None}
 
-    def _mentions(self, posts: Sequence[Post], windows: Sequence[Window], mixed: Mixed) -> list[list[Mention]]:
-        tagset = self.ner.experts[0].tagset
-        mentions: list[list[Mention]] = [[] for _ in posts]
-        paths = decode_tags(tagset, mixed.log_probabilities)
-        for window, path, log_p in zip(windows, paths, mixed.log_probabilities, strict=True):
-            sure = scaled(log_p, self.ner.temperature)
-            for type, first, last in tagset.spans(path):
-                confidence = span_confidence(sure, path, first, last)
-                post = posts[window.origin]
-                mentions[window.origin].append(
-                    post.mention(type, first + window.offset, last + window.offset, confidence)
-                )
-        return mentions
-
     def _relations(
-        self, posts: Sequence[Post], windows: Sequence[Window], mentions: Sequence[Sequence[Mention]], found: _Found
-    ) -> tuple[list[list[Relation]], list[dict[str, float]], list[tuple[int, str]]]:
+        self, windows: Sequence[Window], mentions: Sequence[Sequence[Mention]], found: _Found
+    ) -> tuple[AskedPairs, Mixed | None]:
         if self.relations is None:
-            return [[] for _ in posts], [{} for _ in posts], []
+            return AskedPairs((), (), (), ()), None
         asked = asked_pairs(windows, mentions, self.relations.labels)
         if not asked.triples:
-            return [[] for _ in posts], [{} for _ in posts], list(asked.notes)
+            return asked, None
         rows = {name: [column[w] for w in asked.windows] for name, column in found.rows["re"].items()}
-        origins = [origin for origin, _, _ in asked.places]
-        mixed = self.relations(asked.triples, rows, found.images_for(self.relations, origins))
-        relations = chosen_relations(self.relations, asked, mixed.log_probabilities, len(posts))
-        return relations, _mean_weights(self.relations.names, mixed.weights, origins, len(posts)), list(asked.notes)
+        images = found.images_for(self.relations, [origin for origin, _, _ in asked.places])
+        return asked, self.relations(asked.triples, rows, images)
+
+    def _chosen(self, said: _Said, posts: int) -> tuple[list[list[Relation]], list[dict[str, float]]]:
+        if self.relations is None or said.relations is None:
+            return [[] for _ in range(posts)], [{} for _ in range(posts)]
+        relations = chosen_relations(self.relations, said.asked, said.relations.log_probabilities, posts)
+        origins = [origin for origin, _, _ in said.asked.places]
+        return relations, _mean_weights(self.relations.names, said.relations.weights, origins, posts)
 
     def _dropped(self, mixture: Mixture[Any], mixed: Mixed, windows: Sequence[Window]) -> Iterator[tuple[int, str]]:
         for m, expert in enumerate(mixture.experts):
@@ -399,7 +463,8 @@ class Extractor:
                     )
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model (not the corpus) as a folder that `from_pretrained` loads."""
+        """Write the model (not the corpus) as a folder that `from_pretrained` loads, here or on another machine:
+        encoders that are folders of this one are copied into it, those of the hub are named."""
         folder = Path(folder)
         mixtures: list[tuple[str, Mixture[Any]]] = [("ner", self.ner)]
         if self.relations:
@@ -418,6 +483,29 @@ class Extractor:
             text_mode=self.text_mode,
         )
         (folder / EXTRACTOR_FILE).write_text(spec.model_dump_json(indent=2) + "\n")
+        bring_encoders(folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        revision: str | None = None,
+        licence: str | None = None,
+        scores: Mapping[str, float] | None = None,
+        message: str = "A moreie model",
+    ) -> str:
+        """Publish the model on the hub as `repo_id` (`org/name`), with a card; returns the address of the commit.
+
+        `private`: seen by you or your organisation only, where the repository is new. `licence` (an identifier of the
+        hub's, `apache-2.0`) and `scores` (by name) go into the card, which says so where they are not given.
+
+        Raises:
+            HubError: `repo_id` is no id, or the hub is not reached or refuses.
+        """
+        return publish(
+            self, repo_id, private=private, revision=revision, licence=licence, scores=scores, message=message
+        )
 
 
 def _as_post(post: Post | str, image: str | Path | None) -> Post:

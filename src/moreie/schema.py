@@ -28,11 +28,30 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkedArticle:
+    """What a mention refers to: an article of the corpus, or none of them (NIL: id and title are None).
+
+    `score`: probability of that answer among the articles that were weighed.
+    """
+
+    article_id: str | None
+    title: str | None
+    url: str | None
+    score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"article": self.article_id, "title": self.title, "url": self.url, "score": self.score}
+
+    def __str__(self) -> str:
+        return f"{'no article' if self.title is None else self.title} {self.score:.2f}"
+
+
+@dataclass(frozen=True, slots=True)
 class Mention:
     """A typed span. `first` and `last` are word indices (both inclusive); `start` and `end` character offsets.
 
     `type` is None where a data set gives the span but not its type (MNRE's heads and tails).
-    `confidence` is 1.0 for gold mentions.
+    `confidence` is 1.0 for gold mentions. `linked` is None where nobody asked what the mention refers to.
     """
 
     type: str | None
@@ -41,6 +60,7 @@ class Mention:
     start: int
     end: int
     confidence: float = 1.0
+    linked: LinkedArticle | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +176,9 @@ class Evidence:
             "retriever": self.retriever,
             "rank": self.rank,
             "score": self.score,
+            "article": p.article_id,
             "title": p.title,
+            "url": p.url,
             "sentence": p.sentence,
             "text": p.text,
             "image": p.image,
@@ -169,6 +191,28 @@ class GateWeights:
 
     entities: dict[str, float] = field(default_factory=dict)
     relations: dict[str, float] = field(default_factory=dict)
+
+
+def mention_dict(mention: Mention, text: str) -> dict[str, Any]:
+    """A mention of this text in the JSON form."""
+    return {
+        "text": text[mention.start : mention.end],
+        "type": mention.type,
+        "start": mention.start,
+        "end": mention.end,
+        "confidence": mention.confidence,
+        **({"link": mention.linked.to_dict()} if mention.linked else {}),
+    }
+
+
+def relation_dict(relation: Relation) -> dict[str, Any]:
+    """A relation in the JSON form."""
+    return {
+        "head": relation.head,
+        "tail": relation.tail,
+        "type": relation.type,
+        "confidence": relation.confidence,
+    }
 
 
 @dataclass(frozen=True)
@@ -202,19 +246,8 @@ class Extraction:
             "id": self.id,
             "text": self.text,
             "image": str(self.image) if self.image else None,
-            "mentions": [
-                {
-                    "text": self.text[m.start : m.end],
-                    "type": m.type,
-                    "start": m.start,
-                    "end": m.end,
-                    "confidence": m.confidence,
-                }
-                for m in self.mentions
-            ],
-            "relations": [
-                {"head": r.head, "tail": r.tail, "type": r.type, "confidence": r.confidence} for r in self.relations
-            ],
+            "mentions": [mention_dict(m, self.text) for m in self.mentions],
+            "relations": [relation_dict(r) for r in self.relations],
             "evidence": [e.to_dict() for e in self.evidence],
             "gate": {"entities": self.gate.entities, "relations": self.gate.relations},
             "warnings": list(self.warnings),
@@ -266,7 +299,8 @@ class Extraction:
     def __str__(self) -> str:
         lines = [self.text]
         for m in self.mentions:
-            lines.append(f"  {m.type:5} {self.text[m.start : m.end]!r} [{m.start}:{m.end}] {m.confidence:.2f}")
+            refers = f" = {m.linked}" if m.linked else ""
+            lines.append(f"  {m.type:5} {self.text[m.start : m.end]!r} [{m.start}:{m.end}] {m.confidence:.2f}{refers}")
         for r in self.relations:
             head, tail = self.mentions[r.head], self.mentions[r.tail]
             lines.append(
@@ -318,3 +352,25 @@ class Attribution:
     def to_dict(self) -> dict[str, Any]:
         """The extraction's JSON form with `influences` beside it."""
         return {**self.extraction.to_dict(), "influences": [i.to_dict() for i in self.influences]}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An extraction, and what each expert would answer alone, by its name as in the gate's weights.
+
+    An expert that had nothing to read has no answer and is left out. Confidences are read at the mixture's temperature.
+    All relation experts are asked about the same pairs, so their relations index the extraction's mentions.
+    """
+
+    extraction: Extraction
+    entities: dict[str, tuple[Mention, ...]]
+    relations: dict[str, tuple[Relation, ...]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The extraction's JSON form with `experts` beside it."""
+        text = self.extraction.text
+        experts = {
+            "entities": {name: [mention_dict(m, text) for m in own] for name, own in self.entities.items()},
+            "relations": {name: [relation_dict(r) for r in own] for name, own in self.relations.items()},
+        }
+        return {**self.extraction.to_dict(), "experts": experts}

@@ -39,8 +39,12 @@ COMMANDS = [
     ["corpus", "verify"],
     ["corpus", "export"],
     ["corpus", "pictures"],
+    ["corpus", "anchors"],
     ["attach"],
     ["evidence"],
+    ["init"],
+    ["check"],
+    ["doctor"],
 ]
 
 
@@ -90,6 +94,21 @@ def test_extract_reads_a_file_and_writes_a_report(tmp_path: Path, data: Path) ->
     assert len([json.loads(line) for line in done.stdout.splitlines()]) == 3
     assert "posts.jsonl:4" in done.stderr
     assert report.read_text().count("<article>") == 3
+
+
+def test_extract_says_which_articles_mentions_are(small_corpus: Path, tmp_path: Path) -> None:
+    corpus = str(shutil.copytree(small_corpus, tmp_path / "corpus"))
+    counted = runner.invoke(app, ["corpus", "anchors", corpus])
+    assert counted.exit_code == 0, counted.output
+    assert "the corpus has no links" in counted.stderr
+    command = ["extract", "--text", "Kawhi Leonard leads the Toronto Raptors", "--corpus", corpus]
+    done = runner.invoke(app, [*command, "--link", "--json"])
+    assert done.exit_code == 0, done.output
+    links = {m["text"]: m["link"] for m in json.loads(done.stdout)["mentions"]}
+    assert links["Kawhi Leonard"]["article"] == "simple:550510"
+    assert links["Toronto Raptors"]["article"] is None
+    explained = runner.invoke(app, [*command, "--link", "--attribute"])
+    assert "= Kawhi Leonard" in explained.stdout
 
 
 def test_the_demo_runs(tmp_path: Path) -> None:
@@ -283,9 +302,15 @@ def test_data_check_counts(data: Path) -> None:
         (["corpus", "verify", "milvus://localhost:1/wiki"], "no Milvus answers there"),
         (["corpus", "build", "milvus://localhost:1/wiki", "--dump", __file__], "no Milvus answers there"),
         (["corpus", "pictures", "nowhere", "out.jsonl"], "nowhere"),
+        (["corpus", "anchors", "nowhere"], "nowhere"),
         (["corpus", "build", "there", "--dump", __file__, "--workers", "many"], "--workers many"),
         (["evidence", __file__], "no evidence file"),
         (["data", "check", "nowhere.txt"], "nowhere.txt"),
+        (["check", "nowhere.txt"], "nowhere.txt"),
+        (["check", "nowhere.yaml"], "nowhere.yaml"),
+        (["init", "x", "--data", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["retrieve", "--recipe", "nowhere.yaml"], "nowhere.yaml"),
+        (["retrieve", "--recipe", "x.yaml", "--text", "x"], "--recipe goes with --corpus only"),
         (["attach", "nowhere.jsonl", "--input", __file__, "--name", "x", "--save", "x.zst"], "unknown format"),
         (["report", "nowhere"], "nowhere"),
         (["recompute", "nowhere"], "nowhere"),
@@ -309,3 +334,19 @@ def test_a_misspelt_recipe_key_is_named(tmp_path: Path) -> None:
     done = runner.invoke(app, ["train", str(path)])
     assert done.exit_code == 2
     assert "outputt" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--batch-size", "0"], "batch size 0"),
+        (["--queue-size", "0"], "queue size 0"),
+        (["--token-file", "nowhere"], "nowhere: tokens cannot be read"),
+        (["--cors-origin", "app.example"], "CORS origin 'app.example'"),
+    ],
+)
+def test_serve_says_what_is_wrong_before_it_loads_anything(options: list[str], said: str) -> None:
+    pytest.importorskip("fastapi", reason="the serve extra is not installed")
+    done = runner.invoke(app, ["serve", *options])
+    assert done.exit_code == 2
+    assert said in " ".join(done.output.split())

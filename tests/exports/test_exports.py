@@ -11,7 +11,7 @@ import pandas
 import pytest
 import regex
 
-from moreie import Extraction, Extractor
+from moreie import Extraction, Extractor, LinkedArticle
 from moreie.datasets import read_conll
 from moreie.errors import MoreieError
 from moreie.exports import brat, conll, label_studio, table
@@ -110,3 +110,17 @@ def test_an_extraction_knows_its_forms(extractions: list[Extraction]) -> None:
     assert first.to_brat() == (first.text, brat.standoff(first).annotation)
     assert first.to_label_studio() == label_studio.task(first)
     assert [(e.text, e.label_) for e in first.to_spacy().ents] == first.entities
+
+
+def test_linked_mentions_keep_their_articles(extractions: list[Extraction]) -> None:
+    found = extractions[0]
+    articles = [LinkedArticle("en: 1", "A \tB", None, 0.9), LinkedArticle(None, None, None, 1.0)]
+    kinds = [articles[n % 2] for n in range(len(found.mentions))]
+    linked = replace(found, mentions=tuple(replace(m, linked=a) for m, a in zip(found.mentions, kinds, strict=True)))
+    references = regex.findall(
+        r"^N(\d+)\tReference T(\d+) corpus:(\S+)\t(.*)$", brat.standoff(linked).annotation, regex.M
+    )
+    assert references == [(str(n + 1), str(2 * n + 1), "en:_1", "A B") for n in range((len(kinds) + 1) // 2)]
+    assert "Reference" not in brat.standoff(found).annotation
+    assert table.row(linked)["links"] == [a.title for a in kinds]
+    assert table.row(found)["links"] == [None] * len(kinds)

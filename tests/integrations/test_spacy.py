@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import spacy
 
-from moreie import Extractor
+from moreie import Extractor, Linker
 from moreie.errors import MoreieError
 from moreie.integrations.spacy import MoreComponent, annotate, as_doc
 from moreie.shipped import DEMO_CORPUS
@@ -23,7 +23,7 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def nlp() -> spacy.language.Language:
     made = spacy.blank("en")
-    made.add_pipe("moreie", config={"corpus": str(DEMO_CORPUS)})
+    made.add_pipe("moreie", config={"corpus": str(DEMO_CORPUS), "link": True})
     return made
 
 
@@ -38,6 +38,7 @@ def test_a_document_has_entities_relations_and_evidence(nlp: spacy.language.Lang
     assert doc._.relations
     assert [e.passage.title for e in doc._.evidence] == [e.passage.title for e in expected.evidence]
     assert doc._.gate == expected.gate
+    assert {e.kb_id_ for e in as_doc(expected).ents} == {""}, "nobody asked"
 
 
 def test_batches_give_what_single_documents_give(nlp: spacy.language.Language) -> None:
@@ -78,3 +79,14 @@ def test_an_entity_inside_a_token_takes_the_token(extractor: Extractor) -> None:
         assert doc.text[entity.start_char : entity.end_char] == entity.text
     starts = [e.start for e in doc.ents]
     assert starts == sorted(set(starts)), "no two entities share a token"
+
+
+def test_entities_have_the_id_of_their_article(nlp: spacy.language.Language, extractor: Extractor) -> None:
+    text = "David Bowie at Earls Court in London, 1978"
+    linked = Linker.for_corpus(DEMO_CORPUS).link(extractor.extract(text))
+    ids = [m.linked.article_id or "NIL" for m in linked.mentions if m.linked]
+    assert ids[0] == "en:8786"
+    assert "NIL" in ids
+    assert [e.kb_id_ for e in nlp(text).ents] == ids
+    assert [e.kb_id_ for e in as_doc(linked).ents] == ids
+    assert [e.kb_id_ for e in next(nlp.pipe([text])).ents] == ids

@@ -12,7 +12,7 @@ from rich.console import Console
 from moreie.extractor import Extractor
 from moreie.rendering.html import Shown, fragment, highlighted, notebook_html, page
 from moreie.rendering.terminal import render
-from moreie.schema import Evidence, Extraction, GateWeights, Mention, Passage, Relation
+from moreie.schema import Evidence, Extraction, GateWeights, LinkedArticle, Mention, Passage, Relation
 from moreie.shipped import DEMO_POSTS
 
 EVIL = "<script>alert(1)</script> & \"Obama\" in <b onmouseover='x'>Paris</b> [red]markup[/red]"
@@ -115,3 +115,25 @@ def test_a_notebook_shows_evidence_with_pictures_of_the_corpus(extractor: Extrac
     assert html.count("data:image/jpeg;base64,") >= 2, "the post's picture, and one of the evidence"
     gone = replace(found, corpus="/nowhere/corpus@1")
     assert "evidence is shown without its pictures" in gone._repr_html_()
+
+
+def test_the_article_of_a_mention_is_shown_as_text() -> None:
+    linked = (
+        LinkedArticle("1", "<img src=x onerror=alert(1)>", 'https://example.org/?a="><script>', 0.91),
+        LinkedArticle("2", "Paris", "javascript:alert(1)", 0.8),
+    )
+    own = extraction()
+    shown = replace(own, mentions=tuple(replace(m, linked=a) for m, a in zip(own.mentions, linked, strict=True)))
+    parsed = Tags()
+    parsed.feed(str(highlighted(shown)))
+    assert {*parsed.tags} == {"mark", "small", "a"}
+    assert ("href", 'https://example.org/?a="><script>') in parsed.attributes
+    assert not any("javascript" in (value or "") for _, value in parsed.attributes)
+    assert "Paris 0.80" in highlighted(shown)
+    nothing = replace(
+        own, mentions=tuple(replace(m, linked=LinkedArticle(None, None, None, 1.0)) for m in own.mentions)
+    )
+    assert highlighted(nothing).count("no article 1.00") == 2
+    console = Console(record=True, width=200)
+    console.print(render(shown))
+    assert "= <img src=x onerror=alert(1)> 0.91" in console.export_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from moreie.datasets import read_posts
+from moreie.retrieval.cache import EvidenceHeader, save_evidence
 from moreie.schema import NO_RELATION, Relation
-from moreie.training.data import missing_reversed_none, with_swapped_none
+from moreie.training.data import load_split, missing_reversed_none, with_swapped_none
+from moreie.training.recipe import SplitFiles
 
 
 def test_pairs_without_a_relation_are_read_in_both_directions(data: Path) -> None:
@@ -45,3 +48,16 @@ def test_none_that_is_missing_against_the_text_is_counted(data: Path) -> None:
     assert missing_reversed_none(posts) == pytest.approx(expected)
     assert missing_reversed_none(with_swapped_none(posts)) == pytest.approx(0)
     assert missing_reversed_none([]) == 0
+
+
+def test_posts_without_words_are_left_out_with_their_evidence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "posts.jsonl"
+    rows = [{"id": name, "text": text, "mentions": []} for name, text in (("a", "one"), ("b", " "), ("c", "two"))]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    posts = read_posts(path)
+    header = EvidenceHeader(retriever="text", query="post", k=1, corpus="none", posts=3)
+    save_evidence(tmp_path / "text.jsonl.zst", header, posts, [(), (), ()])
+    split = load_split(SplitFiles(posts=path, evidence={"text": tmp_path / "text.jsonl.zst"}))
+    assert [post.id for post in split.posts] == ["a", "c"]
+    assert len(split.rows("text")) == 2
+    assert "1 posts without words are left out" in caplog.text

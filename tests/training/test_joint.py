@@ -18,10 +18,11 @@ from moreie.models.expert import EncoderPool
 from moreie.models.gate import Gate
 from moreie.models.mixture import load_mixture, read_spec
 from moreie.training.data import load_split
+from moreie.training.experts import load_experts
 from moreie.training.gate import GateData, fit_mixture, gate_data
 from moreie.training.joint import JointExample, JointMixture, _Collator, joint_examples
 from moreie.training.recipe import Joint, Recipe, load_recipe
-from moreie.training.run import load_experts, seed_folder, train_recipe
+from moreie.training.run import seed_folder, train_recipe
 
 FAST = {"epochs": 1, "batch_size": 4, "learning_rate": 5e-3, "head_learning_rate": 1e-2, "gate_learning_rate": 1e-2}
 

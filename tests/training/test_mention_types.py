@@ -20,9 +20,10 @@ from moreie.models.relation import RelationExpert
 from moreie.shipped import MODEL
 from moreie.training.configuration import claim, configuration, expert_configuration
 from moreie.training.data import load_split
+from moreie.training.experts import load_experts
 from moreie.training.mention_types import typed_posts, types_given, typing_expert
 from moreie.training.recipe import ExpertRecipe, Recipe, SplitFiles, load_recipe
-from moreie.training.run import load_experts, seed_folder, train_recipe
+from moreie.training.run import seed_folder, train_recipe
 
 NER = MODEL / "ner"
 TYPED = {"retriever": None, "markers": "typed"}

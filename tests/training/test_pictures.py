@@ -27,10 +27,11 @@ from moreie.retrieval.cache import save_evidence
 from moreie.shipped import DEMO_POSTS, IMAGE_ENCODER
 from moreie.training.configuration import configuration, digest
 from moreie.training.data import load_split
+from moreie.training.experts import load_experts
 from moreie.training.gate import gate_data
 from moreie.training.pictures import GatePictures
 from moreie.training.recipe import Recipe, load_recipe
-from moreie.training.run import load_experts, seed_folder, train_recipe
+from moreie.training.run import seed_folder, train_recipe
 
 SAMPLES = {"ner": "twitter2017-sample.txt", "re": "mnre-sample.txt"}
 

@@ -24,10 +24,11 @@ from moreie.models.mixture import load_mixture, read_spec
 from moreie.models.outputs import load_outputs
 from moreie.schema import NO_RELATION
 from moreie.training.data import hold_out, joined_splits, load_split, missing_reversed_none, text_folds
+from moreie.training.experts import load_experts
 from moreie.training.features import relation_examples
 from moreie.training.gate import fit_mixture, gate_data
 from moreie.training.recipe import Recipe, load_recipe
-from moreie.training.run import load_experts, seed_folder, train_recipe
+from moreie.training.run import seed_folder, train_recipe
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from moreie.cli import analyse, attach, corpus, data, experiment, extract, reproduce, retrieve, serve
+from moreie.cli import (
+    analyse,
+    attach,
+    check,
+    corpus,
+    data,
+    doctor,
+    experiment,
+    extract,
+    init,
+    reproduce,
+    retrieve,
+    serve,
+)
 
 app = typer.Typer(
     name="moreie",
@@ -18,6 +31,8 @@ app = typer.Typer(
 )
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(data.app, name="data")
+app.command("init", epilog=init.EXAMPLES)(init.init)
+app.command("check", epilog=check.EXAMPLES)(check.check)
 app.command("retrieve", epilog=retrieve.EXAMPLES)(retrieve.retrieve)
 app.command("attach", epilog=attach.EXAMPLES)(attach.attach)
 app.command("evidence", epilog=retrieve.EVIDENCE_EXAMPLES)(retrieve.evidence)
@@ -29,6 +44,7 @@ app.command("recompute", epilog=experiment.RECOMPUTE_EXAMPLES)(experiment.recomp
 app.command("report", epilog=experiment.REPORT_EXAMPLES)(experiment.report)
 app.command("extract", epilog=extract.EXAMPLES)(extract.extract)
 app.command("demo", epilog=extract.DEMO_EXAMPLES)(extract.demo)
+app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command("serve", epilog=serve.EXAMPLES)(serve.serve)
 
 

@@ -28,12 +28,12 @@ def attach(
         Path,
         typer.Argument(help="JSONL: each text with its post's id or image_id. Or a file in PGIM's format."),
     ],
-    input: Annotated[Path, typer.Option(help="The posts: a file in any format that `moreie data check` reads.")],
+    input: Annotated[Path, typer.Option(help="The posts: a file in any format that `moreie check` reads.")],
     save: Annotated[Path, typer.Option(help="Evidence file to write (.jsonl.zst).")],
     name: Annotated[str, typer.Option(help="What the evidence is called: the `retriever` of an expert's view.")],
-    title: Annotated[str, typer.Option(help="What experts read before each text [default: nothing].")] = "",
+    title: Annotated[str, typer.Option(help="What experts read before each text \\[default: nothing].")] = "",
     field: Annotated[
-        str | None, typer.Option(help="Field that holds the text [default: the only one beside the ids].")
+        str | None, typer.Option(help="Field that holds the text \\[default: the only one beside the ids].")
     ] = None,
 ) -> None:
     """Make an evidence file of texts that belong to posts, such as captions of their pictures."""

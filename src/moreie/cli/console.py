@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from moreie.rendering.progress import progress_bar as progress_bar
+
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
 
 EXIT_BAD_INPUT = 2
 
@@ -47,26 +48,3 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-
-
-def progress_bar() -> Progress:
-    """A progress bar on stderr, silent where stderr is no terminal."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console(stderr=True),
-    )

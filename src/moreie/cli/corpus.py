@@ -27,15 +27,15 @@ Manifests = Annotated[
     list[Path] | None, typer.Option("--images", help="Image manifest: JSONL, or WIT .tsv (repeatable).")
 ]
 ImageRoot = Annotated[
-    Path | None, typer.Option(help="Folder or tar archive of the manifests' files [default: the manifest's folder].")
+    Path | None, typer.Option(help="Folder or tar archive of the manifests' files \\[default: the manifest's folder].")
 ]
 EncoderName = Annotated[
-    str | None, typer.Option(help="Hub id or folder [default: the DINOv2-small shipped with moreie].")
+    str | None, typer.Option(help="Hub id or folder \\[default: the DINOv2-small shipped with moreie].")
 ]
 SkipBad = Annotated[bool, typer.Option(help="Skip and count malformed articles instead of stopping.")]
 CorpusName = Annotated[str, typer.Argument(help="Corpus folder, or milvus://host:port/name.")]
 WorkersName = Annotated[
-    str | None, typer.Option(help="Processes, or `ray`, or ray://host:port [default: one a core].", metavar="N|ray")
+    str | None, typer.Option(help="Processes, or `ray`, or ray://host:port \\[default: one a core].", metavar="N|ray")
 ]
 
 BUILD_EXAMPLES = """[bold]Examples[/]
@@ -229,7 +229,7 @@ def embed(
         str, typer.Option(help="Hub id or folder of CLIP or its kind; the one that embedded the corpus' pictures.")
     ],
     workers: Annotated[
-        str | None, typer.Option(help="`ray`, or ray://host:port [default: this process].", metavar="ray")
+        str | None, typer.Option(help="`ray`, or ray://host:port \\[default: this process].", metavar="ray")
     ] = None,
 ) -> None:
     """Embed the introductions of articles, so that photographs find them; again after articles were added."""
@@ -299,6 +299,39 @@ def export(
             task = bar.add_task(target.name, total=KnowledgeCorpus.open(corpus).manifest.articles)
             count = write(corpus, target, lambda articles: bar.advance(task, articles))
         console(stderr=True).print(f"{target}: {count:,} articles", markup=False)
+
+
+ANCHORS_EXAMPLES = """[bold]Example[/]
+
+moreie corpus anchors wiki
+"""
+
+
+@app.command(epilog=ANCHORS_EXAMPLES)
+def anchors(corpus: CorpusName) -> None:
+    """Count where the links of a corpus lead, for `moreie extract --link`, and keep that with it."""
+    with clear_errors():
+        from moreie.knowledge.corpus import KnowledgeCorpus
+        from moreie.linking.anchors import anchors_folder
+        from moreie.linking.counting import keep_anchors
+
+        opened = KnowledgeCorpus.open(corpus)
+        with progress_bar() as bar:
+            task = bar.add_task("passages", total=opened.manifest.passages)
+            counted = keep_anchors(opened, lambda passages: bar.advance(task, passages))
+        out = console(stderr=True)
+        out.print(
+            f"{anchors_folder(corpus)}: {counted.links:,} links of {counted.names:,} anchor texts counted, "
+            f"{counted.outside:,} of them to articles that the corpus does not have",
+            markup=False,
+            soft_wrap=True,
+        )
+        if not counted.links:
+            out.print(
+                "the corpus has no links: mentions are linked by names, text and evidence alone (dumps have links)",
+                markup=False,
+                soft_wrap=True,
+            )
 
 
 PICTURES_EXAMPLES = """[bold]Examples[/]

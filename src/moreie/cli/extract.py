@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from moreie.extractor import Extractor
+    from moreie.linking.linker import Linker
     from moreie.schema import Attribution, Extraction, Post
+
+# Links of a larger corpus take seconds to count.
+MANY_PASSAGES = 100_000
 
 EXAMPLES = """[bold]Examples[/]
 
@@ -25,6 +29,8 @@ moreie extract --input posts.jsonl --corpus wiki --json > extractions.jsonl
 moreie extract --input posts.jsonl --html report.html --int8
 
 moreie extract --text "Kawhi Leonard leads the Raptors" --attribute
+
+moreie extract --input posts.jsonl --corpus wiki --link --json > linked.jsonl
 
 moreie extract --input posts.jsonl --conll found.txt --brat brat/ --label-studio tasks.json
 
@@ -41,8 +47,8 @@ def extract(
     text: Annotated[str | None, typer.Option(help="A post's text.")] = None,
     image: Annotated[Path | None, typer.Option(help="The post's picture.")] = None,
     input: Annotated[Path | None, typer.Option(help="A file of posts (docs/data-formats.md).")] = None,
-    model: Annotated[Path | None, typer.Option(help="Model folder [default: the shipped model].")] = None,
-    corpus: Annotated[str | None, typer.Option(help="Corpus folder or URI [default: the demo corpus].")] = None,
+    model: Annotated[Path | None, typer.Option(help="Model folder \\[default: the shipped model].")] = None,
+    corpus: Annotated[str | None, typer.Option(help="Corpus folder or URI \\[default: the demo corpus].")] = None,
     attach: Annotated[
         list[str] | None,
         typer.Option(
@@ -54,13 +60,16 @@ def extract(
     attach_field: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=FIELD", help="Field that holds the text of NAME [default: the only one beside the ids]."
+            metavar="NAME=FIELD", help="Field that holds the text of NAME \\[default: the only one beside the ids]."
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON; one line a post with --input.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained HTML report.")] = None,
     attribute: Annotated[
         bool, typer.Option(help="Say what each passage does for each answer; takes as many times longer.")
+    ] = False,
+    link: Annotated[
+        bool, typer.Option("--link", help="Say which article of the corpus each entity is, or that it is none.")
     ] = False,
     conll: Annotated[Path | None, typer.Option(help="Write words and BIO tags to this file.")] = None,
     brat: Annotated[Path | None, typer.Option(help="Write brat's files into this folder.")] = None,
@@ -93,6 +102,7 @@ def extract(
             corpus,
             int8=int8,
             attribute=attribute,
+            link=link,
             json=json,
             one_line=input is not None,
             html=html,
@@ -112,7 +122,19 @@ def demo(
 
         notes = json_module.loads(DEMO_NOTES.read_text(encoding="utf-8"))
         posts = read_jsonl(DEMO_POSTS)
-        _run(posts, None, notes, None, None, int8=False, attribute=False, json=False, one_line=False, html=html)
+        _run(
+            posts,
+            None,
+            notes,
+            None,
+            None,
+            int8=False,
+            attribute=False,
+            link=False,
+            json=False,
+            one_line=False,
+            html=html,
+        )
 
 
 def _check_folders(*written: Path | None) -> None:
@@ -171,6 +193,7 @@ def _run(
     *,
     int8: bool,
     attribute: bool,
+    link: bool,
     json: bool,
     one_line: bool,
     html: Path | None,
@@ -182,10 +205,11 @@ def _run(
     extractor = Extractor.from_pretrained(model, corpus=corpus)
     if int8:
         extractor = extractor.quantized()
+    linker = _linker(extractor) if link else None
     results = []
     with progress_bar() as bar:
         task = bar.add_task("extracting", total=len(posts))
-        for attribution in _answers(extractor, posts, attached, attribute=attribute):
+        for attribution in _answers(extractor, linker, posts, attached, attribute=attribute):
             bar.advance(task)
             results.append(attribution)
             if json:
@@ -206,17 +230,41 @@ def _run(
     return [a.extraction for a in results]
 
 
+def _linker(extractor: Extractor) -> Linker | None:
+    from moreie.linking.counting import kept_anchors
+    from moreie.linking.linker import Linker
+
+    corpus = extractor.corpus
+    if corpus is not None and corpus.manifest.passages > MANY_PASSAGES and kept_anchors(corpus) is None:
+        console(stderr=True).print(
+            f"counting where the links of {corpus.location} lead; `moreie corpus anchors {corpus.location}` does that "
+            "once for all",
+            markup=False,
+            soft_wrap=True,
+        )
+    return Linker.for_corpus(corpus) if corpus is not None else None
+
+
 def _answers(
-    extractor: Extractor, posts: list[Post], attached: list[dict[str, str]] | None, *, attribute: bool
+    extractor: Extractor,
+    linker: Linker | None,
+    posts: list[Post],
+    attached: list[dict[str, str]] | None,
+    *,
+    attribute: bool,
 ) -> Iterator[Attribution]:
     """What was found in each post; without `attribute` nothing is said of what it rests on."""
+    from dataclasses import replace
+
     from moreie.schema import Attribution
 
     if attribute:
         for post, texts in zip(posts, attached or [{}] * len(posts), strict=True):
-            yield extractor.attribute(post, attached=texts)
+            found = extractor.attribute(post, attached=texts)
+            yield replace(found, extraction=linker.link(found.extraction)) if linker else found
     else:
-        for extraction in extractor.stream(posts, attached=attached):
+        extractions = extractor.stream(posts, attached=attached)
+        for extraction in linker.stream(extractions) if linker else extractions:
             yield Attribution(extraction, ())
 
 

@@ -26,17 +26,19 @@ RECIPES = Path("experiments/recipes")
 def reproduce(
     dataset: Annotated[str, typer.Argument(help="twitter2017, twitter2015, mnre, snap or wikidiverse.")],
     recipe: Annotated[
-        Path | None, typer.Option(help="Recipe [default: experiments/recipes/DATASET-minilm.yaml, which needs no hub].")
+        Path | None,
+        typer.Option(help="Recipe \\[default: experiments/recipes/DATASET-minilm.yaml, which needs no hub]."),
     ] = None,
     data: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("experiments/data"),
     corpus: Annotated[
-        str | None, typer.Option(help="Corpus to retrieve from, where evidence has to be made [default: the recipe's].")
+        str | None,
+        typer.Option(help="Corpus to retrieve from, where evidence has to be made \\[default: the recipe's]."),
     ] = None,
     articles: Annotated[
         list[Path] | None, typer.Option(help="Article files to build the corpus from if it is not there (repeatable).")
     ] = None,
     k: Annotated[int | None, typer.Option("-k", "--k", min=1, help="Passages an expert reads.")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds [default: the recipe's].")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds \\[default: the recipe's].")] = None,
     results: Annotated[Path, typer.Option(help="Folder for summary.json and predictions.")] = Path(
         "experiments/results"
     ),

@@ -36,6 +36,8 @@ moreie retrieve --input train.txt --corpus wiki --save evidence/train-text.jsonl
 moreie retrieve --input train.txt --corpus wiki --mode iterative --save evidence/train-text.jsonl.zst
 
 moreie retrieve --input train.txt --captions captions.jsonl --corpus wiki --save evidence/train-image.jsonl.zst
+
+moreie retrieve --recipe recipe.yaml --corpus wiki
 """
 
 
@@ -44,22 +46,22 @@ def retrieve(
     image: Annotated[Path | None, typer.Option(help="A post's picture.")] = None,
     input: Annotated[
         Path | None,
-        typer.Option(help="A file of posts, as `moreie data check` reads it; its evidence goes to --save."),
+        typer.Option(help="A file of posts, as `moreie check` reads it; its evidence goes to --save."),
     ] = None,
     captions: Annotated[
         Path | None, typer.Option(help="Captions of the posts' pictures: they are searched in place of the pictures.")
     ] = None,
     caption_field: Annotated[str, typer.Option(help="Field of the caption file.")] = "caption",
     save: Annotated[Path | None, typer.Option(help="Evidence file to write (.jsonl.zst).")] = None,
-    corpus: Annotated[str | None, typer.Option(help="Corpus folder or URI [default: the demo corpus].")] = None,
+    corpus: Annotated[str | None, typer.Option(help="Corpus folder or URI \\[default: the demo corpus].")] = None,
     image_encoder: Annotated[
-        str | None, typer.Option(help="Hub id or folder [default: DINOv2-small, shipped].")
+        str | None, typer.Option(help="Hub id or folder \\[default: DINOv2-small, shipped].")
     ] = None,
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Passages per retriever.")] = 10,
     search: Annotated[
         str | None,
         typer.Option(
-            help="What is searched: `texts` or `pictures` [default: texts for --text, pictures for --image]. Across "
+            help="What is searched: `texts` or `pictures` \\[default: texts for --text, pictures for --image]. Across "
             "the two it takes an image encoder with a text tower (CLIP), and for --image `moreie corpus embed`."
         ),
     ] = None,
@@ -71,7 +73,7 @@ def retrieve(
         ),
     ] = "sentences",
     model: Annotated[
-        Path | None, typer.Option(help="With --mode iterative: model folder [default: the shipped model].")
+        Path | None, typer.Option(help="With --mode iterative: model folder \\[default: the shipped model].")
     ] = None,
     rerank: Annotated[
         str | None, typer.Option(help="Sentence encoder (or, with --cross-encoder, classifier) to re-rank by.")
@@ -80,9 +82,13 @@ def retrieve(
     keep_copies: Annotated[
         bool, typer.Option(help="With --input: keep near-copies of the post and repetitions as evidence.")
     ] = False,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="Make the evidence files that a recipe names and that are not there, as `retrieval` says."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Find evidence for a post, or for every post of a file."""
+    """Find evidence for a post, for every post of a file, or for a recipe."""
     with clear_errors():
         from pydantic import ValidationError
 
@@ -92,6 +98,11 @@ def retrieve(
         from moreie.retrieval.settings import RetrievalSettings
         from moreie.shipped import DEMO_CORPUS, IMAGE_ENCODER
 
+        if recipe is not None:
+            if text is not None or any((image, input, captions, save)):
+                raise MoreieError("--recipe goes with --corpus only: the recipe says what is retrieved and kept")
+            _retrieve_recipe(recipe, corpus)
+            return
         if mode not in ("sentences", "entities", "iterative"):
             raise MoreieError(f"--mode {mode}: sentences, entities or iterative")
         if search not in (None, "texts", "pictures"):
@@ -217,6 +228,21 @@ def _retrieve_file(
         f"{save}: {len(posts):,} posts, {without:,} without evidence, {copies:,} with copies of themselves left out",
         markup=False,
         soft_wrap=True,
+    )
+
+
+def _retrieve_recipe(path: Path, corpus: str | None) -> None:
+    from moreie.rendering.progress import tracked
+    from moreie.reproduction.evidence import ensure_evidence
+    from moreie.training.recipe import read_recipe
+
+    recipe = read_recipe(path)
+    ensure_evidence(
+        recipe,
+        corpus or (recipe.retrieval.corpus if recipe.retrieval else None),
+        (),
+        lambda line: console(stderr=True).print(line, markup=False, soft_wrap=True),
+        tracked,
     )
 
 

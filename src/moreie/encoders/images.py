@@ -8,7 +8,7 @@ import json
 import logging
 import warnings
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,14 @@ from moreie.errors import EncoderError, ImageError
 log = logging.getLogger(__name__)
 # 64 million pixels: above any photograph of a post, far below what a small compressed file can unfold to.
 PIXEL_LIMIT = 64_000_000
+# Formats of photographs. Pillow knows others, some of which it has read by programs of the system (EPS by Ghostscript).
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+
+
+@cache
+def _readable() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)  # AVIF came with Pillow 11.3
 
 
 def load_image(path: Path) -> Image.Image:
@@ -45,6 +53,21 @@ def load_image(path: Path) -> Image.Image:
     return decode_image(content, str(path))
 
 
+def picture_size(content: bytes) -> tuple[int, int]:
+    """Width and height that the bytes of a picture file declare, without decoding it.
+
+    Raises:
+        ImageError: not a picture, or damaged, or of more pixels than Pillow opens.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=_readable()) as picture:
+                return picture.width, picture.height
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError) as problem:
+        raise ImageError(f"not a picture that can be opened ({problem})") from problem
+
+
 def decode_image(content: bytes, name: str) -> Image.Image:
     """A picture from the bytes of its file, upright, as RGB; `name` is for messages.
 
@@ -56,7 +79,7 @@ def decode_image(content: bytes, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as picture:
+            with Image.open(io.BytesIO(content), formats=_readable()) as picture:
                 if picture.width * picture.height > PIXEL_LIMIT:
                     raise ImageError(
                         f"{name}: {picture.width} × {picture.height} pixels, more than the {PIXEL_LIMIT:,} allowed"

@@ -21,10 +21,11 @@ from moreie.models.temperature import scaled
 from moreie.schema import NO_RELATION
 from moreie.training import configuration
 from moreie.training.data import Split, cases, load_split, within_limit
+from moreie.training.experts import load_experts
 from moreie.training.gate import GateData, gate_data, unseen_log_weights
 from moreie.training.pictures import GatePictures
 from moreie.training.recipe import Recipe
-from moreie.training.run import load_experts, mixture_experts, seed_folder, trained_together
+from moreie.training.run import mixture_experts, seed_folder, trained_together
 from moreie.training.temperature import cross_validated_temperatures
 
 

@@ -16,14 +16,16 @@ _NOT_A_NAME = regex.compile(r"[^A-Za-z0-9_-]+")
 
 @dataclass(frozen=True, slots=True)
 class Standoff:
-    """What stands in the two files. `annotation`: T lines (mentions), R lines (relations), # lines (confidences)."""
+    """What stands in the two files. `annotation`: T lines (mentions), R lines (relations), N lines (articles), # lines
+    (confidences)."""
 
     text: str
     annotation: str
 
 
 def standoff(extraction: Extraction) -> Standoff:
-    """brat's two files of an extraction. Types keep letters, digits, `_` and `-`: all that brat knows in a name."""
+    """brat's two files of an extraction; a linked mention has a `Reference` to the id of its article. Types keep
+    letters, digits, `_` and `-`: all that brat knows in a name."""
     lines = []
     for n, mention in enumerate(extraction.mentions, 1):
         surface = " ".join(extraction.text[mention.start : mention.end].splitlines())
@@ -33,6 +35,10 @@ def standoff(extraction: Extraction) -> Standoff:
     for n, relation in enumerate(extraction.relations, 1):
         lines.append(f"R{n}\t{_name(relation.type)} Arg1:T{relation.head + 1} Arg2:T{relation.tail + 1}")
         lines.append(f"#{first + n - 1}\tAnnotatorNotes R{n}\tconfidence {relation.confidence:.4f}")
+    linked = [(n, m.linked) for n, m in enumerate(extraction.mentions, 1) if m.linked and m.linked.article_id]
+    for n, (mention_number, article) in enumerate(linked, 1):
+        id, title = regex.sub(r"\s", "_", article.article_id or ""), " ".join((article.title or "").split())
+        lines.append(f"N{n}\tReference T{mention_number} corpus:{id}\t{title}")
     return Standoff(extraction.text, "".join(line + "\n" for line in lines))
 
 

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     import pandas
 
 
-COLUMNS = ("id", "text", "image", "entities", "relations", "evidence", "gate", "warnings", "model", "corpus")
+COLUMNS = ("id", "text", "image", "entities", "links", "relations", "evidence", "gate", "warnings", "model", "corpus")
 
 
 def row(extraction: Extraction) -> dict[str, Any]:
-    """One post as plain values: lists of tuples for what was found, and the titles of its evidence by retriever."""
+    """One post as plain values: lists of tuples for what was found, the title of the article that each entity refers to
+    (None: no article, or it was not linked), and the titles of its evidence by retriever."""
     surfaces = [extraction.text[m.start : m.end] for m in extraction.mentions]
     titles: dict[str, list[str]] = {}
     for e in extraction.evidence:
@@ -28,6 +29,7 @@ def row(extraction: Extraction) -> dict[str, Any]:
         "entities": [
             (surface, m.type, round(m.confidence, 4)) for surface, m in zip(surfaces, extraction.mentions, strict=True)
         ],
+        "links": [m.linked.title if m.linked else None for m in extraction.mentions],
         "relations": [
             (surfaces[r.head], r.type, surfaces[r.tail], round(r.confidence, 4)) for r in extraction.relations
         ],

@@ -6,12 +6,13 @@
 >>> nlp("Kawhi Leonard leads the Toronto Raptors").ents                                   # doctest: +SKIP
 
 A document's picture is `doc._.image`, a path, set before the component runs. Behind it stand `doc.ents`,
-`doc._.relations`, `doc._.evidence`, `doc._.gate`, `doc._.extraction` and, of each entity, `span._.confidence`.
+`doc._.relations`, `doc._.evidence`, `doc._.gate`, `doc._.extraction` and, of each entity, `span._.confidence`; with
+`config={"link": True}` also `span.kb_id_`, the id of the article it refers to, or `NIL`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,11 @@ from spacy.vocab import Vocab
 from moreie.datasets import post_from_text
 from moreie.errors import MoreieError
 from moreie.extractor import Extractor
+from moreie.linking.linker import Linker
 from moreie.schema import Extraction, Post
+
+# What spaCy's own entity linker gives an entity that is in no knowledge base.
+NIL = "NIL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,8 @@ def annotate(doc: Doc, extraction: Extraction) -> Doc:
     """
     spans: list[Span] = []
     for mention in extraction.mentions:
-        span = doc.char_span(mention.start, mention.end, label=mention.type or "", alignment_mode="expand")
+        kb_id = (mention.linked.article_id or NIL) if mention.linked else ""
+        span = doc.char_span(mention.start, mention.end, label=mention.type or "", kb_id=kb_id, alignment_mode="expand")
         if span is None:
             raise MoreieError(f"extraction {extraction.id} is of another text: it ends before character {mention.end}")
         span._.confidence = mention.confidence
@@ -102,20 +108,24 @@ def _without_overlaps(spans: Iterable[Span]) -> list[Span]:
 class MoreComponent:
     """A pipeline component over an extractor; `nlp.pipe` extracts in batches."""
 
-    def __init__(self, extractor: Extractor):
+    def __init__(self, extractor: Extractor, linker: Linker | None = None):
         register_extensions()
-        self.extractor = extractor
+        self.extractor, self.linker = extractor, linker
 
     def __call__(self, doc: Doc) -> Doc:
-        return annotate(doc, self.extractor.extract_batch([_post(doc, 0)])[0])
+        return annotate(doc, self._found([_post(doc, 0)])[0])
 
     def pipe(self, stream: Iterable[Doc], batch_size: int = 64) -> Iterator[Doc]:
         """Documents with what was found in them, in their order."""
         rest = iter(stream)
         while batch := list(islice(rest, batch_size)):
             posts = [_post(doc, i) for i, doc in enumerate(batch)]
-            for doc, extraction in zip(batch, self.extractor.extract_batch(posts, batch_size=batch_size), strict=True):
+            for doc, extraction in zip(batch, self._found(posts), strict=True):
                 yield annotate(doc, extraction)
+
+    def _found(self, posts: Sequence[Post]) -> list[Extraction]:
+        found = self.extractor.extract_batch(posts, batch_size=len(posts))
+        return self.linker.link_batch(found) if self.linker else found
 
 
 def _post(doc: Doc, number: int) -> Post:
@@ -124,7 +134,9 @@ def _post(doc: Doc, number: int) -> Post:
     return post_from_text(doc.text, id=str(number), image=Path(image) if image else None)
 
 
-@Language.factory("moreie", default_config={"model": None, "corpus": None})
-def create_component(nlp: Language, name: str, model: str | None, corpus: str | None) -> MoreComponent:
-    """`nlp.add_pipe("moreie", config={"model": folder or hub id, "corpus": folder or URI})`; both may be left out."""
-    return MoreComponent(Extractor.from_pretrained(model, corpus=corpus))
+@Language.factory("moreie", default_config={"model": None, "corpus": None, "link": False})
+def create_component(nlp: Language, name: str, model: str | None, corpus: str | None, link: bool) -> MoreComponent:
+    """`nlp.add_pipe("moreie", config={"model": folder or hub id, "corpus": folder or URI, "link": True})`; all may be
+    left out."""
+    extractor = Extractor.from_pretrained(model, corpus=corpus)
+    return MoreComponent(extractor, Linker.for_corpus(extractor.corpus) if link and extractor.corpus else None)

@@ -13,7 +13,7 @@ from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.manifest import Manifest, read_manifest
 from moreie.knowledge.stores import in_cluster
 from moreie.knowledge.stores.rows import IMAGES, INTRODUCTIONS
-from moreie.schema import Passage
+from moreie.schema import Article, ArticleImage, Paragraph, Passage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -142,15 +142,34 @@ class KnowledgeCorpus:
     def named(self, names: Sequence[str]) -> dict[str, list[Passage]] | None:
         """Introductions of the articles that bear these normal forms (`knowledge.names`), titles before redirects;
         None where the corpus was built before names were kept (`compact` adds them)."""
-        found = self._store.names(names)
+        found = self.named_keys(names)
         if found is None:
             return None
         passages = self._store.passages([key for keys in found.values() for key in keys])
         return {name: [passages[key] for key in keys if key in passages] for name, keys in found.items()}
 
+    def named_keys(self, names: Sequence[str]) -> dict[str, list[int]] | None:
+        """As `named`, but the keys of those introductions: nothing of them is read."""
+        return self._store.names(names)
+
     def passages(self, keys: Sequence[int]) -> dict[int, Passage]:
         """Passages by their keys (the number behind `#` in a passage's id); unknown keys are left out."""
         return self._store.passages(keys)
+
+    def article(self, id: str) -> Article | None:
+        """An article as the corpus keeps it: paragraphs with links, URL, the pictures that are embedded. Sections and
+        the wording of redirects are not kept, nor paragraphs without text. None where it is not there."""
+        passages = self._store.article(id)
+        if not passages:
+            return None
+        first = next(iter(passages.values()))
+        return Article(
+            id,
+            first.title,
+            tuple(Paragraph(p.text, p.introduction, links=p.links) for p in passages.values()),
+            first.url,
+            images=tuple(ArticleImage(file, caption) for file, caption in self._store.pictures(list(passages))),
+        )
 
     def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Every row of a table (`knowledge.stores.rows`), in batches; passages in the order of their keys.

@@ -14,7 +14,9 @@ import zstandard
 
 from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.corpus import KnowledgeCorpus
-from moreie.knowledge.stores.rows import FILES, IMAGES, PASSAGES
+from moreie.knowledge.sources.articles import article_row
+from moreie.knowledge.stores.rows import FILES, IMAGES, PASSAGES, passage_of
+from moreie.schema import Article, ArticleImage, Paragraph
 
 PASSAGE_COLUMNS = ("key", "article", "title", "url", "text", "introduction", "links")
 
@@ -25,15 +27,15 @@ def export(corpus: Path | str, target: Path, progress: Callable[[int], None] = l
     Pictures are named with their captions; their files are not in a corpus. The file is there when it is complete.
     """
     opened = KnowledgeCorpus.open(corpus)
-    pictures: dict[int, list[dict[str, str]]] = {}
+    pictures: dict[int, list[ArticleImage]] = {}
     for row in _rows(opened, IMAGES, ("file", "caption", "passage")):
-        pictures.setdefault(row["passage"], []).append({"file": row["file"], "caption": row["caption"]})
+        pictures.setdefault(row["passage"], []).append(ArticleImage(row["file"], row["caption"]))
     unfinished = target.with_name(f".{target.name}.partial")
     count = 0
     with _opened(unfinished, target.suffix) as out:
         # Passages come by key: those of one article follow each other.
         for _, rows in groupby(_rows(opened, PASSAGES, PASSAGE_COLUMNS), key=lambda row: row["article"]):
-            out.write((json.dumps(_article(list(rows), pictures), ensure_ascii=False) + "\n").encode())
+            out.write((json.dumps(article_row(_article(list(rows), pictures)), ensure_ascii=False) + "\n").encode())
             count += 1
             progress(1)
     unfinished.replace(target)
@@ -77,13 +79,15 @@ def _rows(corpus: KnowledgeCorpus, table: str, columns: tuple[str, ...]) -> Iter
             yield from batch.to_pylist()
 
 
-def _article(rows: list[dict[str, Any]], pictures: dict[int, list[dict[str, str]]]) -> dict[str, Any]:
-    article = {"id": rows[0]["article"], "title": rows[0]["title"]}
-    if rows[0]["url"]:
-        article["url"] = rows[0]["url"]
-    paragraphs = [{"text": r["text"], "introduction": r["introduction"], "links": r["links"] or []} for r in rows]
-    own = [picture for r in rows for picture in pictures.get(r["key"], [])]
-    return {**article, "paragraphs": paragraphs, **({"images": own} if own else {})}
+def _article(rows: list[dict[str, Any]], pictures: dict[int, list[ArticleImage]]) -> Article:
+    passages = [passage_of(row) for row in rows]
+    return Article(
+        passages[0].article_id,
+        passages[0].title,
+        tuple(Paragraph(p.text, p.introduction, links=p.links) for p in passages),
+        passages[0].url,
+        images=tuple(picture for row in rows for picture in pictures.get(row["key"], [])),
+    )
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock, Timeout
 
-from moreie.errors import KnowledgeCorpusError
+from moreie.errors import CorpusBusyError, KnowledgeCorpusError
 from moreie.knowledge.build import Progress, Sources, encoder_record, now, partial_folder, read_entries, source_record
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.knowledge.embedding import BatchStore
@@ -210,7 +210,7 @@ def _ingest(
             "articles": manifest.articles + work.articles - len(work.replaced),
             "next_key": work.next_key,
             "digest": _digest(manifest, work.digest.hexdigest()),
-            "sources": (*manifest.sources, *_used(records)),
+            "sources": _with(manifest.sources, records),
         }
         if image_encoder and images:
             update["image_encoder"] = encoder_record(image_encoder)
@@ -322,7 +322,7 @@ def _change(corpus: Path | str) -> Iterator[tuple[Manifest, Editor]]:
             manifest = read_manifest(folder)
             yield manifest, EmbeddedEditor(folder, manifest.tables)
     except Timeout:
-        raise KnowledgeCorpusError(f"{corpus}: another change is under way; try again when it is done") from None
+        raise CorpusBusyError(f"{corpus}: another change is under way; try again when it is done") from None
 
 
 def _commit(manifest: Manifest, editor: Editor, tables: dict[str, int] | None = None) -> Manifest:
@@ -373,5 +373,14 @@ def _digest(manifest: Manifest, change: str) -> str:
     return hashlib.sha256(f"{manifest.digest}\0{change}".encode()).hexdigest()[:12]
 
 
-def _used(records: Sequence[SourceRecord]) -> list[SourceRecord]:
-    return [record for record in records if record.items]
+def _with(sources: tuple[SourceRecord, ...], records: Sequence[SourceRecord]) -> tuple[SourceRecord, ...]:
+    """Sources and those of the records that brought something. What comes from the source of the last change again is
+    counted there: the manifest of a corpus that is changed article by article stays small."""
+    for record in records:
+        last = sources[-1] if sources else None
+        if record.items and last and (last.kind, last.name) == (record.kind, record.name):
+            sums = {name: getattr(last, name) + getattr(record, name) for name in ("bytes", "items", "skipped")}
+            sources = (*sources[:-1], last.model_copy(update=sums))
+        elif record.items:
+            sources = (*sources, record)
+    return sources

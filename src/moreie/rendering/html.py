@@ -13,7 +13,7 @@ from moreie.encoders.images import load_image
 from moreie.errors import ImageError, MoreieError
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.rendering.pages import rendered
-from moreie.schema import Extraction, Influence, Mention, Relation
+from moreie.schema import Extraction, Influence, LinkedArticle, Mention, Relation
 
 PICTURE_PIXELS = 480
 # Changes of confidence below it are not shown.
@@ -70,7 +70,7 @@ def _context(shown: Shown, thumbnails: Mapping[str, str], passages: int) -> dict
                 "rank": e.rank,
                 "score": e.score,
                 "title": e.passage.title,
-                "url": e.passage.url if (e.passage.url or "").startswith(("http://", "https://")) else None,
+                "url": e.passage.url if _on_the_web(e.passage.url) else None,
                 "sentence": e.passage.sentence,
                 "text": e.passage.text,
                 "picture": thumbnails.get(e.passage.image or ""),
@@ -126,13 +126,30 @@ def highlighted(extraction: Extraction) -> Markup:
     for mention in sorted(extraction.mentions, key=lambda m: m.start):
         parts.append(escape(extraction.text[position : mention.start]))
         parts.append(
-            Markup('<mark class="{}">{}<small>{} {:.2f}</small></mark>').format(
-                _class(mention), extraction.text[mention.start : mention.end], mention.type, mention.confidence
+            Markup('<mark class="{}">{}<small>{} {:.2f}{}</small></mark>').format(
+                _class(mention),
+                extraction.text[mention.start : mention.end],
+                mention.type,
+                mention.confidence,
+                _linked(mention.linked),
             )
         )
         position = mention.end
     parts.append(escape(extraction.text[position:]))
     return Markup("").join(parts)
+
+
+def _linked(linked: LinkedArticle | None) -> Markup:
+    """The article that a mention refers to, with its address if it has one on the web."""
+    if linked is None:
+        return Markup("")
+    if _on_the_web(linked.url):
+        return Markup(' = <a href="{}">{}</a>').format(linked.url, str(linked))
+    return Markup(" = {}").format(str(linked))
+
+
+def _on_the_web(url: str | None) -> bool:
+    return (url or "").startswith(("http://", "https://"))
 
 
 def _picture(extraction: Extraction) -> str | None:

@@ -41,6 +41,8 @@ def highlighted(extraction: Extraction) -> Text:
         colour = COLOURS.get(mention.type or "", OTHER_COLOUR)
         text.append(extraction.text[mention.start : mention.end], style=f"bold {colour}")
         text.append(f" {mention.type} {mention.confidence:.2f}", style=f"dim {colour}")
+        if mention.linked:
+            text.append(f" = {mention.linked}", style="italic dim")
         position = mention.end
     text.append(extraction.text[position:])
     return text

@@ -13,6 +13,7 @@ from moreie.errors import RecipeError
 from moreie.extractor import Extractor
 from moreie.knowledge.build import Sources, build_corpus
 from moreie.knowledge.corpus import KnowledgeCorpus
+from moreie.rendering.progress import Each, untracked
 from moreie.retrieval.attached import Attachment, attach_texts
 from moreie.retrieval.cache import EvidenceHeader, posts_digest, read_header, save_evidence
 from moreie.retrieval.retrieved import Retrieved
@@ -61,7 +62,13 @@ class Job:
         )
 
 
-def ensure_evidence(recipe: Recipe, corpus: str | None, articles: tuple[Path, ...], say: Callable[[str], None]) -> None:
+def ensure_evidence(
+    recipe: Recipe,
+    corpus: str | None,
+    articles: tuple[Path, ...],
+    say: Callable[[str], None],
+    each: Each[int] = untracked,
+) -> None:
     """Make what is missing of a recipe's evidence files from `corpus`, which is built from `articles` if need be.
 
     Raises:
@@ -97,7 +104,7 @@ def ensure_evidence(recipe: Recipe, corpus: str | None, articles: tuple[Path, ..
         build_corpus(corpus, Sources(articles=articles))
     opened = KnowledgeCorpus.open(corpus)
     for job, _ in unmade:
-        _make(job, opened)
+        _make(job, opened, each)
         say(f"{job.path}: evidence of {len(job.posts):,} posts")
 
 
@@ -133,14 +140,18 @@ def _jobs(recipe: Recipe) -> Iterator[Job]:
             settings, model = known[retriever], known[retriever].model
             if settings.mode == "iterative":
                 settings = settings.model_copy(update={"model": _extractor(model).name})
-            wanted = {"captions": files.captions, "pictures": files.images}.get(settings.mode, files.posts)
-            if wanted is None:
-                raise RecipeError(f"data.{split}: {settings.mode} are searched for {path.name}, but not named")
-            if not wanted.exists():
+            named = {"captions": files.captions, "pictures": files.images}.get(settings.mode)
+            if not (named or files.posts).exists():
                 continue  # made elsewhere; what it is made of is not here
-            captions = read_captions(wanted, files.caption_field) if settings.mode == "captions" else None
-            images = files.images if settings.mode == "pictures" else None
+            captions = read_captions(named, files.caption_field) if named and settings.mode == "captions" else None
+            images = named if settings.mode == "pictures" else None
             posts = read_posts(files.posts, captions=captions, images=images)
+            # Without a file or folder of them, posts may have them themselves.
+            own = {"captions": "caption", "pictures": "image"}.get(settings.mode)
+            if named is None and own is not None and not any(getattr(post, own) for post in posts):
+                raise RecipeError(
+                    f"data.{split}: {settings.mode} are searched for {path.name}, but not named, and posts have none"
+                )
             yield Job(path, retriever, settings, files, tuple(posts), model)
 
 
@@ -161,11 +172,11 @@ def _shown(value: Any) -> str:
     return value.model_dump_json(exclude_defaults=True) if isinstance(value, RetrievalSettings) else str(value)
 
 
-def _make(job: Job, corpus: KnowledgeCorpus) -> None:
+def _make(job: Job, corpus: KnowledgeCorpus, each: Each[int]) -> None:
     predict = _extractor(job.model).mentions_alone if job.settings.mode == "iterative" else None
     retriever = job.settings.retriever(corpus, predict)
     rows: list[Retrieved] = []
-    for start in range(0, len(job.posts), BATCH):
+    for start in each(range(0, len(job.posts), BATCH), f"{job.path.name}, {BATCH} posts at a time"):
         rows += retriever.retrieve(job.posts[start : start + BATCH])
     save_evidence(job.path, job.header(corpus.version), job.posts, [row.evidence for row in rows])
 

@@ -47,6 +47,8 @@ class Split:
 def load_split(files: SplitFiles, labels: Sequence[str] | None = None, *, mention_types: Path | None = None) -> Split:
     """Read posts, captions and evidence of a split; `mention_types`: who gives types to mentions without one.
 
+    Posts without words are left out, since nothing can be found in them; how many is logged.
+
     Raises:
         DataFormatError: a malformed line, or evidence made for other posts.
         CheckpointError: `mention_types` is no NER model.
@@ -54,11 +56,15 @@ def load_split(files: SplitFiles, labels: Sequence[str] | None = None, *, mentio
     captions = read_captions(files.captions, files.caption_field) if files.captions else None
     posts = read_posts(files.posts, images=files.images, captions=captions, labels=labels)
     evidence = {retriever: load_evidence(path, posts)[1] for retriever, path in files.evidence.items()}
+    split = Split(tuple(posts), evidence)
+    if empty := sum(not post.words for post in posts):
+        log.warning("%s: %d posts without words are left out", files.posts, empty)
+        split = split.where([bool(post.words) for post in posts])
     if mention_types is None:
-        return Split(tuple(posts), evidence)
-    typed = typed_posts(mention_types, posts, POST_LIMIT)
-    log.warning("%s: %s (by %s)", files.posts, types_given(posts, typed), mention_types)
-    return Split(typed, evidence)
+        return split
+    typed = typed_posts(mention_types, split.posts, POST_LIMIT)
+    log.warning("%s: %s (by %s)", files.posts, types_given(split.posts, typed), mention_types)
+    return replace(split, posts=typed)
 
 
 def attached_titles(files: SplitFiles, experts: Sequence[Expert]) -> dict[str, str]:

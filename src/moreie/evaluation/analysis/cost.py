@@ -23,9 +23,10 @@ from moreie.models.gate import Gate
 from moreie.models.gate_inputs import gate_features
 from moreie.models.outputs import run_experts
 from moreie.training.data import cases, load_split, within_limit
+from moreie.training.experts import load_experts
 from moreie.training.pictures import GatePictures
 from moreie.training.recipe import Recipe
-from moreie.training.run import load_experts, seed_folder
+from moreie.training.run import seed_folder
 
 GATE = "gate"
 MOST_CASES = 200

@@ -20,37 +20,38 @@ Progress = Callable[[int], None]
 LINES_BYTES = 4 << 20
 
 
-class _LinkRow(BaseModel):
+class LinkRow(BaseModel):
     start: int = Field(ge=0)
     end: int
     target: str
 
 
-class _ParagraphRow(BaseModel):
+class ParagraphRow(BaseModel):
     model_config = ConfigDict(extra="forbid")
     text: str
     introduction: bool | None = None
     section: str = ""
-    links: list[_LinkRow] = []
+    links: list[LinkRow] = []
 
 
-class _ImageRow(BaseModel):
+class ImageRow(BaseModel):
     file: str
     caption: str = ""
 
 
-class _ArticleRow(BaseModel):
-    """One line. Plain strings among `paragraphs` are body text, the first one the introduction."""
+class ArticleRow(BaseModel):
+    """One line of article JSONL. Plain strings among `paragraphs` are body text, the first one the introduction."""
 
     model_config = ConfigDict(extra="forbid")
     id: str = Field(min_length=1)
     title: str = Field(min_length=1)
-    paragraphs: list[str | _ParagraphRow] = Field(min_length=1)
+    paragraphs: list[str | ParagraphRow] = Field(min_length=1)
     url: str | None = None
     redirects: list[str] = []
-    images: list[_ImageRow] = []
+    images: list[ImageRow] = []
 
     def article(self) -> Article:
+        """Raises `ValueError` where a link lies outside its paragraph."""
         return Article(
             self.id,
             self.title,
@@ -61,7 +62,28 @@ class _ArticleRow(BaseModel):
         )
 
 
-def _paragraph(row: str | _ParagraphRow, first: bool) -> Paragraph:
+def article_row(article: Article) -> dict[str, Any]:
+    """The JSONL row of an article, with what it has alone."""
+    row: dict[str, Any] = {"id": article.id, "title": article.title}
+    if article.url:
+        row["url"] = article.url
+    row["paragraphs"] = [
+        {
+            "text": paragraph.text,
+            "introduction": paragraph.introduction,
+            **({"section": paragraph.section} if paragraph.section else {}),
+            "links": [{"start": link.start, "end": link.end, "target": link.target} for link in paragraph.links],
+        }
+        for paragraph in article.paragraphs
+    ]
+    if article.redirects:
+        row["redirects"] = list(article.redirects)
+    if article.images:
+        row["images"] = [{"file": image.file, "caption": image.caption} for image in article.images]
+    return row
+
+
+def _paragraph(row: str | ParagraphRow, first: bool) -> Paragraph:
     if isinstance(row, str):
         return Paragraph(row, first)
     for link in row.links:
@@ -108,7 +130,7 @@ def parse_lines(lines: Lines, on_bad: OnBad | None = None) -> Iterator[Article]:
         if not line.strip():
             continue
         try:
-            yield _ArticleRow.model_validate_json(line).article()
+            yield ArticleRow.model_validate_json(line).article()
         except ValidationError as problem:
             error = problem.errors()[0]
             place = ".".join(str(part) for part in error["loc"] if isinstance(part, int | str))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from moreie.errors import KnowledgeCorpusError
+from moreie.errors import CorpusBusyError
 from moreie.knowledge.manifest import Manifest
 from moreie.knowledge.stores.cluster import (
     FOREVER,
@@ -57,13 +57,13 @@ class ClusterEditor(ClusterWriter):
     @classmethod
     @contextmanager
     def alone(cls, location: str) -> Iterator[None]:
-        """Raises `KnowledgeCorpusError` while another change is under way."""
+        """Raises `CorpusBusyError` while another change is under way."""
         where = ClusterLocation.parse(location)
         client = where.client()
         load_manifest(client, where, location)
         rows = client.query(where.collection(MANIFEST), filter=f"key == {_LOCK}", output_fields=["content"])
         if rows and time.time() - float(rows[0]["content"]) < LOCK_SECONDS:
-            raise KnowledgeCorpusError(
+            raise CorpusBusyError(
                 f"{location}: another change is under way; try again when it is done (one that was cut off is "
                 f"forgotten after {LOCK_SECONDS // 60} minutes)"
             )

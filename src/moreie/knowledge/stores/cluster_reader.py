@@ -38,6 +38,7 @@ from moreie.schema import Passage
 # Sentences looked at for those that hold every word of a query, before Milvus is asked for them alone: that is a call
 # a query, this is one for many.
 LOOKED_THROUGH = 100
+PASSAGE_COLUMNS = ["key", "article", "title", "text", "introduction", "links", "url"]
 
 
 class ClusterReader:
@@ -111,12 +112,21 @@ class ClusterReader:
         return int(self._query(PASSAGES, "introduction == true", ["count(*)"])[0]["count(*)"])
 
     def passages(self, keys: Sequence[int]) -> dict[int, Passage]:
-        columns = ["key", "article", "title", "text", "introduction", "links", "url"]
         found: dict[int, Passage] = {}
         for part in chunks(sorted(set(keys))):
-            rows = self._query(PASSAGES, f"key in {part}", columns)
+            rows = self._query(PASSAGES, f"key in {part}", PASSAGE_COLUMNS)
             found.update((row["key"], passage_of(row)) for row in rows)
         return found
+
+    def article(self, id: str) -> dict[int, Passage]:
+        rows = self._query(PASSAGES, f"article in {listed([id])}", PASSAGE_COLUMNS)
+        return {row["key"]: passage_of(row) for row in sorted(rows, key=lambda row: int(row["key"]))}
+
+    def pictures(self, keys: Sequence[int]) -> list[tuple[str, str]]:
+        if not keys or IMAGES not in self._here:
+            return []
+        rows = self._query(IMAGES, f"passage in {sorted(keys)}", ["file", "caption"])
+        return [(row["file"], row["caption"]) for row in rows]
 
     def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         if table not in self._here:

@@ -187,6 +187,17 @@ class EmbeddedReader:
         found = self._tables[PASSAGES].search().where(f"key IN ({wanted})").limit(len(keys)).to_arrow()
         return {row["key"]: passage_of(row) for row in found.to_pylist()}
 
+    def article(self, id: str) -> dict[int, Passage]:
+        rows = self._tables[PASSAGES].search().where(f"article = {quoted([id])}").limit(None).to_arrow()
+        return {row["key"]: passage_of(row) for row in rows.sort_by("key").to_pylist()}
+
+    def pictures(self, keys: Sequence[int]) -> list[tuple[str, str]]:
+        if not keys or IMAGES not in self._tables:
+            return []
+        wanted = ",".join(str(int(key)) for key in keys)
+        found = self._tables[IMAGES].search().where(f"passage IN ({wanted})").select(["file", "caption"]).limit(None)
+        return list(tuples(found.to_arrow().select(["file", "caption"])))
+
     def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         opened = self._tables[table]
         if table != PASSAGES:

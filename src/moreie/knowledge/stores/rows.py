@@ -171,6 +171,14 @@ class StoreReader(Protocol):
 
     def passages(self, keys: Sequence[int]) -> dict[int, Passage]: ...
 
+    def article(self, id: str) -> dict[int, Passage]:
+        """Passages of an article by their keys, in order; none where it is not there."""
+        ...
+
+    def pictures(self, keys: Sequence[int]) -> list[tuple[str, str]]:
+        """File names and captions of the pictures that belong to passages."""
+        ...
+
     def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Every row of a table, in batches; passages in the order of their keys."""
         ...

@@ -1,0 +1,1 @@
+"""The article that a mention refers to, or none of them: candidates, and a score fitted to hyperlinks."""

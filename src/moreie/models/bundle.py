@@ -1,0 +1,56 @@
+"""A model folder made self-contained: the encoders that it names elsewhere on this machine are brought into it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from moreie.encoders.places import relative_name
+from moreie.models.expert import CONFIG_FILE
+from moreie.models.folder import EXTRACTOR_FILE
+from moreie.models.gate import SPEC_FILE
+from moreie.whole_files import replace_file
+
+ENCODERS = "encoders"
+# Which key of which file names an encoder.
+_NAMED_IN = {EXTRACTOR_FILE: "image_encoder", CONFIG_FILE: "encoder", SPEC_FILE: "image_encoder"}
+# Weights of other libraries that hub folders hold as well: nothing here reads them.
+_FOREIGN = frozenset({".h5", ".msgpack", ".onnx", ".ot", ".tflite", ".gguf"})
+
+
+def bring_encoders(folder: Path) -> list[Path]:
+    """Copy every encoder folder that the model in `folder` names outside of it to `folder/encoders`, name the copies
+    instead, and return them. A hub id stays what it is.
+    """
+    brought: dict[Path, Path] = {}
+    for file in sorted(p for name in _NAMED_IN for p in folder.rglob(name)):
+        key = _NAMED_IN[file.name]
+        said = json.loads(file.read_bytes())
+        if said.get(key) is None:
+            continue
+        source = (file.parent / said[key]).resolve()
+        if not source.is_dir() or source.is_relative_to(folder.resolve()):
+            continue
+        if source not in brought:
+            brought[source] = _free(folder / ENCODERS, source.name, set(brought.values()))
+            _copy(source, brought[source])
+        said[key] = relative_name(str(brought[source]), file.parent)
+        replace_file(file, (json.dumps(said, indent=2, ensure_ascii=False) + "\n").encode())
+    return list(brought.values())
+
+
+def _free(folder: Path, name: str, taken: set[Path]) -> Path:
+    """A place no other encoder of this model has; what an earlier save left there is written over."""
+    place, number = folder / name, 2
+    while place in taken:
+        place, number = folder / f"{name}-{number}", number + 1
+    return place
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for file in sorted(source.iterdir()):
+        if file.is_file() and not file.name.startswith(".") and file.suffix not in _FOREIGN:
+            shutil.copyfile(file, target / file.name)

@@ -1,0 +1,173 @@
+"""Dynamic batching: posts of concurrent requests wait in one bounded queue and are extracted together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from moreie.schema import Extraction, Post
+from moreie.serving.limits import CHARACTERS_PER_BATCH, PIXELS_PER_BATCH
+from moreie.serving.settings import ServiceSettings
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class QueueFullError(Exception):
+    """No room for more posts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A post to be extracted, its attached texts, and the pixels that its picture declares."""
+
+    post: Post
+    attached: Mapping[str, str] = field(default_factory=dict)
+    pixels: int = 0
+
+
+Extract = Callable[[Sequence[Asked]], Sequence[Extraction]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A post, or work that is done by itself, and who waits for it. A cancelled future is not worked for."""
+
+    answer: asyncio.Future[Any]
+    asked: Asked | None
+    alone: Callable[[], Any] | None = None
+
+
+class Batcher:
+    """One queue and one worker thread. `extract` is called in that thread, with the posts of one batch;
+    `on_batch` hears how many they are."""
+
+    def __init__(self, extract: Extract, settings: ServiceSettings, on_batch: Callable[[int], None]):
+        self._extract, self._settings, self._on_batch = extract, settings, on_batch
+        self._queue: deque[_Waiting] = deque()
+        self._came = asyncio.Event()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="extraction")
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to work, in the running event loop."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """Stop; whoever still waits is cancelled."""
+        if self._task:
+            self._task.cancel()
+        for waiting in self._queue:
+            waiting.answer.cancel()
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def length(self) -> int:
+        """How many wait."""
+        return sum(not waiting.answer.done() for waiting in self._queue)
+
+    async def extract(self, asked: Sequence[Asked]) -> list[Extraction]:
+        """The extractions of posts, in their order; they may be extracted with those of others.
+
+        Cancelled, posts that have not begun are dropped.
+
+        Raises:
+            QueueFullError: no room for all of them.
+            Exception: what the extraction of one of them raised by itself.
+        """
+        return await self._answers([_Waiting(self._future(), one) for one in asked])
+
+    async def alone(self, work: Callable[[], T]) -> T:
+        """The result of other work for the extractor, done when it is its turn. Raises as `extract`."""
+        results: list[T] = await self._answers([_Waiting(self._future(), None, work)])
+        return results[0]
+
+    def _future(self) -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().create_future()
+
+    async def _answers(self, waiting: Sequence[_Waiting]) -> list[Any]:
+        here = self.length
+        # What is more than the whole queue has to be taken when nobody else waits, or it would never be.
+        if here and here + len(waiting) > self._settings.queue_size:
+            raise QueueFullError
+        self._queue.extend(waiting)
+        self._came.set()
+        try:
+            return [await one.answer for one in waiting]
+        finally:
+            for one in waiting:
+                if not one.answer.cancel() and not one.answer.cancelled():
+                    one.answer.exception()  # seen, whoever's it is: asyncio would report it with the post's text
+
+    async def _run(self) -> None:
+        while True:
+            batch = await self._next_batch()
+            if batch[0].asked:
+                self._on_batch(len(batch))
+            await self._settle(batch)
+
+    async def _next_batch(self) -> list[_Waiting]:
+        """What is worked on together: one piece of other work, or posts as they come within the wait."""
+        while (first := self._first()) is None:
+            self._came.clear()
+            await self._came.wait()
+        self._queue.popleft()
+        batch = [first]
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._settings.batch_wait
+        while first.asked and len(batch) < self._settings.batch_size:
+            following = self._first()
+            if following is None:
+                self._came.clear()
+                try:
+                    await asyncio.wait_for(self._came.wait(), max(until - clock(), 0))
+                except asyncio.TimeoutError:
+                    break
+            elif following.asked and _fit([*batch, following]):
+                batch.append(self._queue.popleft())
+            else:
+                break
+        return batch
+
+    def _first(self) -> _Waiting | None:
+        """Who waits longest, those left out that were given up."""
+        while self._queue and self._queue[0].answer.done():
+            self._queue.popleft()
+        return self._queue[0] if self._queue else None
+
+    def _done(self, batch: Sequence[_Waiting]) -> Sequence[Any]:
+        """The results of a batch, in the worker thread."""
+        if alone := batch[0].alone:
+            return [alone()]
+        return self._extract([waiting.asked for waiting in batch if waiting.asked])
+
+    async def _settle(self, batch: Sequence[_Waiting]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            results = await loop.run_in_executor(self._worker, self._done, batch)
+        except Exception as problem:
+            if len(batch) > 1:
+                # One of them is to blame: each has to stand for itself.
+                log.warning("a batch of %d failed (%s); its posts are tried by themselves", len(batch), type(problem))
+                for one in batch:
+                    if not one.answer.done():
+                        await self._settle([one])
+            elif not batch[0].answer.done():
+                batch[0].answer.set_exception(problem)
+            return
+        for one, result in zip(batch, results, strict=True):
+            if not one.answer.done():
+                one.answer.set_result(result)
+
+
+def _fit(batch: Sequence[_Waiting]) -> bool:
+    asked = [waiting.asked for waiting in batch if waiting.asked]
+    return (
+        sum(one.pixels for one in asked) <= PIXELS_PER_BATCH
+        and sum(len(one.post.text) for one in asked) <= CHARACTERS_PER_BATCH
+    )

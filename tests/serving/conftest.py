@@ -1,0 +1,95 @@
+"""Real servers over the real model, on ports of their own."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the serve extra is not installed")
+
+import httpx
+import uvicorn
+
+from moreie import Extractor
+from moreie.serving.server import DrainingServer
+from moreie.serving.service import create_app
+from moreie.serving.settings import ServiceSettings
+from moreie.serving.state import Service
+
+READ, WRITE = "r" * 20, "w" * 20
+
+
+@dataclass
+class Live:
+    """A running server and a client of it."""
+
+    client: httpx.Client
+    server: DrainingServer
+    service: Service
+    port: int
+    thread: threading.Thread
+
+    def metric(self, line: str) -> float:
+        """The value of a metric, by its name and labels as Prometheus writes them; 0 where it is not there."""
+        rows = self.client.get("/metrics").text.splitlines()
+        return next((float(row.rpartition(" ")[2]) for row in rows if row.rpartition(" ")[0] == line), 0.0)
+
+    def until(self, true: Callable[[], Any], seconds: float = 60) -> None:
+        """Wait until something has come true."""
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end, "it did not come true"
+            time.sleep(0.01)
+
+
+@contextmanager
+def running(extractor: Any, settings: ServiceSettings | None = None, grace: float = 30) -> Iterator[Live]:
+    app = create_app(extractor, settings)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(2048)
+        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+        server = DrainingServer(config, app.state.service, grace)
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        port = listener.getsockname()[1]
+        thread.start()
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+            live = Live(client, server, app.state.service, port, thread)
+            live.until(lambda: server.started or not thread.is_alive())
+            yield live
+            server.should_exit = True
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def serve() -> Callable[..., Any]:
+    """`with serve(extractor, settings) as live:` runs a server in a thread."""
+    return running
+
+
+@pytest.fixture(scope="module")
+def live(extractor: Extractor) -> Iterator[Live]:
+    """A server with the default settings over the shipped model and corpus, loaded."""
+    with running(extractor) as live:
+        live.until(lambda: live.service.phase == "ready")
+        yield live
+
+
+@pytest.fixture
+def own_extractor(extractor: Extractor, small_corpus: Path, tmp_path: Path) -> Extractor:
+    """The shipped model over a corpus that may be changed."""
+    import shutil
+
+    from moreie.knowledge.corpus import KnowledgeCorpus
+
+    corpus = KnowledgeCorpus.open(shutil.copytree(small_corpus, tmp_path / "corpus"))
+    return Extractor(extractor.ner, extractor.relations, corpus=corpus, image_encoder=extractor.image_encoder)

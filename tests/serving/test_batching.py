@@ -1,0 +1,141 @@
+"""The queue: what comes together, what waits, what fails, what is given up."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from moreie.datasets import post_from_text
+from moreie.schema import Extraction, GateWeights
+from moreie.serving.batching import Asked, Batcher, QueueFullError
+from moreie.serving.settings import ServiceSettings
+
+
+def asked(text: str, pixels: int = 0) -> Asked:
+    return Asked(post_from_text(text, id=text[:20]), {}, pixels)
+
+
+class Work:
+    """Extractions that find nothing; posts that say `bad` fail, and `hold` keeps the worker busy."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.hold = threading.Event()
+        self.hold.set()
+
+    def __call__(self, batch: Sequence[Asked]) -> list[Extraction]:
+        self.batches.append([one.post.id for one in batch])
+        assert self.hold.wait(30)
+        if any(one.post.text == "bad" for one in batch):
+            raise ValueError("bad post")
+        gate = GateWeights()
+        return [Extraction(one.post.id, one.post.text, (), (), (), gate, (), "none", None) for one in batch]
+
+
+def run(work: Work, settings: ServiceSettings, scenario) -> None:  # type: ignore[no-untyped-def]
+    async def whole() -> None:
+        batcher = Batcher(work, settings, lambda posts: None)
+        batcher.start()
+        try:
+            await asyncio.wait_for(scenario(batcher), 30)
+        finally:
+            work.hold.set()
+            await batcher.stop()
+
+    asyncio.run(whole())
+
+
+def test_posts_that_come_together_are_extracted_together_and_get_their_own_answers() -> None:
+    work = Work()
+
+    async def scenario(batcher: Batcher) -> None:
+        answers = await asyncio.gather(*(batcher.extract([asked(str(i))]) for i in range(40)))
+        assert [answer.text for (answer,) in answers] == [str(i) for i in range(40)]
+
+    run(work, ServiceSettings(batch_size=16, batch_wait=0.05), scenario)
+    assert [len(batch) for batch in work.batches] == [16, 16, 8]
+
+
+def test_a_bad_post_fails_alone() -> None:
+    async def scenario(batcher: Batcher) -> None:
+        one, bad, two = await asyncio.gather(
+            *(batcher.extract([asked(text)]) for text in ("one", "bad", "two")), return_exceptions=True
+        )
+        assert isinstance(bad, ValueError)
+        assert [one[0].text, two[0].text] == ["one", "two"]  # type: ignore[index]
+        with pytest.raises(ValueError, match="bad post"):
+            await batcher.extract([asked("good"), asked("bad")])
+
+    run(Work(), ServiceSettings(batch_wait=0.05), scenario)
+
+
+def test_what_finds_no_room_is_refused_and_what_has_it_is_answered() -> None:
+    work = Work()
+
+    async def scenario(batcher: Batcher) -> None:
+        work.hold.clear()
+        first = asyncio.create_task(batcher.extract([asked("first")]))
+        while not work.batches:
+            await asyncio.sleep(0.001)
+        waiting = [asyncio.create_task(batcher.extract([asked(str(i))])) for i in range(3)]
+        await asyncio.sleep(0)
+        assert batcher.length == 3
+        with pytest.raises(QueueFullError):
+            await batcher.extract([asked("more")])
+        work.hold.set()
+        answers = await asyncio.gather(first, *waiting)
+        assert [answer.text for (answer,) in answers] == ["first", "0", "1", "2"]
+        many = await batcher.extract([asked(str(i)) for i in range(9)])
+        assert len(many) == 9, "more than the queue holds are taken where nobody waits"
+
+    run(work, ServiceSettings(queue_size=3, batch_wait=0), scenario)
+
+
+def test_what_is_given_up_before_it_begins_is_not_worked_on() -> None:
+    work = Work()
+
+    async def scenario(batcher: Batcher) -> None:
+        work.hold.clear()
+        first = asyncio.create_task(batcher.extract([asked("first")]))
+        while not work.batches:
+            await asyncio.sleep(0.001)
+        gone = asyncio.create_task(batcher.extract([asked("gone")]))
+        kept = asyncio.create_task(batcher.extract([asked("kept")]))
+        await asyncio.sleep(0)
+        gone.cancel()
+        first.cancel()
+        await asyncio.sleep(0)
+        assert batcher.length == 1
+        work.hold.set()
+        assert (await kept)[0].text == "kept"
+
+    run(work, ServiceSettings(), scenario)
+    assert work.batches == [["first"], ["kept"]]
+
+
+def test_large_posts_come_alone_and_other_work_in_its_turn() -> None:
+    work = Work()
+
+    async def scenario(batcher: Batcher) -> None:
+        posts = [asked("a", 40_000_000), asked("b", 40_000_000), asked("c"), asked("d " * 15_000), asked("e " * 15_000)]
+        tasks = [asyncio.create_task(batcher.extract([post])) for post in posts]
+        tasks.append(asyncio.create_task(batcher.alone(lambda: [len(work.batches)])))
+        tasks.append(asyncio.create_task(batcher.extract([asked("f")])))
+        done = await asyncio.gather(*tasks)
+        assert done[-2] == [4]
+
+    run(work, ServiceSettings(batch_wait=0.05), scenario)
+    assert [len(batch) for batch in work.batches] == [1, 2, 1, 1, 1]
+
+
+def test_a_post_alone_waits_no_longer_than_it_must() -> None:
+    async def scenario(batcher: Batcher) -> None:
+        start = time.perf_counter()
+        await batcher.extract([asked("one")])
+        assert 0.2 <= time.perf_counter() - start < 5
+
+    run(Work(), ServiceSettings(batch_wait=0.2), scenario)

@@ -1,0 +1,145 @@
+"""`moreie serve` as a process: many clients, signals, and requests made up from its own description."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the serve extra is not installed")
+
+import httpx
+
+WRITE = "w" * 20
+CLIENTS = 1_000
+pytestmark = pytest.mark.slow
+
+
+@contextmanager
+def process(log: Path, port: int, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """`moreie serve` on a port, once it is ready, with its log in a file; killed at the end if it still runs."""
+    command = [sys.executable, "-m", "moreie", "serve", "--port", str(port), *options]
+    with log.open("wb") as file:  # a pipe that nobody reads would fill, and hold the server
+        running = subprocess.Popen(command, stderr=file)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(1_200):
+            assert running.poll() is None, log.read_text()
+            try:
+                if httpx.get(f"{url}/ready").status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        yield running, url
+    finally:
+        running.kill()
+        running.wait()
+
+
+@pytest.fixture
+def port() -> int:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def test_a_thousand_clients_at_once(port: int, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4 * CLIENTS:
+        pytest.skip("too few files may be open")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4 * CLIENTS), hard))
+
+    async def ask(client: httpx.AsyncClient, i: int) -> httpx.Response:
+        return await client.post("/v1/extract", json={"text": f"Obama visited Berlin {i} times", "id": str(i)})
+
+    async def everybody(url: str) -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as client:
+            return await asyncio.gather(*(ask(client, i) for i in range(CLIENTS)))
+
+    with process(tmp_path / "log", port, "--queue-size", "60", "--time-limit", "240") as (_, url):
+        answers = asyncio.run(everybody(url))
+        statuses = Counter(answer.status_code for answer in answers)
+        assert set(statuses) == {200, 503}
+        assert statuses[200] >= 60
+        for i, answer in enumerate(answers):
+            if answer.status_code == 200:
+                assert (answer.json()["id"], answer.json()["text"]) == (str(i), f"Obama visited Berlin {i} times")
+            else:
+                assert int(answer.headers["retry-after"]) >= 1
+        metrics = httpx.get(f"{url}/metrics").text
+        posts = re.search(r"^moreie_batch_posts_sum (.+)$", metrics, re.M)
+        batches = re.search(r"^moreie_batch_posts_count (.+)$", metrics, re.M)
+        assert posts
+        assert batches
+        assert float(posts[1]) == statuses[200]
+        assert float(batches[1]) < statuses[200] / 4
+        assert re.search(r"^moreie_queue_posts 0.0$", metrics, re.M)
+        print(f"{statuses[200]} answered in {batches[1]} batches, {statuses[503]} told to come again")
+
+
+def test_sigterm_answers_what_runs_and_ends(port: int, tmp_path: Path) -> None:
+    async def scenario(running: subprocess.Popen[bytes], url: str) -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+            asked = [asyncio.create_task(client.post("/v1/extract", json={"text": f"Obama {i}"})) for i in range(8)]
+            while not asked[0].done():
+                await asyncio.sleep(0.01)
+            running.send_signal(signal.SIGTERM)
+            await asyncio.sleep(0.2)
+            try:
+                late = await client.post("/v1/extract", json={"text": "late"})
+                assert late.status_code == 503
+            except httpx.TransportError:
+                assert all(one.done() for one in asked), "refused before the others were answered"
+            return await asyncio.gather(*asked)
+
+    with process(tmp_path / "log", port, "--batch-size", "1") as (running, url):
+        answers = asyncio.run(scenario(running, url))
+        assert [answer.json().get("text") for answer in answers] == [f"Obama {i}" for i in range(8)]
+        assert running.wait(120) == 0
+        lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+        assert sum(line.get("route") == "/v1/extract" and line["status"] == 200 for line in lines) == 8
+
+
+def test_a_model_that_is_not_there_ends_the_command_with_its_words(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "moreie", "serve", "--port", "0", "--model", str(tmp_path / "none")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "none" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_requests_made_up_from_the_description(port: int, small_corpus: Path, tmp_path: Path) -> None:
+    corpus, tokens = shutil.copytree(small_corpus, tmp_path / "corpus"), tmp_path / "tokens"
+    tokens.write_text(f"write {WRITE}\n")
+    with process(tmp_path / "log", port, "--corpus", str(corpus), "--token-file", str(tokens)) as (_, url):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"),
+                *("--header", f"Authorization: Bearer {WRITE}", "--max-examples", "25", "--seed", "7"),
+                *("--request-timeout", "60", "--checks", "all"),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=1_500,
+            check=False,
+            cwd=tmp_path,
+        )
+        print(done.stdout[-6_000:])
+        assert done.returncode == 0, done.stdout[-6_000:] + done.stderr[-2_000:]
+        assert httpx.get(f"{url}/ready").status_code == 200

@@ -169,8 +169,8 @@ class Extractor:
     def quantized(self) -> Extractor:
         """The same extractor with its text encoders in 8 bits, for processors; this one stays as it is.
 
-        About twice as fast, and not quite the same answers (docs/performance.md); its extractions say `int8` behind the
-        model's name. Making it takes seconds. It needs the extra `onnx`, and cannot be saved.
+        Faster, and not quite the same answers (docs/performance.md); its extractions say `int8` behind the
+        model's name. Making it takes half a minute. It needs the extra `onnx`, and cannot be saved.
 
         Raises:
             EncoderError: an encoder is on a GPU, or has no ONNX form.

@@ -28,7 +28,7 @@ class Int8TextEncoder(TextEncoder):
     """A text encoder and some of its adapters in 8 bits; it reads, it neither trains nor is saved."""
 
     def __init__(self, encoder: TextEncoder, adapters: Iterable[str]):
-        """In 8 bits what `encoder` computes: bare, and with each of `adapters`. Takes seconds.
+        """In 8 bits what `encoder` computes: bare, and with each of `adapters`. Takes half a minute for six.
 
         Raises:
             EncoderError: the encoder is on a GPU, or has no ONNX form.

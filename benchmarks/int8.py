@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from full_extraction import of_mixtures
 from machine import int8_rate, matmul_rate, threads
 from rows import Row, beside, save
 
@@ -53,7 +54,7 @@ def main() -> None:
     making = time.perf_counter() - start
     pairs = {
         "entities, one expert, no retrieval": (alone(full), alone(small)),
-        "all experts, text retrieval": (full, small),
+        "entities, all experts, text retrieval": tuple(of_mixtures(e, e.ner, None) for e in (full, small)),
     }
     work = f"{len(few)} posts of {arguments.posts.parent.name}, {threads()}"
     rows = []

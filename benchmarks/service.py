@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--posts", type=Path, default=None, help="default: the demo posts, again and again")
     parser.add_argument("--corpus", default=None, help="default: the demo corpus")
-    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 16], help="at once, a row for each number")
     parser.add_argument("--requests", type=int, default=96, help="in each run")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
@@ -37,11 +37,11 @@ def main() -> None:
     extractor = Extractor.from_pretrained(corpus=arguments.corpus)
     if extractor.corpus is None:
         raise SystemExit("the extractor has no corpus")
-    batched, single = (served(extractor, ServiceSettings(batch_size=size)) for size in (16, 1))
+    batched, single = (served(extractor, ServiceSettings(batch_size=size, time_limit=3_600)) for size in (16, 1))
     source = arguments.posts.parent.name if arguments.posts else "demo"
     work = f"{len(texts)} posts of {source} without pictures; {extractor.corpus.manifest.articles:,} articles"
     rows: list[Row] = []
-    for clients in (1, arguments.clients):
+    for clients in arguments.clients:
         rows.append(
             compare(
                 f"service: {clients} client{'s' if clients > 1 else ''} at once",

@@ -16,12 +16,13 @@ from moreie.shipped import DEMO_POSTS
 
 @pytest.fixture(scope="module")
 def posts() -> list[Post]:
-    return [*read_jsonl(DEMO_POSTS), post_from_text("", id="empty"), post_from_text("nothing was found", id="plain")]
+    chosen = [post for post in read_jsonl(DEMO_POSTS) if post.id in ("andes", "sobieski", "spurs", "no-picture")]
+    return [*chosen, post_from_text("", id="empty"), post_from_text("nothing was found", id="plain")]
 
 
 @pytest.fixture(scope="module")
 def compared(extractor: Extractor, posts: list[Post]) -> list[Comparison]:
-    return extractor.compare(posts, batch_size=5)
+    return extractor.compare(posts, batch_size=4)
 
 
 def alone(extractor: Extractor, name: str) -> Extractor:
@@ -63,7 +64,7 @@ def test_an_expert_says_what_it_says_alone(
         said = comparison.entities[name]
         assert [(m.type, m.first, m.last) for m in said] == [(m.type, m.first, m.last) for m in own.mentions]
         assert [m.confidence for m in said] == pytest.approx([m.confidence for m in own.mentions], abs=1e-3)
-    assert spoke >= 3
+    assert spoke >= 2
 
 
 def test_experts_without_evidence_have_no_answer(compared: list[Comparison]) -> None:

@@ -531,3 +531,19 @@ def test_a_location_tells_its_engine(location: str, there: bool) -> None:
 def test_a_malformed_location_is_a_clear_error(location: str) -> None:
     with pytest.raises(KnowledgeCorpusError, match="expected milvus"):
         ClusterLocation.parse(location)
+
+
+def test_both_give_an_article_back_with_its_pictures(both: tuple[KnowledgeCorpus, KnowledgeCorpus]) -> None:
+    embedded, in_milvus = both
+    id = embedded.search_sentences(["capital of Libya Tripoli"], 1)[0][0][0].article_id
+    article = embedded.article(id)
+    assert article is not None
+    assert article == in_milvus.article(id)
+    shown = next(iter(embedded.scan("images", ["file", "passage"]))).to_pylist()
+    passages = embedded.passages([row["passage"] for row in shown])
+    for row in shown:
+        for corpus in both:
+            whole = corpus.article(passages[row["passage"]].article_id)
+            assert whole is not None
+            assert row["file"] in [image.file for image in whole.images]
+    assert embedded.article("nobody's") is in_milvus.article("nobody's") is None

@@ -166,3 +166,14 @@ def test_without_a_corpus(extractor: Extractor, serve: Callable[..., Any]) -> No
             assert (answer.status_code, answer.json()["detail"]) == (409, "the service has no knowledge corpus")
         assert live.client.get("/health").json()["corpus"] is None
         assert live.client.post("/v1/extract", json=ASKED).status_code == 200
+
+
+def test_a_corpus_that_cannot_be_read(own: Any) -> None:
+    manifest = folder(own) / "manifest.json"
+    content = manifest.read_bytes()
+    manifest.write_bytes(b"{")
+    for answer in (own.client.post("/v1/extract", json=ASKED), own.client.get("/v1/knowledge/z1")):
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert str(folder(own)) not in answer.text
+    manifest.write_bytes(content)
+    assert own.client.post("/v1/extract", json=ASKED).status_code == 200

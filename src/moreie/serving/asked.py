@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
@@ -47,7 +47,7 @@ class ExtractForm(BaseModel):
     text: Text = ""
     id: str = Field("post", max_length=ID_LIMIT)
     attached: str = "{}"
-    attribute: bool = False
+    attribute: Literal["true", "false"] = "false"
     image: bytes | None = Field(None, json_schema_extra={"format": "binary"})
 
 
@@ -75,9 +75,9 @@ async def json_body(request: Request, kind: type[M]) -> M:
 
 
 def parsed(kind: type[M], body: bytes) -> M:
-    """JSON of this form. Raises `HTTPException` 422; what was sent is not in it."""
+    """JSON of this form, its types as they are written. Raises `HTTPException` 422; what was sent is not in it."""
     try:
-        return kind.model_validate_json(body)
+        return kind.model_validate_json(body, strict=True)
     except ValidationError as problem:
         raise refused(problem) from None
 

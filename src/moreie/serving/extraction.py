@@ -53,7 +53,7 @@ def extraction_routes(service: Service) -> APIRouter:
         if content_type(request) == FORM:
             form, data, name = await form_body(request, ExtractForm)
             attached = parsed(AttachedTexts, form.attached.encode())
-            body = ExtractBody(text=form.text, id=form.id, attached=attached, attribute=form.attribute)
+            body = ExtractBody(text=form.text, id=form.id, attached=attached, attribute=form.attribute == "true")
         elif content_type(request) == JSON:
             body = await json_body(request, ExtractBody)
         else:

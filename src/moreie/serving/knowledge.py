@@ -81,11 +81,16 @@ class ArticleBody(BaseModel):
         return row
 
 
-class ArticlesBody(BaseModel):
-    """Articles with ids of their own."""
+class OwnArticleBody(ArticleBody):
+    """The same with its id."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"id": "z1", **EXAMPLE}]})
+    id: str = Field(min_length=1, max_length=ID_LIMIT)
+
+
+class ArticlesBody(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"articles": [{"id": "z1", **EXAMPLE}]}]})
-    articles: list[ArticleBody] = Field(min_length=1, max_length=ARTICLES_LIMIT)
+    articles: list[OwnArticleBody] = Field(min_length=1, max_length=ARTICLES_LIMIT)
 
 
 def knowledge_routes(service: Service) -> APIRouter:
@@ -128,11 +133,7 @@ def knowledge_routes(service: Service) -> APIRouter:
     async def post(request: Request) -> JSONResponse:
         """Add or replace up to 1,000 articles: all of them or, where one is malformed, none."""
         body = await json_body(request, ArticlesBody)
-        rows = []
-        for place, article in enumerate(body.articles):
-            if article.id is None:
-                raise HTTPException(422, f"articles.{place}: needs an id")
-            rows.append(article.row(article.id))
+        rows = [article.row(article.id) for article in body.articles]
         return JSONResponse(_answer(service, await _changed(service, lambda corpus: _replaced(corpus, rows))))
 
     @router.delete(

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from pydantic.json_schema import models_json_schema
 
 from moreie import __version__
-from moreie.errors import MoreieError
+from moreie.errors import KnowledgeCorpusError, MoreieError
 from moreie.extractor import Extractor
 from moreie.serving.asked import BatchBody, ExtractBody, ExtractForm, PostBody, RetrieveForm
 from moreie.serving.extraction import extraction_routes
 from moreie.serving.guard import BEARER, Guard
 from moreie.serving.knowledge import ArticleBody, ArticlesBody, knowledge_routes
+from moreie.serving.limits import TEXT_LIMIT
 from moreie.serving.observation import Observation
 from moreie.serving.operations import operation_routes
 from moreie.serving.page import page_routes
 from moreie.serving.settings import ServiceSettings
 from moreie.serving.state import Service
 
+log = logging.getLogger(__name__)
 BODIES = (ExtractBody, ExtractForm, BatchBody, PostBody, RetrieveForm, ArticleBody, ArticlesBody)
 
 
@@ -60,6 +64,19 @@ def create_app(extractor: Extractor | Callable[[], Extractor], settings: Service
     async def _clear(request: Request, problem: MoreieError) -> JSONResponse:
         return JSONResponse({"detail": str(problem)}, status_code=422)
 
+    @app.exception_handler(405)
+    async def _method(request: Request, problem: HTTPException) -> JSONResponse:
+        # Each route knows its own methods alone; a path may have several.
+        path = re.sub(r":\w+}", "}", getattr(request.scope.get("route"), "path", ""))
+        known = sorted(method.upper() for method in app.openapi()["paths"].get(path, {}))
+        return JSONResponse({"detail": problem.detail}, 405, {"Allow": ", ".join(known)} if known else problem.headers)
+
+    @app.exception_handler(KnowledgeCorpusError)
+    async def _unread(request: Request, problem: KnowledgeCorpusError) -> JSONResponse:
+        log.error("the knowledge corpus cannot be read: %s", problem)
+        said = {"detail": "the knowledge corpus cannot be read at present; the log of the service says why"}
+        return JSONResponse(said, 503, {"Retry-After": "5"})
+
     protected = [Depends(BEARER)] if service.settings.tokens.read else []
     app.include_router(extraction_routes(service), dependencies=protected)
     app.include_router(knowledge_routes(service), dependencies=protected)
@@ -81,12 +98,19 @@ def create_app(extractor: Extractor | Callable[[], Extractor], settings: Service
 
 
 def _described(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI description, with the forms of the bodies that the routes read themselves."""
+    """The OpenAPI description, with the forms of the bodies that the routes read themselves, and the names of the texts
+    that the model's experts read."""
     if app.openapi_schema is None:
         whole = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         _, own = models_json_schema(
             [(body, "validation") for body in BODIES], ref_template="#/components/schemas/{model}"
         )
         whole.setdefault("components", {}).setdefault("schemas", {}).update(own["$defs"])
+        form = whole["components"]["schemas"]["ExtractForm"]
+        form["properties"]["attached"] = {"$ref": "#/components/schemas/AttachedTexts"}  # written as JSON
+        if extractor := app.state.service.extractor:
+            texts = {name: {"type": "string", "maxLength": TEXT_LIMIT} for name in extractor.attachable}
+            closed = {"type": "object", "properties": texts, "additionalProperties": False}
+            whole["components"]["schemas"]["AttachedTexts"].update(closed)
         app.openapi_schema = whole
     return app.openapi_schema

@@ -400,6 +400,14 @@ def test_accessibility(visitor: Visitor, phone: Visitor, scheme: str) -> None:
         assert one.run("return getComputedStyle(document.getElementById('results')).transitionDuration") == "0s"
 
 
+def test_what_is_not_accessible_is_found(visitor: Visitor) -> None:
+    visitor.open()
+    visitor.run("document.querySelector('label[for=text]').remove(); document.getElementById('text').placeholder = ''")
+    visitor.run("document.querySelector('.tagline').style.color = 'var(--line)'")
+    found = violations(visitor)
+    assert {"color-contrast", "label"} <= {rule.partition(":")[0] for rule in found}
+
+
 def violations(visitor: Visitor) -> list[str]:
     """What axe-core finds: rule, and the elements."""
     visitor.run(AXE.read_text())

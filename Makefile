@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 TORCH ?= torch==2.13.0
 STAMP = $(VENV)/.installed
 
-.PHONY: demo test test-slow lint docs clean
+.PHONY: demo test test-slow lint docs bench clean
 
 demo: $(STAMP)
 	$(BIN)/moreie demo --html demo-report.html
@@ -24,6 +24,10 @@ lint: $(STAMP)
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Arguments by ARGS, such as ARGS="ner_speed --peer-python peers/bin/python".
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("moreie needs Python 3.10 or later") if sys.version_info < (3, 10) else None'

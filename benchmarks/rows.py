@@ -9,7 +9,7 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -116,4 +116,31 @@ def compare(
         spread=(ratios[0], ratios[-1]),
         target=target,
         met=None if target is None else ratio >= target,
+    )
+
+
+def beside(
+    name: str,
+    work: str,
+    amount: float,
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    peer: str,
+    target: float | None,
+    unit: str = "posts/s",
+) -> Row:
+    """A row of seconds taken in turns by both for `amount` of work; one figure of theirs stands beside each of ours."""
+    mine, other = statistics.median(ours), statistics.median(theirs)
+    ratios = sorted(b / a for a, b in zip(ours, theirs if len(theirs) > 1 else [other] * len(ours), strict=True))
+    return Row(
+        name=name,
+        work=work,
+        ours=amount / mine,
+        theirs=amount / other,
+        unit=unit,
+        peer=peer,
+        ratio=other / mine,
+        spread=(ratios[0], ratios[-1]),
+        target=target,
+        met=None if target is None else other / mine >= target,
     )

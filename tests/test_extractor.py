@@ -408,3 +408,14 @@ def test_evidence_alone_is_that_of_the_extraction(extractor: Extractor) -> None:
     bare = Extractor(extractor.ner, None, corpus=None, image_encoder=None)
     with pytest.raises(KnowledgeCorpusError, match="no knowledge corpus"):
         bare.retrieve("Obama")
+
+
+@pytest.mark.slow
+def test_in_8_bits_nearly_the_same_is_found_and_it_says_so(extractor: Extractor) -> None:
+    posts = read_jsonl(DEMO_POSTS)
+    small = extractor.quantized()
+    whole, found = extractor.extract_batch(posts), small.extract_batch(posts)
+    assert {e.model for e in found} == {f"{extractor.name} (int8)"}
+    assert {e.model for e in whole} == {extractor.name}
+    mentions = [{(e.id, m.type, m.first, m.last) for e in each for m in e.mentions} for each in (whole, found)]
+    assert len(mentions[0] & mentions[1]) > 0.9 * len(mentions[0] | mentions[1])

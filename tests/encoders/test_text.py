@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from moreie.encoders.merging import merged
 from moreie.encoders.text import MARKERS, AdapterConfig, TextEncoder, batch_tensors
 from moreie.errors import EncoderError
 
@@ -57,3 +58,26 @@ def test_every_word_has_a_subtoken(tiny_encoder_folder: Path) -> None:
 def test_an_absent_encoder_is_named(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="no text encoder at"):
         TextEncoder.from_pretrained(tmp_path)
+
+
+def test_a_folded_adapter_gives_the_same_states_and_leaves_the_weights(tiny_encoder_folder: Path) -> None:
+    encoder = TextEncoder.from_pretrained(tiny_encoder_folder)
+    for name in ("one", "two"):
+        encoder.add_adapter(name, AdapterConfig(4, 8))
+    for key, value in encoder.model.state_dict().items():
+        if "lora_B" in key:
+            value.normal_(0, 1, generator=torch.Generator().manual_seed(len(key)))
+    encoder.use_adapter("one")
+    beside = states(encoder, [5, 6, 7])
+    encoder.use_adapter(None)
+    plain, trunk = states(encoder, [5, 6, 7]), {k: v.clone() for k, v in encoder.trunk_state().items()}
+    with merged(encoder, "one"):
+        folded = states(encoder, [5, 6, 7])
+    assert torch.allclose(folded, beside, atol=1e-5)
+    assert not torch.allclose(folded, plain, atol=1e-2)
+    assert torch.equal(states(encoder, [5, 6, 7]), beside), "the adapter is in use behind the block"
+    assert all(torch.equal(trunk[key], value) for key, value in encoder.trunk_state().items())
+    with pytest.raises(RuntimeError, match="midway"), merged(encoder, "two"):
+        raise RuntimeError("midway")
+    encoder.use_adapter(None)
+    assert torch.equal(states(encoder, [5, 6, 7]), plain)

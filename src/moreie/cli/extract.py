@@ -26,7 +26,7 @@ moreie extract --text "Kawhi Leonard wins the fan vote" --image photo.jpg
 
 moreie extract --input posts.jsonl --corpus wiki --json > extractions.jsonl
 
-moreie extract --input posts.jsonl --html report.html
+moreie extract --input posts.jsonl --html report.html --int8
 
 moreie extract --text "Kawhi Leonard leads the Raptors" --attribute
 
@@ -74,6 +74,14 @@ def extract(
     conll: Annotated[Path | None, typer.Option(help="Write words and BIO tags to this file.")] = None,
     brat: Annotated[Path | None, typer.Option(help="Write brat's files into this folder.")] = None,
     label_studio: Annotated[Path | None, typer.Option(help="Write Label Studio tasks to this JSON file.")] = None,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8",
+            help="Compute in 8 bits: faster for many posts, not quite the same answers; half a minute to begin with "
+            "(extra `onnx`).",
+        ),
+    ] = False,
     skip_bad: Annotated[bool, typer.Option(help="Skip and count malformed lines of --input.")] = False,
 ) -> None:
     """Find entities and relations in a post, or in every post of a file."""
@@ -97,6 +105,7 @@ def extract(
             {},
             model,
             corpus,
+            int8=int8,
             attribute=attribute,
             link=link,
             json=json,
@@ -118,7 +127,19 @@ def demo(
 
         notes = json_module.loads(DEMO_NOTES.read_text(encoding="utf-8"))
         posts = read_jsonl(DEMO_POSTS)
-        _run(posts, None, notes, None, None, attribute=False, link=False, json=False, one_line=False, html=html)
+        _run(
+            posts,
+            None,
+            notes,
+            None,
+            None,
+            int8=False,
+            attribute=False,
+            link=False,
+            json=False,
+            one_line=False,
+            html=html,
+        )
 
 
 def _check_folders(*written: Path | None) -> None:
@@ -175,6 +196,7 @@ def _run(
     model: Path | None,
     corpus: str | None,
     *,
+    int8: bool,
     attribute: bool,
     link: bool,
     json: bool,
@@ -186,6 +208,9 @@ def _run(
     from moreie.rendering.terminal import render, render_influences
 
     extractor = Extractor.from_pretrained(model, corpus=corpus)
+    if int8:
+        with console(stderr=True).status("bringing the encoders into 8 bits"):
+            extractor = extractor.quantized()
     linker = _linker(extractor) if link else None
     results = []
     with progress_bar() as bar:

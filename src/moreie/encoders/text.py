@@ -47,6 +47,7 @@ class TextEncoder(nn.Module):
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
+        self._adapted: dict[str, Any] | None = None
         backend = tokenizer.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()
@@ -187,16 +188,26 @@ class TextEncoder(nn.Module):
             # Several adapters on one trunk are what we want; the library asks whether we know.
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
             self.model.add_adapter(lora, adapter_name=name)
+        self._adapted = None
 
     def use_adapter(self, name: str | None) -> None:
         """Make one adapter active, or none (the bare trunk)."""
-        if not getattr(self.model, "_hf_peft_config_loaded", False):
-            return
-        if name is None:
-            self.model.disable_adapters()
-        else:
-            self.model.enable_adapters()
-            self.model.set_adapter(name)
+        # What `self.model.set_adapter` does, without its walk over all modules: a post has several experts.
+        for layer in self.adapted_layers().values():
+            if layer.disable_adapters is not (name is None):
+                layer.enable_adapters(name is not None)
+            if name is not None and layer.active_adapters != [name]:
+                layer.set_adapter(name)
+
+    def adapted_layers(self) -> dict[str, Any]:
+        """By name the layers that carry adapters (`peft.tuners.lora.LoraLayer`)."""
+        if self._adapted is None:
+            if not getattr(self.model, "_hf_peft_config_loaded", False):
+                return {}
+            from peft.tuners.lora import LoraLayer
+
+            self._adapted = {n: m for n, m in self.model.named_modules() if isinstance(m, LoraLayer)}
+        return self._adapted
 
     def adapter_state(self, name: str) -> dict[str, Tensor]:
         """The weights of one adapter, without its name in the keys."""

@@ -6,6 +6,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -16,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from moreie.encoders.images import ImageEncoder
+from moreie.encoders.merging import WORTH, merged
 from moreie.encoders.places import located, relative_name
-from moreie.encoders.precision import autocast
+from moreie.encoders.precision import autocast, fast_batch
 from moreie.encoders.text import ADAPTER_FILE, AdapterConfig, TextEncoder, batch_tensors
 from moreie.errors import CheckpointError
 from moreie.models.assembly import Assembled, View
@@ -90,6 +92,9 @@ class Expert(nn.Module, ABC):
     def states(self, input_ids: Tensor, attention_mask: Tensor, anchors: Tensor) -> Tensor:
         """Encoder states [B, A, H] in float32 at the anchor positions [B, A] of sub-token ids [B, S]."""
         self.use()
+        return self._at_anchors(input_ids, attention_mask, anchors)
+
+    def _at_anchors(self, input_ids: Tensor, attention_mask: Tensor, anchors: Tensor) -> Tensor:
         hidden: Tensor = self.encoder(input_ids, attention_mask).float()
         return hidden.gather(1, anchors[..., None].expand(-1, -1, hidden.shape[2]))
 
@@ -110,8 +115,11 @@ class Expert(nn.Module, ABC):
         """Log-distributions [R, L] of a forward pass, one for each word (NER) or pair (RE); differentiable."""
 
     @abstractmethod
-    def log_probabilities(self, inputs: Sequence[Assembled], *, tokens_per_batch: int = 4096) -> list[Tensor]:
-        """One log-distribution per input, computed in batches of similar length, on the processor in float32."""
+    def log_probabilities(self, inputs: Sequence[Assembled], *, tokens_per_batch: int | None = None) -> list[Tensor]:
+        """One log-distribution per input, computed in batches of similar length, on the processor in float32.
+
+        `tokens_per_batch`: None for what is fast on the device.
+        """
 
     def collate(self, inputs: Sequence[Assembled]) -> dict[str, Tensor]:
         """input_ids, attention_mask [B, S], anchors [B, A] and lengths [B] (anchors that are real) on the device."""
@@ -124,15 +132,25 @@ class Expert(nn.Module, ABC):
 
     @torch.no_grad()
     def state_batches(
-        self, inputs: Sequence[Assembled], tokens_per_batch: int
+        self, inputs: Sequence[Assembled], tokens_per_batch: int | None
     ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
         """(indices, states [B, A, H], lengths [B]) over all inputs, shortest first, `tokens_per_batch` a batch."""
         self.eval()
-        for indices in length_batches([len(x.input_ids) for x in inputs], tokens_per_batch):
-            batch = self.collate([inputs[i] for i in indices])
-            with autocast(self.encoder.device):
-                states = self.states(batch["input_ids"], batch["attention_mask"], batch["anchors"])
-            yield indices, states, batch["lengths"]
+        lengths = [len(x.input_ids) for x in inputs]
+        device = self.encoder.device
+        with self._ready(sum(lengths)):
+            for indices in length_batches(lengths, tokens_per_batch or fast_batch(device)):
+                batch = self.collate([inputs[i] for i in indices])
+                with autocast(device):
+                    states = self._at_anchors(batch["input_ids"], batch["attention_mask"], batch["anchors"])
+                yield indices, states, batch["lengths"]
+
+    def _ready(self, tokens: int) -> AbstractContextManager[None]:
+        """The encoder made to compute what the expert's does, over so many sub-tokens."""
+        if self.spec.adapter and tokens >= WORTH and self.encoder.adapted_layers():
+            return merged(self.encoder, self.adapter_name)
+        self.use()
+        return nullcontext()
 
     def save(self, folder: Path) -> None:
         """Write config, head, and the adapter or the encoder."""

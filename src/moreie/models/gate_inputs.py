@@ -22,7 +22,7 @@ import regex
 import torch
 from torch import Tensor
 
-from moreie.encoders.precision import autocast
+from moreie.encoders.precision import autocast, fast_batch
 from moreie.encoders.text import TextEncoder, batch_tensors
 from moreie.models.crf import IMPOSSIBLE
 from moreie.models.expert import Expert, length_batches
@@ -82,7 +82,7 @@ def gate_features(
 
 @torch.no_grad()
 def post_states(
-    encoder: TextEncoder, posts: Sequence[Post], *, words: bool = False, tokens_per_batch: int = 4096
+    encoder: TextEncoder, posts: Sequence[Post], *, words: bool = False, tokens_per_batch: int | None = None
 ) -> Tensor:
     """States of the bare posts under the encoder without adapters; each distinct post is read once.
 
@@ -94,7 +94,7 @@ def post_states(
     lead = encoder.framed([-1]).index(-1)
     encoder.eval().use_adapter(None)
     states: list[Tensor] = [torch.empty(0)] * len(rows)
-    for indices in length_batches([len(r) for r in rows], tokens_per_batch):
+    for indices in length_batches([len(r) for r in rows], tokens_per_batch or fast_batch(encoder.device)):
         ids, mask = batch_tensors([rows[i] for i in indices], encoder.tokenizer.pad_token_id or 0)
         ids, mask = ids.to(encoder.device), mask.to(encoder.device)
         with autocast(encoder.device):

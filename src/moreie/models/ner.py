@@ -93,7 +93,7 @@ class NerExpert(Expert):
         with torch.autocast(emissions.device.type, enabled=False):
             return self.crf.log_marginals(emissions, lengths, temperature)[real]
 
-    def log_probabilities(self, inputs: Sequence[Assembled], *, tokens_per_batch: int = 4096) -> list[Tensor]:
+    def log_probabilities(self, inputs: Sequence[Assembled], *, tokens_per_batch: int | None = None) -> list[Tensor]:
         """CRF log-marginals [T, L] of each input, by forward-backward."""
         results: list[Tensor] = [torch.empty(0)] * len(inputs)
         for indices, states, lengths in self.state_batches(inputs, tokens_per_batch):

@@ -55,7 +55,7 @@ class RelationExpert(Expert):
     def posteriors(self, outputs: Mapping[str, Tensor], lengths: Tensor, temperature: float = 1.0) -> Tensor:
         return torch.log_softmax(outputs["logits"] / temperature, dim=1)
 
-    def log_probabilities(self, inputs: Sequence[Assembled], *, tokens_per_batch: int = 4096) -> list[Tensor]:
+    def log_probabilities(self, inputs: Sequence[Assembled], *, tokens_per_batch: int | None = None) -> list[Tensor]:
         """Log-distribution [C] over the relations for each input."""
         results: list[Tensor] = [torch.empty(0)] * len(inputs)
         for indices, states, _ in self.state_batches(inputs, tokens_per_batch):

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from moreie.models.crf import IMPOSSIBLE
@@ -39,6 +38,8 @@ def fit_temperature(log_probabilities: Tensor, gold: Tensor) -> float:
     """
     if not len(gold):
         return 1.0
+    from scipy.optimize import minimize_scalar  # who only extracts need not wait for it
+
     rows = _finite(log_probabilities)
     own = rows.gather(1, gold[:, None])[:, 0]
 

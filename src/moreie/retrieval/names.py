@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-
 from moreie.knowledge.names import normal_name
 from moreie.retrieval.query import QUERY_WORDS, split_case
+from moreie.retrieval.stop_words import STOP_WORDS
 from moreie.schema import Mention, Post
 
 LONGEST_NAME = 6  # words
@@ -77,7 +76,7 @@ def _words(post: Post) -> list[str | None]:
 
 def _spans(words: Sequence[str], first: int, last: int, tagged: bool = False) -> list[Span]:
     name = normal_name(" ".join(words))
-    content = [word for word in words if word.lower() not in ENGLISH_STOP_WORDS]
+    content = [word for word in words if word.lower() not in STOP_WORDS]
     if not content or len(name) < 2 or name.replace(" ", "").isdigit():
         return []
     capitalised = sum(word[0].isupper() for word in content) / len(content)
@@ -104,7 +103,7 @@ def known_names(spans: Sequence[Span], known: Collection[str], most: int) -> lis
 
 def _likely(span: Span) -> bool:
     words = span.name.split()
-    several = len(words) > 1 and words[0] not in ENGLISH_STOP_WORDS and words[-1] not in ENGLISH_STOP_WORDS
+    several = len(words) > 1 and words[0] not in STOP_WORDS and words[-1] not in STOP_WORDS
     return span.capitalised >= 0.5 or several
 
 
@@ -128,9 +127,9 @@ def unknown_names(post: Post, known: Sequence[Span]) -> list[Name]:
 
 def _trimmed(run: list[str]) -> Name:
     """A run without function words at its ends; empty where nothing is left."""
-    while run and run[0].lower() in ENGLISH_STOP_WORDS:
+    while run and run[0].lower() in STOP_WORDS:
         run = run[1:]
-    while run and run[-1].lower() in ENGLISH_STOP_WORDS:
+    while run and run[-1].lower() in STOP_WORDS:
         run = run[:-1]
     name = normal_name(" ".join(run))
     usable = len(name) > 1 and not name.replace(" ", "").isdigit()

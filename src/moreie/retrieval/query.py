@@ -9,8 +9,8 @@ hashtags split and capitalised words doubled; queries run twice as fast as raw o
 from __future__ import annotations
 
 import regex
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
+from moreie.retrieval.stop_words import STOP_WORDS
 from moreie.schema import Post
 
 # Words of one query: a long text is asked about by its beginning.
@@ -27,7 +27,7 @@ def post_query(post: Post) -> str:
         if word.startswith("http") or not (_WORDLIKE.search(word) or _HAS_IDEOGRAPH.search(word)):
             continue
         acronym = len(word) > 1 and word.isupper()  # UN and US are no function words
-        if word in ("RT", "amp") or (word.lower() in ENGLISH_STOP_WORDS and not acronym):
+        if word in ("RT", "amp") or (word.lower() in STOP_WORDS and not acronym):
             continue
         parts = split_case(word)
         content.append(word if len(parts) == 1 else f"{word} {' '.join(parts)}")

@@ -1,0 +1,176 @@
+"""Entities and relations with text and image retrieval: ours in batches, beside the same answered naively.
+
+Naively: one post at a time, and for each expert a model of its own (a whole encoder, its adapter folded in; no LoRA to
+pay for). Retrieval, gate and decoding are the same code, and so have to be the answers. Memory is the peak of a fresh
+process that has answered the posts, beside one that does the same with a single expert for entities.
+
+python benchmarks/full_extraction.py --posts twitter2017/valid.txt
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from machine import threads
+from rows import Row, beside, save
+
+from moreie import Extractor
+from moreie.datasets import read_jsonl, read_posts
+from moreie.encoders.merging import merged_weights
+from moreie.encoders.text import TextEncoder
+from moreie.models.expert import Expert
+from moreie.models.mixture import Mixture
+from moreie.schema import Extraction, Post
+from moreie.shipped import DEMO_POSTS
+
+KINDS = ("ours", "naive", "one expert")
+
+
+def on_its_own(expert: Expert) -> Expert:
+    """The expert with a whole encoder of its own."""
+    own = TextEncoder.from_pretrained(expert.encoder.name)
+    layers = dict(own.model.named_modules())
+    for name, weight in merged_weights(expert.encoder, expert.adapter_name).items():
+        layers[name].weight.data = weight
+    new = type(expert)(expert.spec.model_copy(update={"adapter": None}), own)
+    new.load_state_dict(expert.head_state(), strict=False)
+    return new.eval()
+
+
+def of_mixtures(extractor: Extractor, ner: Mixture[Any], relations: Mixture[Any] | None) -> Extractor:
+    return Extractor(
+        ner,
+        relations,
+        corpus=extractor.corpus,
+        image_encoder=extractor.image_encoder,
+        k=extractor.k,
+        image_floor=extractor.image_floor,
+        text_mode=extractor.text_mode,
+        name=extractor.name,
+    )
+
+
+def made(kind: str) -> Extractor:
+    extractor = Extractor.from_pretrained()
+    if kind == "ours":
+        return extractor
+    if kind == "one expert":
+        text = next(e for e in extractor.ner.experts if e.spec.view.retriever == "text")
+        return of_mixtures(extractor, Mixture([text], None), None)
+    mixtures = extractor.ner, Extractor.from_pretrained().relations
+    for mixture in mixtures:
+        # The gate reads the post by the bare encoder, which is the first expert's: this one keeps its adapter.
+        first, *others = mixture.experts
+        mixture.experts = (first, *map(on_its_own, others))
+    return of_mixtures(extractor, *mixtures)
+
+
+def one_by_one(extractor: Extractor, posts: Sequence[Post]) -> tuple[list[Extraction], list[float]]:
+    """Extractions, and the seconds of each."""
+    found, taken = [], []
+    for post in posts:
+        start = time.perf_counter()
+        found.append(extractor.extract(post))
+        taken.append(time.perf_counter() - start)
+    return found, taken
+
+
+def answers(found: Sequence[Extraction]) -> list[Any]:
+    return [
+        ([(m.type, m.first, m.last) for m in e.mentions], sorted((r.type, r.head, r.tail) for r in e.relations))
+        for e in found
+    ]
+
+
+def peak() -> float:
+    """MB."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1e3
+
+
+def memory(kind: str, arguments: argparse.Namespace) -> float:
+    command = [sys.executable, __file__, "--posts", str(arguments.posts), "--count", str(arguments.count)]
+    done = subprocess.run([*command, "--memory-of", kind], check=True, capture_output=True, text=True)
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--posts", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--memory-of", choices=KINDS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    pictures = itertools.cycle([p.image for p in read_jsonl(DEMO_POSTS) if p.image])
+    posts = [replace(p, image=next(pictures)) for p in read_posts(arguments.posts)[: arguments.count]]
+    bare = [replace(p, image=None) for p in posts]
+    if arguments.memory_of:
+        extractor = made(arguments.memory_of)
+        if arguments.memory_of == "naive":
+            one_by_one(extractor, posts)
+        else:
+            extractor.extract_batch(posts)
+        print(json.dumps(peak()))
+        return
+    ours, naive = made("ours"), made("naive")
+    experts = len(ours.ner.experts) + (len(ours.relations.experts) if ours.relations else 0)
+    rows = []
+    for given, what in ((posts, "each with a picture"), (bare, "without pictures")):
+        mine, theirs, single, naive_single = [], [], [], []
+        for repeat in range(arguments.repeats + 1):
+            start = time.perf_counter()
+            found = ours.extract_batch(given)
+            seconds = time.perf_counter() - start
+            others, naive_taken = one_by_one(naive, given)
+            _, taken = one_by_one(ours, given)
+            if not repeat:  # warms up
+                unlike = sum(a != b for a, b in zip(answers(found), answers(others), strict=True))
+                print(f"{what}: {unlike} of {len(given)} posts are answered otherwise (rounding)")
+                continue
+            mine.append(seconds)
+            theirs.append(sum(naive_taken))
+            single += taken
+            naive_single += naive_taken
+        work = f"{len(given)} posts of {arguments.posts.parent.name}, {what}, {experts} experts, {threads()}"
+        peer = "one post at a time, a model for each expert"
+        rows.append(beside("full extraction", work, len(given), mine, theirs, peer, 4.0))
+        for share, name in ((50, "p50"), (99, "p99")):
+            own, other = (1e3 * statistics.quantiles(t, n=100)[share - 1] for t in (single, naive_single))
+            ratio = other / own
+            rows.append(
+                Row(f"full extraction of one post, {name}", work, own, "ms", peer, other, ratio, (ratio, ratio))
+            )
+    used = {kind: memory(kind, arguments) for kind in KINDS}
+    work = f"peak of a fresh process, {len(posts)} posts with pictures"
+    for kind, peer, target in (("one expert", "a single expert for entities", 1.3), ("naive", "naively", None)):
+        ratio = used["ours"] / used[kind]
+        met = None if target is None else ratio <= target
+        rows.append(
+            Row(
+                f"memory of full extraction, as a share of that of {peer} (at most)",
+                work,
+                used["ours"],
+                "MB",
+                peer,
+                used[kind],
+                ratio,
+                (ratio, ratio),
+                target,
+                met,
+            )
+        )
+    save("full_extraction", rows)
+
+
+if __name__ == "__main__":
+    main()

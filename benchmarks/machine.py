@@ -1,0 +1,52 @@
+"""What the machine can do at most: measured rates, and the work that an encoder's forward pass is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from rows import seconds
+
+
+def matmul_rate(rows: int = 1024, inner: int = 384, outer: int = 1536) -> float:
+    """Operations a second of float32 products of the shapes an encoder has, with torch's threads."""
+    a, b, out = torch.randn(rows, inner), torch.randn(inner, outer), torch.empty(rows, outer)
+    return 2 * rows * inner * outer / min(seconds(lambda: torch.mm(a, b, out=out), 100))
+
+
+def int8_rate(rows: int = 1024, inner: int = 384, outer: int = 1536) -> float:
+    """The same of int8 products (weights packed, activations quantised on the way), by torch's own kernels."""
+    a = torch.randn(rows, inner)
+    weight = torch.quantize_per_channel(
+        torch.randn(outer, inner), torch.full((outer,), 0.03), torch.zeros(outer), 0, torch.qint8
+    )
+    packed = torch.ops.quantized.linear_prepack(weight, None)
+    taken = seconds(lambda: torch.ops.quantized.linear_dynamic(a, packed, True), 100)
+    return 2 * rows * inner * outer / min(taken)
+
+
+def bandwidth() -> float:
+    """Bytes a second, read and written, of a copy that no cache holds."""
+    source = torch.zeros(16_000_000)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / min(seconds(lambda: target.copy_(source), 25))
+
+
+def encoder_operations(config: Any, lengths: Sequence[int]) -> float:
+    """Multiplications and additions of a BERT's products over inputs of so many sub-tokens, padding left out."""
+    h, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    dense = 2 * (4 * h * h + 2 * h * inner)
+    return float(layers * sum(n * dense + 4 * n * n * h for n in lengths))
+
+
+def encoder_floor(config: Any, lengths: Sequence[int], rate: float, moved: float) -> float:
+    """Seconds: the products at `rate`, or the weights read once at `moved` bytes a second where that is more."""
+    layer = 4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size
+    return max(encoder_operations(config, lengths) / rate, 4 * config.num_hidden_layers * layer / moved)
+
+
+def threads() -> str:
+    """How many of them torch computes with."""
+    count = torch.get_num_threads()
+    return f"{count} thread" + ("s" if count > 1 else "")

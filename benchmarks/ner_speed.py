@@ -1,0 +1,171 @@
+"""Entities of posts by one expert without retrieval: beside flair, a `transformers` pipeline, and the bare encoder.
+
+All have the same weights: the shipped baseline expert, its adapter folded into the encoder. flair gets emission and
+CRF scores and has to find the very entities that our Viterbi finds; the pipeline has no CRF and gets the emissions. The
+bare encoder is one `BertModel` over the same sub-tokens in the same batches. Batches of flair hold 32 posts (its
+default), those of the pipeline one (its default) or 32, whichever is faster. Ours and each peer run in turns.
+
+flair needs transformers 4, hence an environment of its own:
+
+    python -m venv flair-venv && flair-venv/bin/pip install flair==0.15.1 "transformers<5"
+    python benchmarks/ner_speed.py --posts twitter2017/valid.txt --flair-python flair-venv/bin/python
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from machine import bandwidth, encoder_floor, matmul_rate, threads
+from rows import beside, save
+from transformers import AutoConfig, AutoModel, BertForTokenClassification, pipeline
+
+from moreie import Extractor
+from moreie.datasets import read_posts
+from moreie.encoders.merging import merged
+from moreie.encoders.precision import fast_batch
+from moreie.encoders.text import batch_tensors
+from moreie.models.expert import length_batches
+from moreie.models.mixture import Mixture
+from moreie.models.ner import NerExpert
+from moreie.schema import Post
+
+PEER = Path(__file__).parent / "peers" / "flair_tagger.py"
+BATCH = 32
+
+
+def export(expert: NerExpert, folder: Path) -> None:
+    """Encoder with the adapter folded in, tokenizer, and the head's scores."""
+    with merged(expert.encoder, expert.adapter_name):
+        expert.encoder.save(folder)
+    settings = folder / "tokenizer_config.json"
+    kept = json.loads(settings.read_text(encoding="utf-8"))
+    kept.pop("extra_special_tokens", None)  # a list, of which transformers 4 knows nothing; the vocabulary has them
+    settings.write_text(json.dumps(kept), encoding="utf-8")
+    transitions, start, end = expert.crf.scores()
+    emission = expert.emission
+    head = {"tags": expert.tagset.tags, "weight": emission.weight.data, "bias": emission.bias.data}
+    scores = {"transitions": transitions.data, "start": start.data, "end": end.data}
+    torch.save(head | scores, folder / "head.pt")
+
+
+class Flair:
+    """The peer's process; `seconds` asks it for one run."""
+
+    def __init__(self, python: str, folder: Path, posts: Sequence[Post]):
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self._process = subprocess.Popen([python, "-W", "ignore", str(PEER), str(folder)], **pipes)
+        self._asked = json.dumps({"posts": [[w.text for w in p.words] for p in posts], "batch": BATCH})
+        self.version = json.loads(self._process.stdout.readline())["version"]  # type: ignore[union-attr]
+
+    def run(self) -> dict[str, Any]:
+        print(self._asked, file=self._process.stdin, flush=True)
+        return json.loads(self._process.stdout.readline())  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        self._process.stdin.close()  # type: ignore[union-attr]
+        self._process.wait(60)
+
+
+def viterbi_spans(expert: NerExpert, posts: Sequence[Post]) -> list[list[list[Any]]]:
+    """[type, first, last] of each post's entities on the CRF's best path, which is what flair gives."""
+    inputs = expert.assemble(posts, [()] * len(posts))
+    spans: list[list[list[Any]]] = [[] for _ in posts]
+    for indices, states, lengths in expert.state_batches(inputs, None):
+        with torch.no_grad():
+            paths = expert.crf.decode(expert.emission(states), lengths)
+        for row, index in enumerate(indices):
+            spans[index] = [list(span) for span in expert.tagset.spans(paths[row, : lengths[row]].tolist())]
+    return spans
+
+
+def timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--posts", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--flair-python", default=None, help="interpreter of an environment with flair")
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    posts = [replace(post, image=None) for post in read_posts(arguments.posts)[: arguments.count]]
+    expert: NerExpert = Extractor.from_pretrained().ner.experts[0]
+    extractor = Extractor(Mixture([expert], None), None, corpus=None, image_encoder=None)
+    inputs = expert.assemble(posts, [()] * len(posts))
+    lengths = [len(x.input_ids) for x in inputs]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        export(expert, folder)
+        bare = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+        tagger = BertForTokenClassification(AutoConfig.from_pretrained(folder, num_labels=len(expert.tagset)))
+        tagger.bert.load_state_dict(bare.state_dict(), strict=False)
+        tagger.classifier.load_state_dict({k: v.data for k, v in expert.emission.named_parameters()})
+        tagger.config.id2label = dict(enumerate(expert.tagset.tags))
+        found = pipeline("token-classification", tagger.eval(), tokenizer=expert.encoder.tokenizer)
+        texts = [post.text for post in posts]
+
+        def forward() -> None:
+            with torch.inference_mode():
+                for indices in length_batches(lengths, fast_batch("cpu")):
+                    ids, mask = batch_tensors([inputs[i].input_ids for i in indices], 0)
+                    bare(input_ids=ids, attention_mask=mask)
+
+        runs: dict[str, Callable[[], float]] = {
+            "ours": lambda: timed(lambda: extractor.extract_batch(posts)),
+            "bare encoder": lambda: timed(forward),
+            "pipeline 1": lambda: timed(lambda: found(texts, aggregation_strategy="first", batch_size=1)),
+            "pipeline 32": lambda: timed(lambda: found(texts, aggregation_strategy="first", batch_size=BATCH)),
+        }
+        flair = Flair(arguments.flair_python, folder, posts) if arguments.flair_python else None
+        if flair:
+            theirs, own = flair.run()["spans"], viterbi_spans(expert, posts)
+            if unlike := [post.id for post, a, b in zip(posts, theirs, own, strict=True) if a != b]:
+                raise SystemExit(
+                    f"flair finds other entities in {len(unlike)} posts, the first {unlike[0]}: not the same model"
+                )
+            runs["flair"] = lambda: flair.run()["seconds"]
+        taken: dict[str, list[float]] = {name: [] for name in runs}
+        for repeat in range(arguments.repeats + 1):
+            for name, run in runs.items():
+                seconds = run()
+                if repeat:  # the first warms up
+                    taken[name].append(seconds)
+        if flair:
+            flair.close()
+    single, many = (statistics.median(taken[name]) for name in ("pipeline 1", "pipeline 32"))
+    quicker = "pipeline 1" if single < many else "pipeline 32"
+    library = f"transformers {transformers.__version__}"
+    peers = {
+        quicker: (f"{library} pipeline, batches of {quicker.split()[1]}", 1.5),
+        "bare encoder": (f"{library} BertModel", 0.9),
+    }
+    if flair:
+        peers = {"flair": (f"flair {flair.version} SequenceTagger", 2.0), **peers}
+    work = f"{len(posts)} posts of {arguments.posts.parent.name}, {sum(lengths):,} sub-tokens, {threads()}"
+    rate = matmul_rate()
+    floor = encoder_floor(bare.config, lengths, rate, bandwidth())
+    rows = [
+        beside("entities, one expert, no retrieval", work, len(posts), taken["ours"], taken[name], peer, target)
+        for name, (peer, target) in peers.items()
+    ]
+    peer = f"floor: the encoder's products at {rate / 1e9:.0f} · 10^9 operations/s"
+    rows.append(beside("entities, one expert, beside the floor", work, len(posts), taken["ours"], [floor], peer, None))
+    save("ner_speed", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Encoders in 8 bits give nearly the states of the encoder they were made of, with each adapter its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from moreie.datasets import post_from_text
+from moreie.encoders.int8 import Int8TextEncoder
+from moreie.encoders.text import AdapterConfig, TextEncoder, batch_tensors
+from moreie.errors import EncoderError
+from moreie.models.assembly import View
+from moreie.models.expert import ExpertSpec
+from moreie.models.int8 import in_int8
+from moreie.models.mixture import Mixture
+from moreie.models.ner import NerExpert
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_encoder_folder: Path) -> TextEncoder:
+    encoder = TextEncoder.from_pretrained(tiny_encoder_folder)
+    encoder.add_adapter("ner-one", AdapterConfig(4, 8))
+    for key, value in encoder.model.state_dict().items():
+        if "lora_B" in key:
+            value.normal_(0, 0.3, generator=torch.Generator().manual_seed(1))
+    return encoder.eval()
+
+
+@pytest.fixture(scope="module")
+def small(encoder: TextEncoder) -> Int8TextEncoder:
+    return Int8TextEncoder(encoder, ["ner-one"])
+
+
+@pytest.mark.parametrize("adapter", [None, "ner-one"])
+def test_states_are_nearly_those_of_the_encoder(
+    encoder: TextEncoder, small: Int8TextEncoder, adapter: str | None
+) -> None:
+    ids, mask = batch_tensors([[2, 7, 9, 30, 41, 3], [2, 12, 3], [2, *range(10, 60), 3]], 0)
+    for either in (encoder, small):
+        either.use_adapter(adapter)
+    with torch.no_grad():
+        expected, found = encoder(ids, mask), small(ids, mask)
+    real = mask.bool()
+    assert torch.cosine_similarity(expected[real], found[real], dim=1).min() > 0.99
+    assert not torch.equal(expected, found)
+
+
+def test_adapters_differ_and_others_are_refused(small: Int8TextEncoder) -> None:
+    ids, mask = batch_tensors([[2, 7, 9, 3]], 0)
+    small.use_adapter(None)
+    bare = small(ids, mask)
+    small.use_adapter("ner-one")
+    assert not torch.allclose(bare, small(ids, mask), atol=1e-2)
+    with pytest.raises(EncoderError, match="no adapter 'ner-two' in 8 bits"):
+        small.use_adapter("ner-two")
+
+
+def test_it_is_not_saved(small: Int8TextEncoder, tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match="save the one that it was made of"):
+        small.save(tmp_path)
+    with pytest.raises(EncoderError, match="save the one that it was made of"):
+        small.save_adapter("ner-one", tmp_path)
+
+
+def test_its_weights_are_not_taken_for_the_others(encoder: TextEncoder, small: Int8TextEncoder) -> None:
+    assert small.fingerprint != encoder.fingerprint
+
+
+@pytest.mark.slow
+def test_experts_share_the_small_encoder_and_keep_their_heads(encoder: TextEncoder) -> None:
+    spec = ExpertSpec(
+        task="ner", name="one", labels=("PER",), view=View(None), encoder="tiny", adapter=AdapterConfig(4, 8)
+    )
+    expert = NerExpert(spec, encoder).eval()
+    (mixture,) = in_int8([Mixture([expert], None)])
+    (own,) = mixture.experts
+    assert isinstance(own.encoder, Int8TextEncoder)
+    assert expert.encoder is encoder, "what it is made of stays as it is"
+    posts = [post_from_text(text, id=str(i)) for i, text in enumerate(["Kawhi Leonard wins", "a"] * 100)]
+    wholes, smalls = [e.log_probabilities(e.assemble(posts, [()] * 200)) for e in (expert, own)]
+    assert all(a.shape == b.shape for a, b in zip(wholes, smalls, strict=True))
+    assert max((a.exp() - b.exp()).abs().max() for a, b in zip(wholes, smalls, strict=True)) < 0.1

@@ -5,6 +5,8 @@ BIN = $(VENV)/bin
 # On a machine without a GPU this pin keeps pip from fetching CUDA; override with TORCH=torch for another build.
 TORCH ?= torch==2.13.0
 STAMP = $(VENV)/.installed
+# Test files side by side on up to four cores, each on one thread.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-slow lint docs bench clean
 
@@ -12,10 +14,10 @@ demo: $(STAMP)
 	$(BIN)/moreie demo --html demo-report.html
 
 test: $(STAMP) lint
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(STAMP)
-	$(BIN)/pytest -m slow
+	$(PYTEST) -m slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

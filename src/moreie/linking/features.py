@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import regex
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from moreie.knowledge.names import normal_name, title_names
 from moreie.linking.anchors import AnchorStatistics
 from moreie.linking.candidates import Candidate, Candidates
+from moreie.retrieval.stop_words import STOP_WORDS
 
 # Of a candidate: ln of the share of its name's links that lead to it, smoothed; 1 where links do and the name is none
 # of the following; the title as written; the title, or a redirect, in normal form; the title but for its brackets or
@@ -39,7 +39,7 @@ def context_words(text: str, surface: str) -> frozenset[str]:
     """Content words of a text without those of a mention in it."""
     own = set(normal_name(surface).split())
     words = set(normal_name(text).split())
-    return frozenset(w for w in words - own if w not in ENGLISH_STOP_WORDS and len(w) > 1 and not w.startswith("http"))
+    return frozenset(w for w in words - own if w not in STOP_WORDS and len(w) > 1 and not w.startswith("http"))
 
 
 def article_features(text: str, found: Candidates, anchors: AnchorStatistics) -> NDArray[np.float64]:

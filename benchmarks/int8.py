@@ -1,7 +1,6 @@
 """Extraction with text encoders in 8 bits beside our own in float32: posts a second, and F1 on gold entities.
 
-F1 is that of the shipped model on all posts, with text retrieval from the demo corpus and no pictures. The rates of
-the machine's products say how much there is to gain.
+F1 is that of the shipped model on all posts, with text retrieval from the demo corpus and no pictures.
 
 python benchmarks/int8.py --posts twitter2017/valid.txt
 """
@@ -15,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from full_extraction import of_mixtures
-from machine import int8_rate, matmul_rate, threads
+from machine import threads
 from rows import Row, beside, save
 
 from moreie import Extractor
@@ -67,11 +66,6 @@ def main() -> None:
                 if repeat:  # the first warms up
                     times.append(time.perf_counter() - start)
         rows.append(beside(f"int8: {name}", work, len(few), taken[1], taken[0], "ours in float32", 2.0))
-    products = (int8_rate() / 1e9, matmul_rate() / 1e9)
-    ratio = products[0] / products[1]
-    shape, unit = f"1024 × 384 × 1536, {threads()}", "10^9 operations/s"
-    peer = "float32"
-    rows.append(Row("int8: torch's products alone", shape, products[0], unit, peer, products[1], ratio, (ratio, ratio)))
     rows.append(Row("int8: making the 8-bit extractor", work, making, "s"))
     for name, pair in pairs.items():
         before, after = (f1(extractor, posts) for extractor in pair)

@@ -38,12 +38,20 @@ def model_folder(place: str | Path, revision: str | None = None) -> Path:
 
     try:
         return Path(snapshot_download(id, revision=revision, etag_timeout=PATIENCE))
-    except Exception as problem:  # the client lets errors of its HTTP library through, whichever that is
+    except _failures() as problem:
         raise CheckpointError(
             f"{place}: there is no such folder, and no model of that id came from the hub "
             f"({_first_line(problem)}). Is the path right? Or, if it is a hub id: is it spelt so, does this machine "
             "reach the hub, and may you read the model (`hf auth login`)?"
         ) from problem
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What the hub's client raises where it is refused or reaches nobody: its own errors are OSErrors or, of names,
+    ValueErrors; it lets those of its HTTP library through, and the RuntimeErrors of the one that moves large files."""
+    from httpx import HTTPError
+
+    return OSError, ValueError, RuntimeError, HTTPError
 
 
 def publish(
@@ -71,7 +79,7 @@ def publish(
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
             done = api.upload_folder(repo_id=repo_id, folder_path=made, revision=revision, commit_message=message)
-        except Exception as problem:  # as above
+        except _failures() as problem:
             raise HubError(
                 f"{repo_id}: not published ({_first_line(problem)}). Does this machine reach the hub, and may you "
                 "write there (`hf auth login`)?"

@@ -36,6 +36,15 @@ class Work:
         return [Extraction(one.post.id, one.post.text, (), (), (), gate, (), "none", None) for one in batch]
 
 
+    async def begun(self, batcher: Batcher) -> asyncio.Task[list[Extraction]]:
+        """The extraction of a first post, which the worker has begun and holds."""
+        self.hold.clear()
+        first = asyncio.create_task(batcher.extract([asked("first")]))
+        while not self.batches:
+            await asyncio.sleep(0.001)
+        return first
+
+
 def run(work: Work, settings: ServiceSettings, scenario) -> None:  # type: ignore[no-untyped-def]
     async def whole() -> None:
         batcher = Batcher(work, settings, lambda posts: None)
@@ -77,10 +86,7 @@ def test_what_finds_no_room_is_refused_and_what_has_it_is_answered() -> None:
     work = Work()
 
     async def scenario(batcher: Batcher) -> None:
-        work.hold.clear()
-        first = asyncio.create_task(batcher.extract([asked("first")]))
-        while not work.batches:
-            await asyncio.sleep(0.001)
+        first = await work.begun(batcher)
         waiting = [asyncio.create_task(batcher.extract([asked(str(i))])) for i in range(3)]
         await asyncio.sleep(0)
         assert batcher.length == 3
@@ -99,10 +105,7 @@ def test_what_is_given_up_before_it_begins_is_not_worked_on() -> None:
     work = Work()
 
     async def scenario(batcher: Batcher) -> None:
-        work.hold.clear()
-        first = asyncio.create_task(batcher.extract([asked("first")]))
-        while not work.batches:
-            await asyncio.sleep(0.001)
+        first = await work.begun(batcher)
         gone = asyncio.create_task(batcher.extract([asked("gone")]))
         kept = asyncio.create_task(batcher.extract([asked("kept")]))
         await asyncio.sleep(0)

@@ -127,19 +127,7 @@ def demo(
 
         notes = json_module.loads(DEMO_NOTES.read_text(encoding="utf-8"))
         posts = read_jsonl(DEMO_POSTS)
-        _run(
-            posts,
-            None,
-            notes,
-            None,
-            None,
-            int8=False,
-            attribute=False,
-            link=False,
-            json=False,
-            one_line=False,
-            html=html,
-        )
+        _run(posts, None, notes, None, None, html=html)
 
 
 def _check_folders(*written: Path | None) -> None:
@@ -196,12 +184,12 @@ def _run(
     model: Path | None,
     corpus: str | None,
     *,
-    int8: bool,
-    attribute: bool,
-    link: bool,
-    json: bool,
-    one_line: bool,
     html: Path | None,
+    int8: bool = False,
+    attribute: bool = False,
+    link: bool = False,
+    json: bool = False,
+    one_line: bool = False,
 ) -> list[Extraction]:
     from moreie.extractor import Extractor
     from moreie.rendering.html import Shown, page

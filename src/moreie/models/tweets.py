@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from moreie.retrieval.query import split_case
+
 _URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
-# Where a word ends inside a hashtag or handle: aB, ABc, and between letters and digits.
-_SEAM = re.compile(r"(?<=[^\W\d_A-Z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])|_+")
 
 
 def plain_words(words: Sequence[str]) -> list[str]:
@@ -21,7 +21,7 @@ def plain_words(words: Sequence[str]) -> list[str]:
     for before, word in zip(["", *words], words, strict=False):
         sign, name = (word[0], word[1:]) if len(word) > 1 and word[0] in "@#" else ("", word)
         if sign or before in ("@", "#"):
-            plain.append(f"{sign} {_SEAM.sub(' ', name)}".strip() if name.strip("_") else word)
+            plain.append(" ".join([sign, *split_case(name.replace("_", " "))]).strip() if name.strip("_") else word)
         else:
             plain.append(_URL.sub("http", word))
     return plain

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moreie.attachments import attachable, attached_rows, notices, own_texts, paired
+from moreie.attachments import attachable, own_texts, paired
 from moreie.attribution import influences_on_mentions, influences_on_relations
+from moreie.batch_evidence import BatchEvidence, Retrievers, dropped_passages, gather_evidence
 from moreie.comparison import found_mentions, mentions_of_experts, relations_of_experts
 from moreie.datasets import post_from_text
 from moreie.encoders.images import ImageEncoder
-from moreie.encoders.pictures import NO_PICTURE, EmbeddedImages, embed_pictures
 from moreie.encoders.places import located, relative_name
 from moreie.encoders.precision import default_device
 from moreie.errors import KnowledgeCorpusError
@@ -50,23 +50,6 @@ from moreie.schema import (
 )
 from moreie.shipped import DEMO_CORPUS, MODEL
 from moreie.training.data import POST_LIMIT
-
-
-@dataclass(frozen=True)
-class _Found:
-    """Evidence of a batch: rows of windows by task and retriever, warnings of posts, pictures by their encoder."""
-
-    rows: dict[str, dict[str, list[tuple[Evidence, ...]]]]
-    evidence: list[tuple[Evidence, ...]]
-    warnings: list[list[str]]
-    images: dict[str, EmbeddedImages]
-    """By the fingerprint of the image encoder."""
-
-    def images_for(self, mixture: Mixture[Any], origins: Sequence[int]) -> Tensor | None:
-        """[N, D]: what the mixture's gate reads of the pictures of the posts at `origins`; None where it reads none."""
-        if mixture.image_encoder is None:
-            return None
-        return torch.from_numpy(self.images[mixture.image_encoder.fingerprint].vectors)[list(origins)]
 
 
 @dataclass(frozen=True)
@@ -225,13 +208,10 @@ class Extractor:
         on_stage: Callable[[str, float], None] = lambda stage, seconds: None,
     ) -> Iterator[Extraction]:
         """Extractions as their batches are done; see `extract_batch`."""
-        iterator = paired(posts, attached)
-        while batch := list(itertools.islice(iterator, batch_size)):
+        for batch, texts in self._batches(posts, attached, batch_size):
             with self._lock:
                 self._renew()
-                known = self.attachable
-                texts = [own_texts(post, given, known) for post, given in batch]
-                results = self._batch([post for post, _ in batch], texts, on_stage)
+                results = self._batch(batch, texts, on_stage)
             yield from results
 
     def compare(
@@ -244,12 +224,10 @@ class Extractor:
             MoreieError: no expert reads what is attached, or there are more or fewer posts.
         """
         compared: list[Comparison] = []
-        iterator = paired(posts, attached)
-        while batch := list(itertools.islice(iterator, batch_size)):
+        for batch, texts in self._batches(posts, attached, batch_size):
             with self._lock:
                 self._renew()
-                texts = [own_texts(post, given, self.attachable) for post, given in batch]
-                compared += self._compared([post for post, _ in batch], texts)
+                compared += self._compared(batch, texts)
         return compared
 
     def attribute(
@@ -310,6 +288,14 @@ class Extractor:
         if self.corpus is not None and (latest := self.corpus.latest()) is not self.corpus:
             self._use(latest)
 
+    def _batches(
+        self, posts: Iterable[Post], attached: Iterable[Mapping[str, str]] | None, size: int
+    ) -> Iterator[tuple[list[Post], list[dict[str, str]]]]:
+        """Posts, `size` at a time, each with its texts by name."""
+        known, rest = self.attachable, paired(posts, attached)
+        while batch := list(itertools.islice(rest, size)):
+            yield [post for post, _ in batch], [own_texts(post, given, known) for post, given in batch]
+
     # --- one batch ----------------------------------------------------------------------------------------------
 
     def _batch(
@@ -340,7 +326,7 @@ class Extractor:
         return [w for w in cut_windows(self.ner.experts[0].encoder, posts, POST_LIMIT) if w.post.words]
 
     def _answers(
-        self, posts: Sequence[Post], windows: Sequence[Window], found: _Found, lap: Callable[[str], None]
+        self, posts: Sequence[Post], windows: Sequence[Window], found: BatchEvidence, lap: Callable[[str], None]
     ) -> tuple[list[Extraction], _Said]:
         origins = [w.origin for w in windows]
         mixed = self.ner([w.post for w in windows], found.rows["ner"], found.images_for(self.ner, origins))
@@ -351,7 +337,7 @@ class Extractor:
         relations, relation_gate = self._chosen(said, len(posts))
         lap("relation experts")
         entity_gate = _mean_weights(self.ner.names, mixed.weights, origins, len(posts))
-        for note_index, note in [*self._dropped(self.ner, mixed, windows), *said.asked.notes]:
+        for note_index, note in [*dropped_passages(self.ner, mixed, windows), *said.asked.notes]:
             found.warnings[note_index].append(note)
         results = []
         for i, post in enumerate(posts):
@@ -383,57 +369,12 @@ class Extractor:
         texts: Sequence[Mapping[str, str]],
         windows: Sequence[Window],
         lap: Callable[[str], None],
-    ) -> _Found:
-        nothing = Retrieved(())
-        text = (
-            self.text_retriever.retrieve([w.post for w in windows]) if self.text_retriever else [nothing] * len(windows)
-        )
-        lap("text retrieval")
-        readers = self._picture_readers()
-        embedded = {fingerprint: embed_pictures(posts, encoder) for fingerprint, encoder in readers.items()}
-        if embedded:
-            lap("image encoder")
-        images = [nothing] * len(posts)
-        if self._image:
-            images = self._image.search(embedded[self._image.encoder.fingerprint])
-            lap("image retrieval")
-        warnings: list[list[str]] = [[] for _ in posts]
-        evidence: list[list[Evidence]] = [[] for _ in posts]
-        for window, own in zip(windows, text, strict=True):
-            warnings[window.origin] += own.warnings
-            evidence[window.origin] += own.evidence
-        for i, post in enumerate(posts):
-            evidence[i] += images[i].evidence
-            warnings[i] += images[i].warnings
-            unread = [warning for pictures in embedded.values() for warning in pictures.warnings[i]]
-            warnings[i] += unread
-            if self.corpus is None:
-                warnings[i].append("no knowledge corpus: nothing was retrieved")
-            elif self._image is None and post.image is None:
-                warnings[i].append(NO_PICTURE)
-            elif self._image is None and not unread:
-                unused = "only the gate read the picture" if embedded else "the picture was not used"
-                warnings[i].append(f"{unused}: the corpus holds no images")
-            warnings[i] += [warning for mixture in self._mixtures for warning in notices(mixture, texts[i])]
-        retrieved = {"text": [r.evidence for r in text], "image": [images[w.origin].evidence for w in windows]}
-        rows = {}
-        for mixture in self._mixtures:
-            attached = attached_rows(mixture, texts)
-            for column in attached.values():
-                for i, row in enumerate(column):
-                    # Entities and relations may read the same text.
-                    evidence[i] += [e for e in row if e not in evidence[i]]
-            of_windows = {name: [column[w.origin] for w in windows] for name, column in attached.items()}
-            rows[mixture.experts[0].spec.task] = retrieved | of_windows
-        return _Found(rows, [tuple(e) for e in evidence], warnings, embedded)
-
-    def _picture_readers(self) -> dict[str, ImageEncoder]:
-        """By fingerprint: the image encoders of image retrieval and of gates that read pictures."""
-        encoders = [self._image.encoder if self._image else None, *(m.image_encoder for m in self._mixtures)]
-        return {encoder.fingerprint: encoder for encoder in encoders if encoder is not None}
+    ) -> BatchEvidence:
+        retrievers = Retrievers(self.text_retriever, self._image)
+        return gather_evidence(posts, texts, windows, self._mixtures, retrievers, lap)
 
     def _relations(
-        self, windows: Sequence[Window], mentions: Sequence[Sequence[Mention]], found: _Found
+        self, windows: Sequence[Window], mentions: Sequence[Sequence[Mention]], found: BatchEvidence
     ) -> tuple[AskedPairs, Mixed | None]:
         if self.relations is None:
             return AskedPairs((), (), (), ()), None
@@ -450,17 +391,6 @@ class Extractor:
         relations = chosen_relations(self.relations, said.asked, said.relations.log_probabilities, posts)
         origins = [origin for origin, _, _ in said.asked.places]
         return relations, _mean_weights(self.relations.names, said.relations.weights, origins, posts)
-
-    def _dropped(self, mixture: Mixture[Any], mixed: Mixed, windows: Sequence[Window]) -> Iterator[tuple[int, str]]:
-        for m, expert in enumerate(mixture.experts):
-            view = expert.spec.view
-            for n, window in enumerate(windows):
-                if count := mixed.outputs.dropped[m][n]:
-                    yield (
-                        window.origin,
-                        f"evidence dropped: {count} {view.retriever} passages found no room in the {view.budget} "
-                        f"sub-tokens of the {expert.spec.name} expert",
-                    )
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model (not the corpus) as a folder that `from_pretrained` loads, here or on another machine:

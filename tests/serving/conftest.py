@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -68,6 +70,41 @@ def running(extractor: Any, settings: ServiceSettings | None = None, grace: floa
             server.should_exit = True
             thread.join(60)
             assert not thread.is_alive()
+
+
+@contextmanager
+def running_process(log: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "moreie", "serve", "--port", str(port), *options]
+    with log.open("wb") as file:  # a pipe that nobody reads would fill, and hold the server
+        process = subprocess.Popen(command, stdout=file, stderr=file)
+    try:
+        until = time.monotonic() + 240
+        while not _ready(url):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < until, "the service did not become ready"
+            time.sleep(0.1)
+        yield process, url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def process() -> Callable[..., Any]:
+    """`with process(log, *options) as (process, url):` runs `moreie serve` on a port of its own until it is ready, its
+    output in the file `log`; it is killed at the end if it still runs."""
+    return running_process
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,6 @@ class Work:
         gate = GateWeights()
         return [Extraction(one.post.id, one.post.text, (), (), (), gate, (), "none", None) for one in batch]
 
-
     async def begun(self, batcher: Batcher) -> asyncio.Task[list[Extraction]]:
         """The extraction of a first post, which the worker has begun and holds."""
         self.hold.clear()

@@ -10,11 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,41 +32,10 @@ checks.positive_data_acceptance.enabled = false
 """
 
 
-@contextmanager
-def process(log: Path, port: int, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """`moreie serve` on a port, once it is ready, with its log in a file; killed at the end if it still runs."""
-    command = [sys.executable, "-m", "moreie", "serve", "--port", str(port), *options]
-    with log.open("wb") as file:  # a pipe that nobody reads would fill, and hold the server
-        running = subprocess.Popen(command, stderr=file)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(1_200):
-            assert running.poll() is None, log.read_text()
-            try:
-                if httpx.get(f"{url}/ready").status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.1)
-        yield running, url
-    finally:
-        running.kill()
-        running.wait()
-
-
-@pytest.fixture
-def port() -> int:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def test_a_thousand_clients_at_once(port: int, tmp_path: Path) -> None:
+def test_a_thousand_clients_at_once(process: Callable[..., Any], tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 4 * CLIENTS:
-        pytest.skip("too few files may be open")
+        pytest.skip(f"a process may open {hard:,} files here, and {4 * CLIENTS:,} are needed")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4 * CLIENTS), hard))
 
     async def ask(client: httpx.AsyncClient, i: int) -> httpx.Response:
@@ -78,7 +46,7 @@ def test_a_thousand_clients_at_once(port: int, tmp_path: Path) -> None:
         async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as client:
             return await asyncio.gather(*(ask(client, i) for i in range(CLIENTS)))
 
-    with process(tmp_path / "log", port, "--queue-size", "60", "--time-limit", "240") as (_, url):
+    with process(tmp_path / "log", "--queue-size", "60", "--time-limit", "240") as (_, url):
         answers = asyncio.run(everybody(url))
         statuses = Counter(answer.status_code for answer in answers)
         assert set(statuses) == {200, 503}
@@ -99,7 +67,7 @@ def test_a_thousand_clients_at_once(port: int, tmp_path: Path) -> None:
         print(f"{statuses[200]} answered in {batches[1]} batches, {statuses[503]} told to come again")
 
 
-def test_sigterm_answers_what_runs_and_ends(port: int, tmp_path: Path) -> None:
+def test_sigterm_answers_what_runs_and_ends(process: Callable[..., Any], tmp_path: Path) -> None:
     async def scenario(running: subprocess.Popen[bytes], url: str) -> list[httpx.Response]:
         async with httpx.AsyncClient(base_url=url, timeout=120) as client:
             asked = [asyncio.create_task(client.post("/v1/extract", json={"text": f"Obama {i}"})) for i in range(8)]
@@ -114,7 +82,7 @@ def test_sigterm_answers_what_runs_and_ends(port: int, tmp_path: Path) -> None:
                 assert all(one.done() for one in asked), "refused before the others were answered"
             return await asyncio.gather(*asked)
 
-    with process(tmp_path / "log", port, "--batch-size", "1") as (running, url):
+    with process(tmp_path / "log", "--batch-size", "1") as (running, url):
         answers = asyncio.run(scenario(running, url))
         assert [answer.json().get("text") for answer in answers] == [f"Obama {i}" for i in range(8)]
         assert running.wait(120) == 0
@@ -130,10 +98,10 @@ def test_a_model_that_is_not_there_ends_the_command_with_its_words(tmp_path: Pat
     assert "Traceback" not in done.stderr
 
 
-def test_requests_made_up_from_the_description(port: int, small_corpus: Path, tmp_path: Path) -> None:
+def test_requests_made_up_from_the_description(process: Callable[..., Any], small_corpus: Path, tmp_path: Path) -> None:
     corpus, tokens = shutil.copytree(small_corpus, tmp_path / "corpus"), tmp_path / "tokens"
     tokens.write_text(f"write {WRITE}\n")
-    with process(tmp_path / "log", port, "--corpus", str(corpus), "--token-file", str(tokens)) as (_, url):
+    with process(tmp_path / "log", "--corpus", str(corpus), "--token-file", str(tokens)) as (_, url):
         config = tmp_path / "schemathesis.toml"
         config.write_text(UNWRITTEN)
         done = subprocess.run(

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moreie.cli.console import clear_errors, console, progress_bar
+from moreie.cli.corpus_sources import (
+    ArticleFiles,
+    Dumps,
+    EncoderName,
+    ImageRoot,
+    Manifests,
+    SkipBad,
+    say_skipped,
+    source_bars,
+    sources_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from moreie.encoders.images import ImageEncoder
-    from moreie.knowledge.build import Progress, Sources
     from moreie.knowledge.update import Change
 
 app = typer.Typer(help="Build, describe, change, check and export knowledge corpora.", no_args_is_help=True)
 
-ArticleFiles = Annotated[
-    list[Path] | None, typer.Option("--articles", help="Article JSONL: plain, .gz or .zst (repeatable).")
-]
-Dumps = Annotated[list[Path] | None, typer.Option("--dump", help="MediaWiki XML: .xml or .xml.bz2 (repeatable).")]
-Manifests = Annotated[
-    list[Path] | None, typer.Option("--images", help="Image manifest: JSONL, or WIT .tsv (repeatable).")
-]
-ImageRoot = Annotated[
-    Path | None, typer.Option(help="Folder or tar archive of the manifests' files \\[default: the manifest's folder].")
-]
-EncoderName = Annotated[
-    str | None, typer.Option(help="Hub id or folder \\[default: the DINOv2-small shipped with moreie].")
-]
-SkipBad = Annotated[bool, typer.Option(help="Skip and count malformed articles instead of stopping.")]
 CorpusName = Annotated[str, typer.Argument(help="Corpus folder, or milvus://host:port/name.")]
 WorkersName = Annotated[
     str | None, typer.Option(help="Processes, or `ray`, or ray://host:port \\[default: one a core].", metavar="N|ray")
@@ -72,64 +66,16 @@ def build(
         from moreie.knowledge.build import build_corpus
         from moreie.knowledge.workers import workers_of
 
-        sources, encoder = _sources(articles, dump, images, image_root, image_encoder)
+        sources, encoder = sources_of(articles, dump, images, image_root, image_encoder)
         started = time.perf_counter()
         hands = workers_of(workers)
-        with _bars(sources) as progress:
+        with source_bars(sources) as progress:
             report = build_corpus(
                 destination, sources, image_encoder=encoder, skip_bad=skip_bad, workers=hands, progress=progress
             )
-        _say_skipped(report.skipped, destination)
+        say_skipped(report.skipped, destination)
         console(stderr=True).print(f"built in {time.perf_counter() - started:.1f} s", markup=False)
     info(destination, json=False)
-
-
-def _sources(
-    articles: list[Path] | None,
-    dump: list[Path] | None,
-    images: list[Path] | None,
-    image_root: Path | None,
-    image_encoder: str | None,
-) -> tuple[Sources, ImageEncoder | None]:
-    from moreie.errors import SourceError
-    from moreie.knowledge.build import Sources
-    from moreie.shipped import IMAGE_ENCODER
-
-    if not (articles or dump or images):
-        raise SourceError("give at least one source: --articles, --dump or --images")
-    pairs = tuple((manifest, image_root or manifest.parent) for manifest in images or ())
-    sources = Sources(tuple(articles or ()), tuple(dump or ()), pairs)
-    for path in [*sources.articles, *sources.dumps, *(manifest for manifest, _ in pairs)]:
-        if not path.is_file():
-            raise SourceError(f"{path}: no such file")
-    if not images:
-        return sources, None
-    from moreie.encoders.images import ImageEncoder
-
-    return sources, ImageEncoder.from_pretrained(image_encoder or IMAGE_ENCODER)
-
-
-@contextmanager
-def _bars(sources: Sources) -> Iterator[Progress]:
-    with progress_bar() as bar:
-        tasks = {p: bar.add_task(p.name, total=p.stat().st_size) for p in [*sources.articles, *sources.dumps]}
-        for manifest, _ in sources.images:
-            with manifest.open("rb") as lines:
-                tasks[manifest] = bar.add_task(f"{manifest.name} (pictures)", total=sum(1 for _ in lines))
-        yield lambda path, amount: bar.advance(tasks[path], amount)
-
-
-def _say_skipped(skipped: list[str], corpus: str) -> None:
-    out = console(stderr=True)
-    for line in skipped[:20]:
-        out.print(f"skipped {line}", markup=False, soft_wrap=True)
-    if len(skipped) > 20:
-        from moreie.knowledge.stores import in_cluster
-
-        folder = Path() if in_cluster(corpus) else Path(corpus).parent
-        listing = folder / f"{Path(corpus).name}-skipped.txt"
-        listing.write_text("\n".join(skipped) + "\n", encoding="utf-8")
-        out.print(f"… {len(skipped)} skipped in all, listed in {listing}", markup=False)
 
 
 ADD_EXAMPLES = """[bold]Examples[/]
@@ -183,14 +129,14 @@ def _ingest(
     skip_bad: bool,
 ) -> None:
     with clear_errors():
-        sources, encoder = _sources(articles, dump, images, image_root, image_encoder)
-        with _bars(sources) as progress:
+        sources, encoder = sources_of(articles, dump, images, image_root, image_encoder)
+        with source_bars(sources) as progress:
             done = change(corpus, sources, image_encoder=encoder, skip_bad=skip_bad, progress=progress)
         _say_change(corpus, done)
 
 
 def _say_change(corpus: str, done: Change) -> None:
-    _say_skipped(done.skipped, corpus)
+    say_skipped(done.skipped, corpus)
     console(stderr=True).print(
         f"{corpus}: {done.added:,} articles added, {done.replaced:,} replaced, {done.removed:,} removed, "
         f"{done.images:,} pictures added; now {done.manifest.version} with {done.manifest.articles:,} articles",

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,36 +35,13 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(process: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("service")
     corpus = shutil.copytree(DEMO_CORPUS, folder / "corpus")
     (folder / "tokens").write_text(f"write {TOKEN}\n")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moreie", "serve", "--corpus", str(corpus), "--port", str(port)]
-    command += ["--token-file", str(folder / "tokens"), "--time-limit", str(PATIENCE)]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    try:
-        address = f"http://127.0.0.1:{port}"
-        until = time.monotonic() + PATIENCE
-        while not _ready(address):
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < until, "the service did not become ready"
-            time.sleep(0.3)
+    options = ("--corpus", str(corpus), "--token-file", str(folder / "tokens"), "--time-limit", str(PATIENCE))
+    with process(folder / "log", *options) as (_, address):
         yield Server(address, corpus)
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _ready(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{address}/ready", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 @pytest.fixture(scope="session")

@@ -19,19 +19,21 @@ from moreie.evaluation.summary import read_summary
 from moreie.extractor import Extractor
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.models.expert import EncoderPool
-from moreie.models.mixture import load_mixture
+from moreie.models.mixture import load_mixture, read_spec
 from moreie.shipped import DEMO_CORPUS, IMAGE_ENCODER
 
 # Where a picture of the corpus counts as evidence: generic photographs against the demo corpus have their best
 # similarity at 0.32 (95th percentile) and 0.50 (99th), copies of pictures in the corpus at 0.90 and more.
 IMAGE_FLOOR = 0.5
+RECIPES = ("twitter2017-minilm", "mnre-minilm")
 
 
 def write_card(extractor: Extractor, folder: Path, results: Path) -> None:
     """`README.md` of a model folder, its tables made from `results`."""
     assert extractor.relations is not None
     groups = []
-    for (dataset, split), rows in groupby(read_summary(results), key=lambda row: (row.dataset, row.split)):
+    shipped = [row for row in read_summary(results) if row.recipe in RECIPES]
+    for (dataset, split), rows in groupby(shipped, key=lambda row: (row.dataset, row.split)):
         own = list(rows)
         types = list(own[0].per_type) if own[0].task == "ner" else []
         title = f"{dataset}, {split} split ({'entities' if own[0].task == 'ner' else 'relations'})"
@@ -48,6 +50,7 @@ def write_card(extractor: Extractor, folder: Path, results: Path) -> None:
             str(b) for b in dict.fromkeys(e.spec.view.budget for e in experts if e.spec.view.retriever)
         ),
         groups=groups,
+        mixtures=[read_spec(folder / task) for task in ("ner", "relations")],
     )
     (folder / "README.md").write_text(card + "\n", encoding="utf-8")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -98,3 +100,57 @@ def extractor() -> Extractor:
     from moreie.extractor import Extractor
 
     return Extractor.from_pretrained()
+
+
+@pytest.fixture(scope="session")
+def recipe_file(tiny_encoder_folder: Path, data: Path, small_corpus: Path) -> Callable[..., Path]:
+    """`recipe_file(folder, **change)` writes a recipe and its evidence into a folder and returns its path.
+
+    It is one over a few posts and the tiny encoder, with evidence from the small corpus.
+    """
+    import yaml
+
+    from moreie.datasets import read_posts
+    from moreie.knowledge.corpus import KnowledgeCorpus
+    from moreie.retrieval.cache import EvidenceHeader, save_evidence
+    from moreie.retrieval.text import CaptionRetriever, TextRetriever
+
+    def write(folder: Path, **change: Any) -> Path:
+        task = change.get("task", "ner")
+        posts = data / ("twitter2017-sample.txt" if task == "ner" else "mnre-sample.txt")
+        folder.mkdir(parents=True, exist_ok=True)
+        read = read_posts(posts)
+        opened = KnowledgeCorpus.open(small_corpus)
+        captioned = [replace(p, caption=p.text) for p in read]
+        for name, rows in (
+            ("text", TextRetriever(opened, 3).retrieve(read)),
+            ("image", CaptionRetriever(opened, 3).retrieve(captioned)),
+        ):
+            header = EvidenceHeader(retriever=name, query="post", k=3, corpus=opened.version, posts=len(read))
+            save_evidence(folder / f"{name}.jsonl.zst", header, read, [r.evidence for r in rows])
+        files = {"posts": str(posts), "evidence": {"text": "text.jsonl.zst", "image": "image.jsonl.zst"}}
+        content = {
+            "task": "ner",
+            "output": "runs",
+            "encoder": str(tiny_encoder_folder),
+            "adapter": {"rank": 4, "alpha": 8},
+            "data": {"train": files, "validation": files, "test": files},
+            "experts": [
+                {"name": "baseline"},
+                {
+                    "name": "text",
+                    "start_from": "baseline",
+                    "view": {"retriever": "text", "budget": 64, "form": "sentence"},
+                },
+                {"name": "image", "view": {"retriever": "image", "budget": 64, "form": "lead", "passage_limit": 20}},
+            ],
+            "training": {"epochs": 2, "batch_size": 4, "learning_rate": 5e-3, "precision": "fp32"},
+            "mixture": ["text", "image"],
+            "gate": {"folds": 2},
+            **change,
+        }
+        path = folder / "tiny-ner.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return write

@@ -35,6 +35,15 @@ REPORT_EXAMPLES = """[bold]Example[/]
 moreie report experiments/results --page docs/results.md
 """
 
+CALIBRATE_EXAMPLES = """[bold]Examples[/]
+
+moreie calibrate recipes/ner.yaml --model my-model
+
+moreie calibrate experiments/recipes/mnre-minilm.yaml --model runs/mnre-minilm/seed-1
+
+`moreie train` does this for what it trains; do it again where the posts have changed.
+"""
+
 RECOMPUTE_EXAMPLES = """[bold]Examples[/]
 
 moreie recompute
@@ -75,6 +84,26 @@ def evaluate(
             from moreie.evaluation.summary import record
 
             record(results, recipe, loaded, split, evaluations)
+
+
+def calibrate(
+    recipe: Annotated[Path, typer.Argument(help="Recipe (YAML) that the model was trained by; its validation posts.")],
+    model: Annotated[Path, typer.Option(help="Model folder, or a seed's folder of a run.")],
+) -> None:
+    """Fit a model's confidences to validation posts; its answers stay."""
+    with clear_errors():
+        from moreie.evaluation.recalibration import mixture_folder, recalibrated
+        from moreie.training.recipe import load_recipe
+
+        loaded = load_recipe(recipe)
+        done = recalibrated(loaded, mixture_folder(model, loaded.task))
+        was = "none" if done.before is None else f"{done.before:.3f}"
+        console().print(f"{done.folder}: temperature {done.after:.3f} (was {was})", markup=False, soft_wrap=True)
+        console().print(
+            f"expected calibration error {done.error:.4f} at 1, {done.scaled_error:.4f} at temperatures fitted without "
+            "the post they are for",
+            soft_wrap=True,
+        )
 
 
 def report(

@@ -63,13 +63,8 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int, pictures: GatePict
             distributions.update(_ablated(expert, task_cases, evidence[expert.spec.view.retriever]))
     distributions[MEAN] = outputs.mix(_equal(outputs))
     distributions[MIXTURE] = outputs.mix(log_weights)
-    predictions: dict[str, list[Any]] = {}
     first = experts[0]
-    for variant, log_p in distributions.items():
-        if isinstance(first, NerExpert):
-            predictions[variant] = [first.tagset.spans(path) for path in decode_tags(first.tagset, log_p)]
-        else:
-            predictions[variant] = [first.spec.labels[int(p.argmax())] for p in log_p]
+    predictions = {variant: answers_of(first, log_p) for variant, log_p in distributions.items()}
     mixed = distributions[MIXTURE]
     if isinstance(first, NerExpert):
         per_position = decode_tags_per_position(mixed)
@@ -80,8 +75,8 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int, pictures: GatePict
     at_temperature = None
     if temperatures is not None:
         softened = [scaled(p, t) for p, t in zip(mixed, temperatures, strict=True)]
-        at_temperature = Scaled(_confidences(first, mixed, softened), temperatures)
-    confidences = _confidences(first, mixed, mixed)
+        at_temperature = Scaled(confidences_of(first, mixed, softened), temperatures)
+    confidences = confidences_of(first, mixed, mixed)
     ids = [first.post_of(case).id for case in task_cases]
     weights = mean_weights(log_weights, len(experts))
     return Evaluation(recipe.task, seed, ids, gold, predictions, outputs.names, weights, confidences, at_temperature)
@@ -110,7 +105,14 @@ def _temperatures(
     return None if saved is None else [saved] * len(mixed)
 
 
-def _confidences(expert: Expert, mixed: Sequence[Tensor], read: Sequence[Tensor]) -> list[list[float]]:
+def answers_of(expert: Expert, log_probabilities: Sequence[Tensor]) -> list[Any]:
+    """What distributions [T, L] or [C] of each case say: the spans of a post, or the relation of a pair."""
+    if isinstance(expert, NerExpert):
+        return [expert.tagset.spans(path) for path in decode_tags(expert.tagset, log_probabilities)]
+    return [expert.spec.labels[int(p.argmax())] for p in log_probabilities]
+
+
+def confidences_of(expert: Expert, mixed: Sequence[Tensor], read: Sequence[Tensor]) -> list[list[float]]:
     """Confidences under the distributions `read` of the answers that `mixed` gives."""
     if not isinstance(expert, NerExpert):
         return [[float(p[int(m.argmax())].exp())] for p, m in zip(read, mixed, strict=True)]

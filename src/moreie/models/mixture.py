@@ -23,6 +23,7 @@ from moreie.models.ner import NerExpert
 from moreie.models.outputs import ExpertOutputs, Rows, mean_weights, run_experts
 from moreie.models.relation import RelationExpert
 from moreie.models.tagset import TagSet
+from moreie.whole_files import replace_file
 
 log = logging.getLogger(__name__)
 MIXTURE_FILE = "mixture.json"
@@ -32,6 +33,7 @@ X = TypeVar("X", bound=Expert)
 class MixtureSpec(BaseModel):
     """`mixture.json`: the task, the experts' folders in the gate's order, the temperature of its confidences.
 
+    `scores`: what was measured of it (`moreie calibrate`: calibration errors at temperature 1 and at fitted ones).
     `titles`: by retriever, what experts read before each text that is attached to posts (`retrieval.attached`).
     `reversed_none` (RE): see `models.relation.against_the_text`.
     """
@@ -133,6 +135,17 @@ class Mixture(Generic[X]):
             log.warning("the gate reads pictures: %s", embedded.shortfall)
         return torch.from_numpy(embedded.vectors)
 
+    def at_temperature(self, temperature: float) -> Mixture[X]:
+        """The same experts and gate, confidences read at another temperature."""
+        return Mixture(
+            self.experts,
+            self.gate,
+            temperature,
+            image_encoder=self.image_encoder,
+            titles=self.titles,
+            reversed_none=self.reversed_none,
+        )
+
     def save_spec(self, folder: Path, experts: Sequence[str], scores: Mapping[str, float]) -> None:
         """Write gate and `mixture.json` beside expert folders already saved under `folder`."""
         if self.gate is not None:
@@ -194,6 +207,17 @@ def load_mixture(folder: Path, pool: EncoderPool) -> Mixture[Any]:
         titles=spec.titles,
         reversed_none=spec.reversed_none,
     )
+
+
+def save_temperature(folder: Path, temperature: float, scores: Mapping[str, float]) -> None:
+    """Give the mixture saved in `folder` another temperature, and its `scores` these; nothing else of it changes.
+
+    Raises:
+        CheckpointError: `mixture.json` is not there, or damaged.
+    """
+    spec = read_spec(folder)
+    spec = spec.model_copy(update={"temperature": temperature, "scores": {**spec.scores, **scores}})
+    replace_file(folder / MIXTURE_FILE, spec.model_dump_json(indent=2).encode() + b"\n")
 
 
 def read_spec(folder: Path) -> MixtureSpec:

@@ -22,14 +22,7 @@ def with_temperature(recipe: Recipe, mixture: Mixture[Any], data: GateData) -> M
     """
     log_weights = unseen_log_weights(recipe, data, mixture.gate, fitted_here=recipe.gate.from_validation)
     temperature = fit_on_cases(data.outputs.mix(log_weights), data.targets)
-    return Mixture(
-        mixture.experts,
-        mixture.gate,
-        temperature,
-        image_encoder=mixture.image_encoder,
-        titles=mixture.titles,
-        reversed_none=mixture.reversed_none,
-    )
+    return mixture.at_temperature(temperature)
 
 
 def cross_validated_temperatures(recipe: Recipe, data: GateData, mixed: Sequence[Tensor]) -> list[float]:

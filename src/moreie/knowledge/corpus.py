@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.manifest import Manifest, read_manifest
+from moreie.knowledge.names import distinct_names
 from moreie.knowledge.stores import in_cluster
 from moreie.knowledge.stores.rows import IMAGES, INTRODUCTIONS
 from moreie.schema import Article, ArticleImage, Paragraph, Passage
@@ -157,8 +158,9 @@ class KnowledgeCorpus:
         return self._store.passages(keys)
 
     def article(self, id: str) -> Article | None:
-        """An article as the corpus keeps it: paragraphs with links, URL, the pictures that are embedded. Sections and
-        the wording of redirects are not kept, nor paragraphs without text. None where it is not there."""
+        """An article as the corpus keeps it: paragraphs with links, URL, redirects as the normal forms that are kept of
+        them, the pictures that are embedded. Sections are not kept, nor paragraphs without text. None where it is not
+        there."""
         passages = self._store.article(id)
         if not passages:
             return None
@@ -168,6 +170,7 @@ class KnowledgeCorpus:
             first.title,
             tuple(Paragraph(p.text, p.introduction, links=p.links) for p in passages.values()),
             first.url,
+            redirects=distinct_names(self._store.redirects(min(passages))),
             images=tuple(ArticleImage(file, caption) for file, caption in self._store.pictures(list(passages))),
         )
 

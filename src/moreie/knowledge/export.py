@@ -10,12 +10,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+import pyarrow as pa
 import zstandard
 
 from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.corpus import KnowledgeCorpus
+from moreie.knowledge.names import distinct_names
 from moreie.knowledge.sources.articles import article_row
-from moreie.knowledge.stores.rows import FILES, IMAGES, PASSAGES, passage_of
+from moreie.knowledge.stores.rows import FILES, IMAGES, NAME_ROWS, NAMES, PASSAGES, passage_of
 from moreie.schema import Article, ArticleImage, Paragraph
 
 PASSAGE_COLUMNS = ("key", "article", "title", "url", "text", "introduction", "links")
@@ -24,9 +27,11 @@ PASSAGE_COLUMNS = ("key", "article", "title", "url", "text", "introduction", "li
 def export(corpus: Path | str, target: Path, progress: Callable[[int], None] = lambda articles: None) -> int:
     """Write the articles of a corpus to a `.jsonl`, `.jsonl.gz` or `.jsonl.zst` file; returns their number.
 
-    Pictures are named with their captions; their files are not in a corpus. The file is there when it is complete.
+    Pictures are named with their captions; their files are not in a corpus. Redirects are in the form they are kept in
+    (`knowledge.names`), which finds the same articles. The file is there when it is complete.
     """
     opened = KnowledgeCorpus.open(corpus)
+    redirects = _redirects(opened)
     pictures: dict[int, list[ArticleImage]] = {}
     for row in _rows(opened, IMAGES, ("file", "caption", "passage")):
         pictures.setdefault(row["passage"], []).append(ArticleImage(row["file"], row["caption"]))
@@ -35,7 +40,8 @@ def export(corpus: Path | str, target: Path, progress: Callable[[int], None] = l
     with _opened(unfinished, target.suffix) as out:
         # Passages come by key: those of one article follow each other.
         for _, rows in groupby(_rows(opened, PASSAGES, PASSAGE_COLUMNS), key=lambda row: row["article"]):
-            out.write((json.dumps(article_row(_article(list(rows), pictures)), ensure_ascii=False) + "\n").encode())
+            article = article_row(_article(list(rows), redirects, pictures))
+            out.write((json.dumps(article, ensure_ascii=False) + "\n").encode())
             count += 1
             progress(1)
     unfinished.replace(target)
@@ -79,13 +85,33 @@ def _rows(corpus: KnowledgeCorpus, table: str, columns: tuple[str, ...]) -> Iter
             yield from batch.to_pylist()
 
 
-def _article(rows: list[dict[str, Any]], pictures: dict[int, list[ArticleImage]]) -> Article:
+def _redirects(corpus: KnowledgeCorpus) -> Callable[[int], tuple[str, ...]]:
+    """Finds an article's redirects by the key of its first passage."""
+    if NAMES not in corpus.manifest.tables:
+        return lambda key: ()
+    batches = [batch.filter(batch["redirect"]) for batch in corpus.scan(NAMES, ("name", "passage", "redirect"))]
+    rows = pa.concat_tables(batches or [NAME_ROWS.empty_table()]).sort_by(
+        [("passage", "ascending"), ("name", "ascending")]
+    )
+    keys, names = rows["passage"].to_numpy(), rows["name"]
+
+    def found(key: int) -> tuple[str, ...]:
+        first, end = np.searchsorted(keys, [key, key + 1])
+        return distinct_names(names.slice(first, end - first).to_pylist())
+
+    return found
+
+
+def _article(
+    rows: list[dict[str, Any]], redirects: Callable[[int], tuple[str, ...]], pictures: dict[int, list[ArticleImage]]
+) -> Article:
     passages = [passage_of(row) for row in rows]
     return Article(
         passages[0].article_id,
         passages[0].title,
         tuple(Paragraph(p.text, p.introduction, links=p.links) for p in passages),
         passages[0].url,
+        redirects=redirects(rows[0]["key"]),
         images=tuple(picture for row in rows for picture in pictures.get(row["key"], [])),
     )
 

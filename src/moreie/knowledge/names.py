@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 import regex
 
@@ -27,3 +28,9 @@ def title_names(title: str) -> tuple[str, ...]:
     if not name:
         return ()
     return (name, name.replace(" ", "")) if " " in name else (name,)
+
+
+def distinct_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Normal forms in order, without those that `title_names` makes of another one of them."""
+    known = set(names)
+    return tuple(sorted(known - {name.replace(" ", "") for name in known if " " in name}))

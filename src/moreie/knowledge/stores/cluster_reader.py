@@ -128,6 +128,9 @@ class ClusterReader:
         rows = self._query(IMAGES, f"passage in {sorted(keys)}", ["file", "caption"])
         return [(row["file"], row["caption"]) for row in rows]
 
+    def redirects(self, key: int) -> list[str]:
+        return [row["name"] for row in self._query(NAMES, f"passage == {key} and redirect == true", ["name"])]
+
     def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         if table not in self._here:
             raise KnowledgeCorpusError(f"{self._where.uri}: collection {self._where.collection(table)} is missing")

@@ -198,6 +198,12 @@ class EmbeddedReader:
         found = self._tables[IMAGES].search().where(f"passage IN ({wanted})").select(["file", "caption"]).limit(None)
         return list(tuples(found.to_arrow().select(["file", "caption"])))
 
+    def redirects(self, key: int) -> list[str]:
+        if NAMES not in self._tables:
+            return []
+        found = self._tables[NAMES].search().where(f"passage = {int(key)} AND redirect").select(["name"]).limit(None)
+        return [str(name) for name in found.to_arrow()["name"].to_pylist()]
+
     def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         opened = self._tables[table]
         if table != PASSAGES:

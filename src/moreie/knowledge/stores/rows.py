@@ -175,6 +175,10 @@ class StoreReader(Protocol):
         """Passages of an article by their keys, in order; none where it is not there."""
         ...
 
+    def redirects(self, key: int) -> list[str]:
+        """Normal forms of the redirects to the article whose first passage this is."""
+        ...
+
     def pictures(self, keys: Sequence[int]) -> list[tuple[str, str]]:
         """File names and captions of the pictures that belong to passages."""
         ...

@@ -16,7 +16,7 @@ from moreie.cli.app import app
 from moreie.datasets import read_posts
 from moreie.project.settings import settings_for
 from moreie.project.survey import survey
-from moreie.shipped import DEMO_CORPUS, DEMO_POSTS, MODEL
+from moreie.shipped import DEMO_CORPUS, DEMO_POSTS, MODEL, TEXT_ENCODER
 from moreie.training.recipe import load_recipe, read_recipe
 
 runner = CliRunner()
@@ -117,6 +117,8 @@ def test_a_recipe_says_what_the_data_have(tmp_path: Path, posts: Path, small_cor
     assert recipe.data.test is not None
     assert recipe.data.test.posts.samefile(posts)
     assert recipe.adapter is not None
+    assert recipe.encoder == str(TEXT_ENCODER)
+    assert str(TEXT_ENCODER) not in (folder / "ner.yaml").read_text(), "another machine has it in another place"
     assert "--split test" in done.stdout
     made = json.loads((folder / "model" / "extractor.json").read_text())
     assert made["relations"] is None

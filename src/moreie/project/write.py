@@ -21,7 +21,7 @@ from moreie.models.folder import EXTRACTOR_FILE, ExtractorSpec, read_extractor_s
 from moreie.project.settings import settings_for
 from moreie.project.survey import SplitName, Survey, Task
 from moreie.schema import Post
-from moreie.shipped import IMAGE_ENCODER, MODEL, TEXT_ENCODER
+from moreie.shipped import IMAGE_ENCODER, MODEL
 from moreie.training.data import missing_reversed_none
 
 # Above one nat, pairs without a relation stand in the text's order nearly three times as often as against it.
@@ -136,7 +136,7 @@ def _recipe(
         split_off=plan.survey.split_off,
         images=_relative(plan.images, plan.folder) if plan.images else None,
         shipped=shipped,
-        encoder=str(TEXT_ENCODER) if plan.encoder is None else _place(plan.encoder, plan.folder),
+        encoder=plan.encoder and _place(plan.encoder, plan.folder),
         settings=settings_for(task, examples, shipped=shipped, gpu=torch.cuda.is_available()),
         evidence=evidence,
         corpus=plan.corpus and _place(plan.corpus, plan.folder),

@@ -14,6 +14,7 @@ from moreie.models.assembly import View
 from moreie.models.gate import GateChoice, GateInput, GateLevel
 from moreie.models.span_scores import SpanHead
 from moreie.retrieval.settings import RetrievalSettings
+from moreie.shipped import TEXT_ENCODER
 
 
 class Section(BaseModel):
@@ -213,7 +214,8 @@ class Recipe(Section):
 
     task: Literal["ner", "re"]
     output: Path
-    encoder: str
+    encoder: str = str(TEXT_ENCODER)
+    """A hub id or a folder; the encoder that ships with the project where it is left out."""
     adapter: AdapterConfig | None = None
     data: DataFiles
     experts: tuple[ExpertRecipe, ...] = Field(min_length=1)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 import torch
 
-from moreie.encoders.merging import merged
+from moreie.encoders.merging import added, merged
 from moreie.encoders.text import MARKERS, AdapterConfig, TextEncoder, batch_tensors
 from moreie.errors import EncoderError
 
@@ -60,7 +62,11 @@ def test_an_absent_encoder_is_named(tmp_path: Path) -> None:
         TextEncoder.from_pretrained(tmp_path)
 
 
-def test_a_folded_adapter_gives_the_same_states_and_leaves_the_weights(tiny_encoder_folder: Path) -> None:
+@pytest.mark.parametrize("way", [merged, added])
+@torch.no_grad()
+def test_an_adapter_made_cheap_gives_the_same_states_and_leaves_the_weights(
+    tiny_encoder_folder: Path, way: Callable[..., AbstractContextManager[None]]
+) -> None:
     encoder = TextEncoder.from_pretrained(tiny_encoder_folder)
     for name in ("one", "two"):
         encoder.add_adapter(name, AdapterConfig(4, 8))
@@ -71,13 +77,13 @@ def test_a_folded_adapter_gives_the_same_states_and_leaves_the_weights(tiny_enco
     beside = states(encoder, [5, 6, 7])
     encoder.use_adapter(None)
     plain, trunk = states(encoder, [5, 6, 7]), {k: v.clone() for k, v in encoder.trunk_state().items()}
-    with merged(encoder, "one"):
-        folded = states(encoder, [5, 6, 7])
-    assert torch.allclose(folded, beside, atol=1e-5)
-    assert not torch.allclose(folded, plain, atol=1e-2)
-    assert torch.equal(states(encoder, [5, 6, 7]), beside), "the adapter is in use behind the block"
+    assert not torch.allclose(beside, plain, atol=1e-2)
+    with way(encoder, "one"):
+        assert torch.allclose(states(encoder, [5, 6, 7]), beside, atol=1e-5)
+    encoder.use_adapter("one")
+    assert torch.equal(states(encoder, [5, 6, 7]), beside), "as before behind the block"
     assert all(torch.equal(trunk[key], value) for key, value in encoder.trunk_state().items())
-    with pytest.raises(RuntimeError, match="midway"), merged(encoder, "two"):
+    with pytest.raises(RuntimeError, match="midway"), way(encoder, "two"):
         raise RuntimeError("midway")
     encoder.use_adapter(None)
     assert torch.equal(states(encoder, [5, 6, 7]), plain)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from moreie.encoders import packing
 from moreie.encoders.precision import autocast, default_device
@@ -124,11 +124,8 @@ class ImageEncoder:
         name = str(name_or_path)
         try:
             processor = AutoImageProcessor.from_pretrained(name)  # type: ignore[no-untyped-call]
-            if (Path(name) / packing.FILE).is_file():
-                model = AutoModel.from_config(AutoConfig.from_pretrained(name))  # type: ignore[no-untyped-call]
-                model.load_state_dict(packing.load_packed(Path(name)))
-            else:
-                model = AutoModel.from_pretrained(name, dtype=torch.float32)
+            packed = (Path(name) / packing.FILE).is_file()
+            model = packing.load_model(Path(name)) if packed else AutoModel.from_pretrained(name, dtype=torch.float32)
         except (OSError, ValueError, RuntimeError, ImportError) as problem:
             raise EncoderError(
                 f"no image encoder at {name!r}: {str(problem).splitlines()[0]} Give a folder in Hugging Face form, "

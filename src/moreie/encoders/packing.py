@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -98,3 +99,20 @@ def load_packed(folder: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{folder}: no {FILE}") from None
     except (SafetensorError, KeyError) as problem:
         raise CheckpointError(f"{folder / FILE}: damaged weights ({problem}); fetch the file again") from problem
+
+
+def load_model(folder: Path) -> Any:
+    """The model of a packed folder, in float32.
+
+    Raises:
+        CheckpointError: the weights are absent or damaged.
+        OSError, ValueError: no configuration that `transformers` reads.
+        RuntimeError: the weights do not fit it.
+    """
+    from transformers import AutoConfig, AutoModel
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights():  # drawing weights takes longer than reading them
+        model = AutoModel.from_config(AutoConfig.from_pretrained(folder))  # type: ignore[no-untyped-call]
+    model.load_state_dict(load_packed(folder))
+    return model

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from moreie.encoders import packing
 from moreie.errors import EncoderError
@@ -62,14 +62,10 @@ class TextEncoder(nn.Module):
             EncoderError: nothing loadable there, or the tokenizer has no fast (offset-aware) form.
         """
         name = str(name_or_path)
-        packed = Path(name) / packing.FILE
         try:
             tokenizer: Any = AutoTokenizer.from_pretrained(name, use_fast=True)
-            if packed.is_file():
-                model = AutoModel.from_config(AutoConfig.from_pretrained(name))  # type: ignore[no-untyped-call]
-                model.load_state_dict(packing.load_packed(Path(name)))
-            else:
-                model = AutoModel.from_pretrained(name, dtype=torch.float32)
+            packed = (Path(name) / packing.FILE).is_file()
+            model = packing.load_model(Path(name)) if packed else AutoModel.from_pretrained(name, dtype=torch.float32)
         except (OSError, ValueError, RuntimeError) as problem:
             raise EncoderError(
                 f"no text encoder at {name!r}: {str(problem).splitlines()[0]} Give a folder in Hugging Face form, "
@@ -173,7 +169,7 @@ class TextEncoder(nn.Module):
 
     def add_adapter(self, name: str, config: AdapterConfig) -> None:
         """Freeze the trunk and put a fresh adapter on every linear layer; it becomes the active one."""
-        from peft import LoraConfig
+        from peft import LoraConfig, inject_adapter_in_model
 
         self.model.requires_grad_(False)
         linear = sorted(
@@ -187,8 +183,9 @@ class TextEncoder(nn.Module):
         with warnings.catch_warnings():
             # Several adapters on one trunk are what we want; the library asks whether we know.
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
-            self.model.add_adapter(lora, adapter_name=name)
+            inject_adapter_in_model(lora, self.model, name)
         self._adapted = None
+        self.use_adapter(name)
 
     def use_adapter(self, name: str | None) -> None:
         """Make one adapter active, or none (the bare trunk)."""
@@ -202,7 +199,7 @@ class TextEncoder(nn.Module):
     def adapted_layers(self) -> dict[str, Any]:
         """By name the layers that carry adapters (`peft.tuners.lora.LoraLayer`)."""
         if self._adapted is None:
-            if not getattr(self.model, "_hf_peft_config_loaded", False):
+            if not hasattr(self.model, "peft_config"):
                 return {}
             from peft.tuners.lora import LoraLayer
 

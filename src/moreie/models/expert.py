@@ -15,11 +15,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers.initialization import no_init_weights
 
 from moreie.encoders.images import ImageEncoder
-from moreie.encoders.merging import WORTH, merged
+from moreie.encoders.merging import WORTH, added, merged
 from moreie.encoders.places import located, relative_name
-from moreie.encoders.precision import autocast, fast_batch
+from moreie.encoders.precision import autocast, bf16_is_fast, fast_batch
 from moreie.encoders.text import ADAPTER_FILE, AdapterConfig, TextEncoder, batch_tensors
 from moreie.errors import CheckpointError
 from moreie.models.assembly import Assembled, View
@@ -147,10 +148,14 @@ class Expert(nn.Module, ABC):
 
     def _ready(self, tokens: int) -> AbstractContextManager[None]:
         """The encoder made to compute what the expert's does, over so many sub-tokens."""
-        if self.spec.adapter and tokens >= WORTH and self.encoder.adapted_layers():
-            return merged(self.encoder, self.adapter_name)
         self.use()
-        return nullcontext()
+        if not self.spec.adapter or not self.encoder.adapted_layers():
+            return nullcontext()
+        if tokens >= WORTH:
+            return merged(self.encoder, self.adapter_name)
+        device = self.encoder.device
+        plain = device.type == "cpu" and not bf16_is_fast(device)
+        return added(self.encoder, self.adapter_name) if plain else nullcontext()
 
     def save(self, folder: Path) -> None:
         """Write config, head, and the adapter or the encoder."""
@@ -221,7 +226,8 @@ def load_expert(kind: type[E_], folder: Path, pool: EncoderPool) -> E_:
         )
     expert = kind(config, encoder)
     if config.adapter:
-        encoder.add_adapter(expert.adapter_name, config.adapter)
+        with no_init_weights():  # they come from the folder
+            encoder.add_adapter(expert.adapter_name, config.adapter)
     load_weights(expert, folder)
     return expert.to(encoder.device).eval()
 

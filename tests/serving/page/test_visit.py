@@ -67,6 +67,13 @@ class Visitor:
 
     def explained(self) -> None:
         self.until(lambda: not self.all("#influence-status"))
+        self.linked()
+
+    def linked(self) -> list[tuple[str, str]]:
+        """Wait for the articles that mentions refer to: mention and article, as they are read."""
+        self.until(lambda: self.all("#links") or not self.all("#links-status"))
+        names = self.texts("#links dt")
+        return list(zip(names, self.texts("#links dd"), strict=True))
 
     def unfold(self) -> None:
         self.run("document.querySelectorAll('details').forEach(d => d.open = true)")
@@ -157,6 +164,39 @@ def test_each_experts_answer_stands_beside_the_mixtures(visitor: Visitor, server
     visitor.answered()
     assert "had nothing to read" in visitor.texts("table.experts .quiet")
     assert not visitor.one("#preview").is_displayed()
+
+
+def test_each_mention_says_which_article_it_refers_to(visitor: Visitor, server: Any) -> None:
+    text = "Barack Obama meets Zorblax in Berlin"
+    article = {"title": "Zorblax", "text": "Zorblax is a statesman.", "url": "https://a.example/z"}
+    server.call("PUT", "/v1/knowledge/z1", article)
+    visitor.open()
+    visitor.ask(text)
+    shown = visitor.linked()
+    said = server.call("POST", "/v1/extract", {"text": text, "link": True})["mentions"]
+    assert shown == [
+        (f"{m['text']} {m['type']}", f"{m['link']['title'] or 'no article'} {100 * m['link']['score']:.0f}%")
+        for m in said
+    ]
+    assert any(name.startswith("Zorblax") and title.startswith("Zorblax") for name, title in shown)
+    assert "refer to" in visitor.one("#links-heading").text
+    status = visitor.one("#links-status")
+    assert status.get_attribute("role") == "status"
+    linked = sum(m["link"]["article"] is not None for m in said)
+    assert status.text.startswith(f"{linked} of {len(said)} ")
+    # By keyboard: from the heading that has the focus the first link is one key away.
+    assert visitor.driver.switch_to.active_element.get_attribute("id") == "answer-heading"
+    visitor.driver.switch_to.active_element.send_keys(Keys.TAB)
+    links = visitor.all("#links a")
+    assert visitor.driver.switch_to.active_element == links[0]
+    assert [a.get_attribute("href") for a in links] == [m["link"]["url"] for m in said if m["link"]["url"]]
+    assert all(a.get_attribute("rel") == "noopener noreferrer" for a in links)
+    # Removed meanwhile: nothing is left to refer to.
+    server.call("DELETE", "/v1/knowledge/z1")
+    visitor.ask(text)
+    (title,) = [title for name, title in visitor.linked() if name.startswith("Zorblax")]
+    assert title.startswith("no article ")
+    assert visitor.complaints() == []
 
 
 def test_ones_own_text_and_photograph(visitor: Visitor) -> None:
@@ -344,6 +384,17 @@ def test_markup_in_posts_and_in_knowledge_is_text(visitor: Visitor, server: Any)
     visitor.one("#cancel").click()
     assert visitor.run("return window.harmed") is None
     assert visitor.complaints() == [], "nothing was even tried"
+    server.call("DELETE", "/v1/knowledge/evil")
+    # The title of an article that a mention is linked to.
+    title, url = '<img src=x onerror="window.harmed=5">Zorblax', "javascript:window.harmed=6"
+    article = {"title": title, "redirects": ["Zorblax"], "text": "Zorblax is a statesman.", "url": url}
+    server.call("PUT", "/v1/knowledge/evil", article)
+    visitor.ask("Barack Obama meets Zorblax in Berlin")
+    (shown,) = [shown for name, shown in visitor.linked() if name.startswith("Zorblax")]
+    assert shown.rpartition(" ")[0] == title
+    assert not visitor.all("#results img[src=x], #links img, a[href^=javascript]")
+    assert visitor.run("return window.harmed") is None
+    assert visitor.complaints() == []
     server.call("DELETE", "/v1/knowledge/evil")
 
 

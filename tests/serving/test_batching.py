@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import pytest
 
@@ -134,6 +134,68 @@ def test_large_posts_come_alone_and_other_work_in_its_turn() -> None:
 
     run(work, ServiceSettings(batch_wait=0.05), scenario)
     assert [len(batch) for batch in work.batches] == [1, 2, 1, 1, 1]
+
+
+class Steps:
+    """Work in steps that notes when it is done, and what has been extracted by then."""
+
+    def __init__(self, work: Work, steps: int, fault: int | None = None):
+        self.work, self.steps, self.fault = work, steps, fault
+        self.done: list[int] = []
+
+    def __iter__(self) -> Generator[None, None, str]:
+        for step in range(self.steps):
+            assert self.work.hold.wait(30)
+            if step == self.fault:
+                raise ValueError("bad step")
+            self.done.append(len(self.work.batches))
+            yield
+        return f"{self.steps} steps"
+
+
+def test_batches_and_steps_are_done_by_turns() -> None:
+    work = Work()
+    steps, more = Steps(work, 4), Steps(work, 1)
+
+    async def scenario(batcher: Queue) -> None:
+        first = await work.begun(batcher)
+        long = [asyncio.create_task(batcher.in_steps(iter(one))) for one in (steps, more)]
+        posts = [asyncio.create_task(batcher.together([asked(str(i))])) for i in range(3)]
+        await asyncio.sleep(0)
+        assert batcher.length == 5
+        work.hold.set()
+        assert await asyncio.gather(*long) == ["4 steps", "1 steps"]
+        assert [answer.text for (answer,) in await asyncio.gather(first, *posts)] == ["first", "0", "1", "2"]
+
+    run(work, ServiceSettings(batch_size=1, batch_wait=0), scenario)
+    assert work.batches == [["first"], ["0"], ["1"], ["2"]]
+    assert steps.done == [1, 2, 3, 4], "after each step a batch, as long as somebody waits"
+    assert more.done == [4], "one after another"
+
+
+def test_steps_that_are_given_up_or_fail_end_and_others_go_on() -> None:
+    work = Work()
+    given_up, bad, good = Steps(work, 1_000_000), Steps(work, 3, fault=1), Steps(work, 2)
+
+    async def scenario(batcher: Queue) -> None:
+        gone = asyncio.create_task(batcher.in_steps(iter(given_up)))
+        while not given_up.done:
+            await asyncio.sleep(0.001)
+        assert batcher.length == 0, "what has begun takes no room"
+        failing, going = (asyncio.create_task(batcher.in_steps(iter(one))) for one in (bad, good))
+        await asyncio.sleep(0)
+        assert batcher.length == 2
+        with pytest.raises(QueueFullError):
+            await batcher.in_steps(iter(Steps(work, 1)))
+        gone.cancel()
+        with pytest.raises(ValueError, match="bad step"):
+            await failing
+        assert await going == "2 steps"
+        assert (await batcher.together([asked("post")]))[0].text == "post"
+
+    run(work, ServiceSettings(queue_size=2, batch_wait=0), scenario)
+    assert len(given_up.done) < 1_000_000
+    assert len(bad.done) == 1
 
 
 def test_a_post_alone_waits_no_longer_than_it_must() -> None:

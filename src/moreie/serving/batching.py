@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -52,9 +52,25 @@ class _Waiting:
     alone: Callable[[], Any] | None = None
 
 
+@dataclass(slots=True)
+class _Long:
+    """Work that is done in steps, and who waits for it."""
+
+    answer: asyncio.Future[Any]
+    steps: Generator[Any, None, Any]
+    begun: bool = False
+
+
+W = TypeVar("W", _Waiting, _Long)
+
+
 class Batcher(Generic[Item, Answer]):
     """One queue and one worker thread. `work` is called in that thread, with the items of one batch; `on_batch` hears
-    how many they are; `fit` says whether items may be in one batch."""
+    how many they are; `fit` says whether items may be in one batch.
+
+    Work in steps stands in a second line: where both have somebody, a batch and a step are done by turns, so that no
+    item waits for more than one step, and steps go on under load.
+    """
 
     def __init__(
         self,
@@ -66,6 +82,7 @@ class Batcher(Generic[Item, Answer]):
     ):
         self._work, self._settings, self._on_batch, self._fit = work, settings, on_batch, fit
         self._queue: deque[_Waiting] = deque()
+        self._long: deque[_Long] = deque()
         self._came = asyncio.Event()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="worker")
         self._task: asyncio.Task[None] | None = None
@@ -78,14 +95,15 @@ class Batcher(Generic[Item, Answer]):
         """Stop; whoever still waits is cancelled."""
         if self._task:
             self._task.cancel()
-        for waiting in self._queue:
-            waiting.answer.cancel()
+        for answer in [*(one.answer for one in self._queue), *(one.answer for one in self._long)]:
+            answer.cancel()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     @property
     def length(self) -> int:
-        """How many wait."""
-        return sum(not waiting.answer.done() for waiting in self._queue)
+        """How many wait; what has begun does not."""
+        new = sum(not one.begun and not one.answer.done() for one in self._long)
+        return new + sum(not one.answer.done() for one in self._queue)
 
     async def together(self, items: Sequence[Item]) -> list[Answer]:
         """The answers to items, in their order; they may be worked on with those of others.
@@ -96,22 +114,30 @@ class Batcher(Generic[Item, Answer]):
             QueueFullError: no room for all of them.
             Exception: what the work on one of them raised by itself.
         """
-        return await self._answers([_Waiting(self._future(), item) for item in items])
+        return await self._answers(self._queue, [_Waiting(self._future(), item) for item in items])
 
     async def alone(self, work: Callable[[], T]) -> T:
         """The result of other work for the thread, done when it is its turn. Raises as `together`."""
-        results: list[T] = await self._answers([_Waiting(self._future(), alone=work)])
+        results: list[T] = await self._answers(self._queue, [_Waiting(self._future(), alone=work)])
+        return results[0]
+
+    async def in_steps(self, work: Generator[Any, None, T]) -> T:
+        """What a generator returns; it is taken one step on in the thread, whenever it is its turn.
+
+        Cancelled, it is left between two steps. Raises as `together`.
+        """
+        results: list[T] = await self._answers(self._long, [_Long(self._future(), work)])
         return results[0]
 
     def _future(self) -> asyncio.Future[Any]:
         return asyncio.get_running_loop().create_future()
 
-    async def _answers(self, waiting: Sequence[_Waiting]) -> list[Any]:
+    async def _answers(self, line: deque[W], waiting: Sequence[W]) -> list[Any]:
         here = self.length
         # What is more than the whole queue has to be taken when nobody else waits, or it would never be.
         if here and here + len(waiting) > self._settings.queue_size:
             raise QueueFullError
-        self._queue.extend(waiting)
+        line.extend(waiting)
         self._came.set()
         try:
             return [await one.answer for one in waiting]
@@ -121,23 +147,46 @@ class Batcher(Generic[Item, Answer]):
                     one.answer.exception()  # seen, whoever's it is: asyncio would report it with the post's text
 
     async def _run(self) -> None:
+        stepped = False
         while True:
+            while not (self._first(self._queue) or self._first(self._long)):
+                self._came.clear()
+                await self._came.wait()
+            long = self._first(self._long)
+            if long and not (stepped and self._first(self._queue)):
+                await self._step(long)
+                stepped = True
+                continue
             batch = await self._next_batch()
             if not batch[0].alone:
                 self._on_batch(len(batch))
             await self._settle(batch)
+            stepped = False
+
+    async def _step(self, long: _Long) -> None:
+        """Take the first of the second line one step on; it leaves the line at its end."""
+        long.begun = True
+        loop = asyncio.get_running_loop()
+        try:
+            ended, result = await loop.run_in_executor(self._worker, _advanced, long.steps)
+        except Exception as problem:
+            self._long.popleft()
+            if not long.answer.done():
+                long.answer.set_exception(problem)
+            return
+        if ended:
+            self._long.popleft()
+            if not long.answer.done():
+                long.answer.set_result(result)
 
     async def _next_batch(self) -> list[_Waiting]:
         """What is worked on together: one piece of other work, or items as they come within the wait."""
-        while (first := self._first()) is None:
-            self._came.clear()
-            await self._came.wait()
-        self._queue.popleft()
+        first = self._queue.popleft()
         batch = [first]
         clock = asyncio.get_running_loop().time
         until = clock() + self._settings.batch_wait
         while not first.alone and len(batch) < self._settings.batch_size:
-            following = self._first()
+            following = self._first(self._queue)
             if following is None:
                 self._came.clear()
                 try:
@@ -150,11 +199,11 @@ class Batcher(Generic[Item, Answer]):
                 break
         return batch
 
-    def _first(self) -> _Waiting | None:
-        """Who waits longest, those left out that were given up."""
-        while self._queue and self._queue[0].answer.done():
-            self._queue.popleft()
-        return self._queue[0] if self._queue else None
+    def _first(self, line: deque[W]) -> W | None:
+        """Who has been in a line longest, those left out that were given up."""
+        while line and line[0].answer.done():
+            line.popleft()
+        return line[0] if line else None
 
     def _done(self, batch: Sequence[_Waiting]) -> Sequence[Any]:
         """The results of a batch, in the worker thread."""
@@ -179,3 +228,12 @@ class Batcher(Generic[Item, Answer]):
         for one, result in zip(batch, results, strict=True):
             if not one.answer.done():
                 one.answer.set_result(result)
+
+
+def _advanced(steps: Generator[Any, None, Any]) -> tuple[bool, Any]:
+    """A generator one step on: whether that was its end, and what it returned."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        return True, end.value
+    return False, None

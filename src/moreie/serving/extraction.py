@@ -70,9 +70,8 @@ def extraction_routes(service: Service) -> APIRouter:
             post = await anyio.to_thread.run_sync(post_of, body, path)
             (asked,) = await checked(service, [Asked(post, body.attached.root, pixels, body.link)])
             if body.attribute:
-                found = await queued(
-                    service.batcher.alone(lambda: service.ready.attribute(post, attached=asked.attached)), service
-                )
+                steps = service.ready.attribution_steps(post, attached=asked.attached)
+                found = await queued(service.batcher.in_steps(steps), service)
                 extraction, more = found.extraction, {"influences": [i.to_dict() for i in found.influences]}
             else:
                 (extraction,), more = await queued(service.batcher.together([asked]), service), {}

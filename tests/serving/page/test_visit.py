@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("selenium", reason="selenium is not installed (the dev extra has it)")
 
+import httpx
 import uvicorn
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -21,6 +22,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from moreie import Extractor
 from moreie.serving.service import create_app
 from moreie.shipped import DEMO_POSTS
+from moreie.training.recipe import Recipe
+from moreie.training.run import seed_folder
 
 pytestmark = pytest.mark.slow
 PATIENCE = 240
@@ -493,6 +496,56 @@ def closed(extractor: Extractor) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     thread.join(30)
+
+
+@pytest.fixture(scope="module")
+def reading(
+    process: Callable[..., Any], attached_recipe: Recipe, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The address of a service whose model has experts of captions and of knowledge."""
+    log = tmp_path_factory.mktemp("reading") / "log"
+    options = ("--model", str(seed_folder(attached_recipe, 1)), "--corpus", str(small_corpus))
+    with process(log, *options) as (_, address):
+        yield address
+
+
+def test_texts_that_come_with_a_post_have_fields(
+    reading: str, start_browser: Callable[[int, int], Any], visitor: Visitor
+) -> None:
+    assert not visitor.one("#attached").is_displayed(), "experts of the shipped model read none"
+    own = Visitor(start_browser(1000, 900), reading)
+    text, caption = "Live from Nashville tonight", "a stage <img src=x onerror=window.harmed=1> & people"
+    fields = own.all("#attached textarea")
+    assert [field.accessible_name for field in fields] == ["Caption optional", "Knowledge optional"]
+    assert violations(own) == []
+    fields[0].send_keys(caption)
+    own.ask(text)
+    own.explained()
+    asked = {"text": text, "attached": {"caption": caption}}
+    row = httpx.post(f"{reading}/v1/extract", json=asked, timeout=PATIENCE).json()
+    shares = dict(zip(own.texts("table.experts tbody th")[1:], own.texts("table.experts .weight")[1:], strict=True))
+    assert shares == {
+        "baseline": f"{100 * row['gate']['entities']['baseline']:.0f}%",
+        "caption": f"{100 * row['gate']['entities']['caption']:.0f}%",
+        "knowledge": "0%",
+    }
+    assert "had nothing to read" in own.texts("table.experts .quiet")
+    assert own.texts(".column h3")[1:] == ["Came with the post: caption 1"]
+    assert caption in own.texts(".piece .passage")
+    assert not own.all(".piece .edit"), "what came with a post is no article"
+    assert own.texts(".notes li") == row["warnings"]
+    # With the other text, too, its expert is asked.
+    fields[1].send_keys("Nashville is the capital of Tennessee.")
+    own.ask(text)
+    assert "had nothing to read" not in own.texts("table.experts .quiet")
+    assert own.texts(".column h3")[1:] == ["Came with the post: caption 1", "Came with the post: knowledge 1"]
+    # An example has none of them.
+    own.one("[data-id=no-picture]").click()
+    own.answered()
+    assert [field.get_property("value") for field in own.all("#attached textarea")] == ["", ""]
+    assert own.texts(".column h3")[1:] == []
+    assert own.run("return window.harmed") is None
+    assert own.complaints() == []
 
 
 def test_where_knowledge_cannot_be_edited_the_page_says_so(

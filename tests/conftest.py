@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,3 +152,35 @@ def attached_recipe(tmp_path_factory: pytest.TempPathFactory, data: Path, tiny_e
     torch.nn.init.normal_(gate.linear.weight, generator=torch.Generator().manual_seed(1))
     gate.save(seed_folder(loaded, 1))
     return loaded
+
+
+@contextmanager
+def running_milvus(folder: Path) -> Iterator[str]:
+    """A Milvus server, spoken to over gRPC; it ends with the context."""
+    pytest.importorskip("milvus_lite", reason="milvus-lite is not installed (it has no build for this platform)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir", str(folder)]
+    process = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        assert process.poll() is None, "the server ended at once"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    try:
+        yield f"milvus://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def milvus_server() -> Callable[[Path], AbstractContextManager[str]]:
+    """`with milvus_server(folder) as address:` runs a Milvus server that keeps its data in the folder."""
+    return running_milvus

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +19,7 @@ import pytest
 if TYPE_CHECKING:
     from moreie.encoders.images import ImageEncoder
     from moreie.extractor import Extractor
+    from moreie.training.recipe import Recipe
 
 DATA = Path(__file__).parent / "data"
 
@@ -154,3 +161,81 @@ def recipe_file(tiny_encoder_folder: Path, data: Path, small_corpus: Path) -> Ca
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def attached_recipe(tmp_path_factory: pytest.TempPathFactory, data: Path, tiny_encoder_folder: Path) -> Recipe:
+    """A trained recipe whose experts read texts that come with posts, captions and knowledge, beside one without."""
+    import torch
+    import yaml
+    from typer.testing import CliRunner
+
+    from moreie.cli.app import app
+    from moreie.datasets import read_posts
+    from moreie.models.gate import Gate
+    from moreie.training.recipe import load_recipe
+    from moreie.training.run import seed_folder, train_recipe
+
+    folder = tmp_path_factory.mktemp("attached")
+    posts = data / "twitter2017-sample.txt"
+    rows = [{"image_id": post.image_id, "caption": "people at a concert"} for post in read_posts(posts)[1:]]
+    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shutil.copy(data / "pgim-sample.txt", folder / "knowledge.txt")
+    for name, texts, title in (("caption", "captions.jsonl", "Image"), ("knowledge", "knowledge.txt", "")):
+        command = ["attach", str(folder / texts), "--input", str(posts), "--name", name, "--title", title]
+        assert CliRunner().invoke(app, [*command, "--save", str(folder / f"{name}.zst")]).exit_code == 0
+    files = {"posts": str(posts), "evidence": {"caption": "caption.zst", "knowledge": "knowledge.zst"}}
+    recipe = {
+        "task": "ner",
+        "output": "runs",
+        "encoder": str(tiny_encoder_folder),
+        "data": {"train": files, "validation": files},
+        "experts": [
+            {"name": "baseline"},
+            {"name": "caption", "start_from": "baseline", "view": {"retriever": "caption", "budget": 128}},
+            {"name": "knowledge", "start_from": "baseline", "view": {"retriever": "knowledge", "budget": 128}},
+        ],
+        "training": {"epochs": 1, "batch_size": 4, "precision": "fp32"},
+        "gate": {"folds": 2},
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    loaded = load_recipe(path)
+    train_recipe(loaded)
+    # So few posts teach a gate nothing: with weights of any kind each text changes the answer.
+    gate = Gate.load(seed_folder(loaded, 1))
+    torch.nn.init.normal_(gate.linear.weight, generator=torch.Generator().manual_seed(1))
+    gate.save(seed_folder(loaded, 1))
+    return loaded
+
+
+@contextmanager
+def running_milvus(folder: Path) -> Iterator[str]:
+    """A Milvus server, spoken to over gRPC; it ends with the context."""
+    pytest.importorskip("milvus_lite", reason="milvus-lite is not installed (it has no build for this platform)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir", str(folder)]
+    process = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        assert process.poll() is None, "the server ended at once"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    try:
+        yield f"milvus://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def milvus_server() -> Callable[[Path], AbstractContextManager[str]]:
+    """`with milvus_server(folder) as address:` runs a Milvus server that keeps its data in the folder."""
+    return running_milvus

@@ -22,16 +22,21 @@ def influences_on_mentions(
     windows: Sequence[Window],
     rows: Mapping[str, Rows],
     images: Tensor | None,
-) -> Iterator[Influence]:
-    """Influences on the mentions of one post: `rows` by retriever and `images` [W, D] belong to its W windows."""
-    whole, left_out = leave_one_out(mixture, [w.post for w in windows], rows, images)
+) -> Iterator[list[Influence]]:
+    """Influences on the mentions of one post: `rows` by retriever and `images` [W, D] belong to its W windows.
+
+    They come in pieces, each computed when it is asked for (`leave_one_out`); for the first, which is empty, the
+    mixture reads the post with all evidence.
+    """
+    whole, pieces = leave_one_out(mixture, [w.post for w in windows], rows, images)
+    yield []
     tagset = mixture.experts[0].tagset
 
     def confidence(log_p: Tensor, own: Mention) -> float:
         path = [0] * own.first + tagset.span_tags(own.type or "", own.last - own.first + 1)
         return span_confidence(scaled(log_p, mixture.temperature), path, own.first, own.last)
 
-    for variant in left_out:
+    def of(variant: LeftOut) -> Iterator[Influence]:
         window = windows[variant.case]
         place = _place(extraction, rows, variant)
         for m, mention in enumerate(extraction.mentions):
@@ -40,6 +45,9 @@ def influences_on_mentions(
                 before, after = (confidence(log_p, window.inside(mention)) for log_p in pair)
                 yield Influence(place, m, None, before - after)
 
+    for piece in pieces:
+        yield [influence for variant in piece for influence in of(variant)]
+
 
 def influences_on_relations(
     mixture: Mixture[RelationExpert],
@@ -47,7 +55,7 @@ def influences_on_relations(
     windows: Sequence[Window],
     rows: Mapping[str, Rows],
     images: Tensor | None,
-) -> Iterator[Influence]:
+) -> Iterator[list[Influence]]:
     """Influences on the relations of one post; see `influences_on_mentions`."""
     triples, own = [], []
     for relation in extraction.relations:
@@ -59,8 +67,10 @@ def influences_on_relations(
     if not triples:
         return
     pair_rows = {name: [column[w] for w in own] for name, column in rows.items()}
-    whole, left_out = leave_one_out(mixture, triples, pair_rows, None if images is None else images[own])
-    for variant in left_out:
+    whole, pieces = leave_one_out(mixture, triples, pair_rows, None if images is None else images[own])
+    yield []
+
+    def of(variant: LeftOut) -> Influence:
         choice = mixture.labels.index(extraction.relations[variant.case].type)
         _, head, tail = triples[variant.case]
         said = (
@@ -68,7 +78,10 @@ def influences_on_relations(
             for log_p in (whole[variant.case], variant.log_probabilities)
         )
         before, after = (float(scaled(log_p, mixture.temperature)[choice].exp()) for log_p in said)
-        yield Influence(_place(extraction, pair_rows, variant), None, variant.case, before - after)
+        return Influence(_place(extraction, pair_rows, variant), None, variant.case, before - after)
+
+    for piece in pieces:
+        yield [of(variant) for variant in piece]
 
 
 def _place(extraction: Extraction, rows: Mapping[str, Rows], variant: LeftOut) -> int:

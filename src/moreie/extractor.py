@@ -6,7 +6,7 @@ import copy
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from moreie.schema import (
     Evidence,
     Extraction,
     GateWeights,
+    Influence,
     Mention,
     Post,
     Relation,
@@ -241,7 +242,19 @@ class Extractor:
         Raises:
             MoreieError: no expert reads what is attached.
         """
-        post = _as_post(post, image)
+        steps = self.attribution_steps(_as_post(post, image), attached=attached)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                found: Attribution = end.value
+                return found
+
+    def attribution_steps(
+        self, post: Post, *, attached: Mapping[str, str] | None = None
+    ) -> Generator[None, None, Attribution]:
+        """As `attribute`, in steps that take hardly longer than a batch of few posts; the generator returns the
+        attribution. Between two steps others may extract, and whoever has had enough may leave."""
         with self._lock:
             self._renew()
             windows = self._windows([post])
@@ -249,11 +262,19 @@ class Extractor:
             (extraction,), _ = self._answers([post], windows, found, _silent)
             origins = [w.origin for w in windows]
             images = found.images_for(self.ner, origins)
-            influences = [*influences_on_mentions(self.ner, extraction, windows, found.rows["ner"], images)]
+            pieces = influences_on_mentions(self.ner, extraction, windows, found.rows["ner"], images)
             if self.relations is not None:
                 images = found.images_for(self.relations, origins)
-                influences += influences_on_relations(self.relations, extraction, windows, found.rows["re"], images)
-        return Attribution(extraction, tuple(influences))
+                on_relations = influences_on_relations(self.relations, extraction, windows, found.rows["re"], images)
+                pieces = itertools.chain(pieces, on_relations)
+        influences: list[Influence] = []
+        while True:
+            yield
+            with self._lock:
+                piece = next(pieces, None)
+            if piece is None:
+                return Attribution(extraction, tuple(influences))
+            influences += piece
 
     def retrieve(self, post: Post | str, *, image: str | Path | None = None) -> Retrieved:
         """The evidence that an extraction would have of one post, text first, then picture; no expert is asked, but

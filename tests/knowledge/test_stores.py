@@ -6,12 +6,9 @@ import base64
 import itertools
 import json
 import logging
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 
@@ -36,6 +33,7 @@ from moreie.knowledge.verify import verify
 from moreie.schema import Article, Paragraph, Passage
 from moreie.shipped import IMAGE_ENCODER
 
+MilvusServer = Callable[[Path], AbstractContextManager[str]]
 QUERIES = ["capital of Tennessee", "basketball team Spurs Thunder", "British singer", "", "zzzz qqqq"]
 # One engine's BM25 scores may differ from another's by so much: Milvus counts sentences without a word, Lance does not.
 TOLERANCE = 0.001
@@ -121,34 +119,10 @@ def test_no_query_is_syntax(small_corpus: Path, query: str) -> None:
     assert isinstance(KnowledgeCorpus.open(small_corpus).search_sentences([query], 2)[0], list)
 
 
-def milvus_server(folder: Path) -> Iterator[str]:
-    """A Milvus server, spoken to over gRPC; it ends with the iterator."""
-    pytest.importorskip("milvus_lite", reason="milvus-lite is not installed (it has no build for this platform)")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir", str(folder)]
-    process = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 60
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        assert process.poll() is None, "the server ended at once"
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    try:
-        yield f"milvus://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    yield from milvus_server(tmp_path_factory.mktemp("milvus"))
+def server(milvus_server: MilvusServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with milvus_server(tmp_path_factory.mktemp("milvus")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -502,13 +476,14 @@ def test_a_refused_token_is_a_clear_error(
     assert not list(tmp_path.iterdir()), "nothing was read"
 
 
-def test_a_server_that_goes_away_is_a_clear_error(sources: Sources, tmp_path: Path) -> None:
-    running = milvus_server(tmp_path / "data")
-    location = f"{next(running)}/gone"
-    build_corpus(location, Sources(articles=sources.articles))
-    corpus = KnowledgeCorpus.open(location)
-    assert said(corpus, "capital of Tennessee")
-    running.close()
+def test_a_server_that_goes_away_is_a_clear_error(
+    milvus_server: MilvusServer, sources: Sources, tmp_path: Path
+) -> None:
+    with milvus_server(tmp_path / "data") as address:
+        location = f"{address}/gone"
+        build_corpus(location, Sources(articles=sources.articles))
+        corpus = KnowledgeCorpus.open(location)
+        assert said(corpus, "capital of Tennessee")
     with pytest.raises(KnowledgeCorpusError, match=r"no Milvus answers there|Milvus failed"):
         said(corpus, "capital of Tennessee")
 

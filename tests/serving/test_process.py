@@ -21,6 +21,8 @@ pytest.importorskip("fastapi", reason="the serve extra is not installed")
 
 import httpx
 
+from moreie import Extractor
+
 WRITE = "w" * 20
 CLIENTS = 1_000
 pytestmark = pytest.mark.slow
@@ -88,6 +90,25 @@ def test_sigterm_answers_what_runs_and_ends(process: Callable[..., Any], tmp_pat
         assert running.wait(120) == 0
         lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
         assert sum(line.get("route") == "/v1/extract" and line["status"] == 200 for line in lines) == 8
+
+
+def test_8_bits(process: Callable[..., Any], extractor: Extractor, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
+    text = "Kawhi Leonard leads the Toronto Raptors past Golden State in Oakland"
+    with process(tmp_path / "log", "--int8") as (_, url):
+        assert httpx.get(f"{url}/ready").json()["model"] == f"{extractor.name} (int8)"
+        asked = {"text": text, "link": True, "attribute": True}
+        row = httpx.post(f"{url}/v1/extract", json=asked, timeout=60).json()
+        assert row["model"] == f"{extractor.name} (int8)"
+        assert f'model="{extractor.name} (int8)"' in httpx.get(f"{url}/metrics").text
+    own = extractor.attribute(text)
+    whole = own.extraction.to_dict()
+    assert [(m["text"], m["type"]) for m in row["mentions"]] == [(m["text"], m["type"]) for m in whole["mentions"]]
+    sure = [[m["confidence"] for m in one["mentions"]] for one in (row, whole)]
+    assert sure[0] == pytest.approx(sure[1], abs=0.1)
+    assert sure[0] != pytest.approx(sure[1], abs=1e-6), "other arithmetic"
+    assert len(row["influences"]) == len(own.influences)
+    assert "8 bits" in (tmp_path / "log").read_text()
 
 
 def test_a_model_that_is_not_there_ends_the_command_with_its_words(tmp_path: Path) -> None:

@@ -8,59 +8,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-import yaml
 from typer.testing import CliRunner
 
 from moreie import Extractor
 from moreie.cli.app import app
-from moreie.datasets import read_captions, read_posts
+from moreie.datasets import read_captions
 from moreie.errors import MoreieError
 from moreie.evaluation.predictions import MIXTURE
 from moreie.evaluation.run import evaluate_seed
 from moreie.models.expert import EncoderPool
-from moreie.models.gate import Gate
 from moreie.models.mixture import Mixture, decode_tags, load_mixture
 from moreie.retrieval.attached import match_file
 from moreie.schema import Extraction
 from moreie.training.data import load_split
-from moreie.training.recipe import Recipe, load_recipe
-from moreie.training.run import seed_folder, train_recipe
+from moreie.training.recipe import Recipe
+from moreie.training.run import seed_folder
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, data: Path, tiny_encoder_folder: Path) -> Recipe:
-    folder = tmp_path_factory.mktemp("attached")
-    posts = data / "twitter2017-sample.txt"
-    rows = [{"image_id": post.image_id, "caption": "people at a concert"} for post in read_posts(posts)[1:]]
-    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    shutil.copy(data / "pgim-sample.txt", folder / "knowledge.txt")
-    for name, texts, title in (("caption", "captions.jsonl", "Image"), ("knowledge", "knowledge.txt", "")):
-        command = ["attach", str(folder / texts), "--input", str(posts), "--name", name, "--title", title]
-        assert CliRunner().invoke(app, [*command, "--save", str(folder / f"{name}.zst")]).exit_code == 0
-    files = {"posts": str(posts), "evidence": {"caption": "caption.zst", "knowledge": "knowledge.zst"}}
-    recipe = {
-        "task": "ner",
-        "output": "runs",
-        "encoder": str(tiny_encoder_folder),
-        "data": {"train": files, "validation": files},
-        "experts": [
-            {"name": "baseline"},
-            {"name": "caption", "start_from": "baseline", "view": {"retriever": "caption", "budget": 128}},
-            {"name": "knowledge", "start_from": "baseline", "view": {"retriever": "knowledge", "budget": 128}},
-        ],
-        "training": {"epochs": 1, "batch_size": 4, "precision": "fp32"},
-        "gate": {"folds": 2},
-    }
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    loaded = load_recipe(path)
-    train_recipe(loaded)
-    # So few posts teach a gate nothing: with weights of any kind each text changes the answer.
-    gate = Gate.load(seed_folder(loaded, 1))
-    torch.nn.init.normal_(gate.linear.weight, generator=torch.Generator().manual_seed(1))
-    gate.save(seed_folder(loaded, 1))
-    return loaded
+def trained(attached_recipe: Recipe) -> Recipe:
+    return attached_recipe
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moreie.cli.console import clear_errors
+
+if TYPE_CHECKING:
+    from moreie.extractor import Extractor
 
 EXAMPLES = """[bold]Examples[/]
 
@@ -19,6 +22,8 @@ curl -s localhost:8000/v1/extract -H 'content-type: application/json' -d '{"text
 echo "write $(openssl rand -hex 32)" > tokens && moreie serve --corpus wiki --token-file tokens
 
 moreie serve --host 0.0.0.0 --corpus milvus://milvus:19530/wiki --queue-size 512 --batch-size 32 --time-limit 20
+
+moreie serve --corpus wiki --int8
 
 moreie serve --corpus wiki --cors-origin https://app.example --log-format text
 """
@@ -32,6 +37,14 @@ class LogForm(str, Enum):
 def serve(
     model: Annotated[Path | None, typer.Option(help="Model folder \\[default: the shipped model].")] = None,
     corpus: Annotated[str | None, typer.Option(help="Corpus folder or URI \\[default: the demo corpus].")] = None,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8",
+            help="Compute in 8 bits: faster on processors, not quite the same answers; half a minute longer to begin "
+            "with (extra `onnx`). The model's name then says `(int8)`, at /ready too.",
+        ),
+    ] = False,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
     token_file: Annotated[
@@ -66,7 +79,6 @@ def serve(
             from moreie.serving.service import create_app
         except ModuleNotFoundError as problem:
             raise MissingExtraError("serve", "moreie serve") from problem
-        from moreie.extractor import Extractor
         from moreie.serving.logs import log_to_stderr
         from moreie.serving.settings import ServiceSettings
         from moreie.serving.tokens import read_tokens
@@ -80,5 +92,17 @@ def serve(
             cors_origins=tuple(cors_origin or ()),
         )
         log_to_stderr("json" if log_format is LogForm.json else "text")
-        app = create_app(lambda: Extractor.from_pretrained(model, corpus=corpus), settings)
+        app = create_app(lambda: _loaded(model, corpus, int8=int8), settings)
         run(app, host=host, port=port, grace=grace)
+
+
+def _loaded(model: Path | None, corpus: str | None, *, int8: bool) -> Extractor:
+    import logging
+
+    from moreie.extractor import Extractor
+
+    extractor = Extractor.from_pretrained(model, corpus=corpus)
+    if not int8:
+        return extractor
+    logging.getLogger("moreie.serving").info("bringing the encoders into 8 bits")
+    return extractor.quantized()

@@ -6,17 +6,22 @@ again. Experts that do not read that kind of evidence say what they said before,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from moreie.encoders.precision import fast_batch
 from moreie.models.expert import Expert
 from moreie.models.mixture import Mixture
 from moreie.models.outputs import ExpertOutputs, Rows, availability, entropy_of, run_experts
 from moreie.schema import Evidence
+
+# A piece has a variant for so many of the sub-tokens that the device reads at once. At 128 sub-tokens a variant that is
+# two batches: smaller pieces take longer in all, larger ones hold others up for longer.
+SHARE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +37,12 @@ class LeftOut:
 @torch.no_grad()
 def leave_one_out(
     mixture: Mixture[Any], cases: Sequence[Any], evidence: Mapping[str, Rows], images: Tensor | None = None
-) -> tuple[list[Tensor], list[LeftOut]]:
+) -> tuple[list[Tensor], Iterator[list[LeftOut]]]:
     """The mixture's log-distributions of each case with all evidence, and with each passage that an expert may read
-    left out; `images` as for the mixture. A mixture of N cases with k passages each is run on N · k variants at once.
+    left out; `images` as for the mixture.
+
+    N cases with k passages each have N · k variants. They come in pieces of about two of the device's batches, each
+    computed when it is asked for, so that other work finds room between two of them.
     """
     base = run_experts(mixture.experts, cases, evidence)
     variants = [
@@ -44,8 +52,20 @@ def leave_one_out(
         for i in range(min(limit, len(row)))
     ]
     whole = mixture.mix(cases, evidence, base, images).log_probabilities
-    if not variants:
-        return whole, []
+    size = max(1, fast_batch(mixture.experts[0].encoder.device) // SHARE)
+    pieces = (variants[i : i + size] for i in range(0, len(variants), size))
+    return whole, (_left_out(mixture, cases, evidence, images, base, piece) for piece in pieces)
+
+
+@torch.no_grad()
+def _left_out(
+    mixture: Mixture[Any],
+    cases: Sequence[Any],
+    evidence: Mapping[str, Rows],
+    images: Tensor | None,
+    base: ExpertOutputs,
+    variants: Sequence[tuple[int, str, int]],
+) -> list[LeftOut]:
     own = [cases[n] for n, _, _ in variants]
     rows: dict[str, list[Sequence[Evidence]]] = {
         name: [_without(columns[n], i) if name == left else columns[n] for n, left, i in variants]
@@ -54,8 +74,7 @@ def leave_one_out(
     outputs = _outputs(mixture.experts, base, variants, own, rows)
     index = [n for n, _, _ in variants]
     mixed = mixture.mix(own, rows, outputs, None if images is None else images[index])
-    left_out = [LeftOut(*variant, p) for variant, p in zip(variants, mixed.log_probabilities, strict=True)]
-    return whole, left_out
+    return [LeftOut(*variant, p) for variant, p in zip(variants, mixed.log_probabilities, strict=True)]
 
 
 def _readable(experts: Sequence[Expert]) -> dict[str, int]:

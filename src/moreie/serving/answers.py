@@ -7,12 +7,24 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class LinkAnswer(BaseModel):
+    """The article that a mention refers to; all but `score` are null where it is none of the corpus' articles."""
+
+    article: str | None
+    title: str | None
+    url: str | None
+    score: float
+
+
 class MentionAnswer(BaseModel):
+    """A mention; `link` only where links were asked for."""
+
     text: str
     type: str | None
     start: int
     end: int
     confidence: float
+    link: LinkAnswer | None = None
 
 
 class RelationAnswer(BaseModel):

@@ -29,6 +29,7 @@ class PostBody(BaseModel):
 
 class BatchPost(PostBody):
     attached: AttachedTexts = AttachedTexts({})
+    link: bool = Field(False, description="Say which article of the corpus each mention refers to (`link`).")
 
 
 class ExtractBody(BatchPost):
@@ -48,6 +49,7 @@ class ExtractForm(BaseModel):
     id: str = Field("post", max_length=ID_LIMIT)
     attached: str = "{}"
     attribute: Literal["true", "false"] = "false"
+    link: Literal["true", "false"] = "false"
     image: bytes | None = Field(None, json_schema_extra={"format": "binary"})
 
 

@@ -1,20 +1,22 @@
-"""Dynamic batching: posts of concurrent requests wait in one bounded queue and are extracted together."""
+"""Dynamic batching: what concurrent requests ask for waits in one bounded queue and is worked on together."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from moreie.schema import Extraction, Post
+from moreie.schema import Post
 from moreie.serving.limits import CHARACTERS_PER_BATCH, PIXELS_PER_BATCH
 from moreie.serving.settings import ServiceSettings
 
 T = TypeVar("T")
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 
 
@@ -24,34 +26,65 @@ class QueueFullError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A post to be extracted, its attached texts, and the pixels that its picture declares."""
+    """A post to be extracted, its attached texts, the pixels that its picture declares, and whether its mentions are
+    to be linked."""
 
     post: Post
     attached: Mapping[str, str] = field(default_factory=dict)
     pixels: int = 0
+    link: bool = False
 
 
-Extract = Callable[[Sequence[Asked]], Sequence[Extraction]]
+def fit_together(batch: Sequence[Asked]) -> bool:
+    """Whether these posts may be extracted together."""
+    return (
+        sum(one.pixels for one in batch) <= PIXELS_PER_BATCH
+        and sum(len(one.post.text) for one in batch) <= CHARACTERS_PER_BATCH
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A post, or work that is done by itself, and who waits for it. A cancelled future is not worked for."""
+    """An item, or work that is done by itself, and who waits for it. A cancelled future is not worked for."""
 
     answer: asyncio.Future[Any]
-    asked: Asked | None
+    item: Any = None
     alone: Callable[[], Any] | None = None
 
 
-class Batcher:
-    """One queue and one worker thread. `extract` is called in that thread, with the posts of one batch;
-    `on_batch` hears how many they are."""
+@dataclass(slots=True)
+class _Long:
+    """Work that is done in steps, and who waits for it."""
 
-    def __init__(self, extract: Extract, settings: ServiceSettings, on_batch: Callable[[int], None]):
-        self._extract, self._settings, self._on_batch = extract, settings, on_batch
+    answer: asyncio.Future[Any]
+    steps: Generator[Any, None, Any]
+    begun: bool = False
+
+
+W = TypeVar("W", _Waiting, _Long)
+
+
+class Batcher(Generic[Item, Answer]):
+    """One queue and one worker thread. `work` is called in that thread, with the items of one batch; `on_batch` hears
+    how many they are; `fit` says whether items may be in one batch.
+
+    Work in steps stands in a second line: where both have somebody, a batch and a step are done by turns, so that no
+    item waits for more than one step, and steps go on under load.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[Item]], Sequence[Answer]],
+        settings: ServiceSettings,
+        *,
+        on_batch: Callable[[int], None] = lambda items: None,
+        fit: Callable[[Sequence[Item]], bool] = lambda batch: True,
+    ):
+        self._work, self._settings, self._on_batch, self._fit = work, settings, on_batch, fit
         self._queue: deque[_Waiting] = deque()
+        self._long: deque[_Long] = deque()
         self._came = asyncio.Event()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="extraction")
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="worker")
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -62,40 +95,49 @@ class Batcher:
         """Stop; whoever still waits is cancelled."""
         if self._task:
             self._task.cancel()
-        for waiting in self._queue:
-            waiting.answer.cancel()
+        for answer in [*(one.answer for one in self._queue), *(one.answer for one in self._long)]:
+            answer.cancel()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     @property
     def length(self) -> int:
-        """How many wait."""
-        return sum(not waiting.answer.done() for waiting in self._queue)
+        """How many wait; what has begun does not."""
+        new = sum(not one.begun and not one.answer.done() for one in self._long)
+        return new + sum(not one.answer.done() for one in self._queue)
 
-    async def extract(self, asked: Sequence[Asked]) -> list[Extraction]:
-        """The extractions of posts, in their order; they may be extracted with those of others.
+    async def together(self, items: Sequence[Item]) -> list[Answer]:
+        """The answers to items, in their order; they may be worked on with those of others.
 
-        Cancelled, posts that have not begun are dropped.
+        Cancelled, items that have not begun are dropped.
 
         Raises:
             QueueFullError: no room for all of them.
-            Exception: what the extraction of one of them raised by itself.
+            Exception: what the work on one of them raised by itself.
         """
-        return await self._answers([_Waiting(self._future(), one) for one in asked])
+        return await self._answers(self._queue, [_Waiting(self._future(), item) for item in items])
 
     async def alone(self, work: Callable[[], T]) -> T:
-        """The result of other work for the extractor, done when it is its turn. Raises as `extract`."""
-        results: list[T] = await self._answers([_Waiting(self._future(), None, work)])
+        """The result of other work for the thread, done when it is its turn. Raises as `together`."""
+        results: list[T] = await self._answers(self._queue, [_Waiting(self._future(), alone=work)])
+        return results[0]
+
+    async def in_steps(self, work: Generator[Any, None, T]) -> T:
+        """What a generator returns; it is taken one step on in the thread, whenever it is its turn.
+
+        Cancelled, it is left between two steps. Raises as `together`.
+        """
+        results: list[T] = await self._answers(self._long, [_Long(self._future(), work)])
         return results[0]
 
     def _future(self) -> asyncio.Future[Any]:
         return asyncio.get_running_loop().create_future()
 
-    async def _answers(self, waiting: Sequence[_Waiting]) -> list[Any]:
+    async def _answers(self, line: deque[W], waiting: Sequence[W]) -> list[Any]:
         here = self.length
         # What is more than the whole queue has to be taken when nobody else waits, or it would never be.
         if here and here + len(waiting) > self._settings.queue_size:
             raise QueueFullError
-        self._queue.extend(waiting)
+        line.extend(waiting)
         self._came.set()
         try:
             return [await one.answer for one in waiting]
@@ -105,46 +147,69 @@ class Batcher:
                     one.answer.exception()  # seen, whoever's it is: asyncio would report it with the post's text
 
     async def _run(self) -> None:
+        stepped = False
         while True:
+            while not (self._first(self._queue) or self._first(self._long)):
+                self._came.clear()
+                await self._came.wait()
+            long = self._first(self._long)
+            if long and not (stepped and self._first(self._queue)):
+                await self._step(long)
+                stepped = True
+                continue
             batch = await self._next_batch()
-            if batch[0].asked:
+            if not batch[0].alone:
                 self._on_batch(len(batch))
             await self._settle(batch)
+            stepped = False
+
+    async def _step(self, long: _Long) -> None:
+        """Take the first of the second line one step on; it leaves the line at its end."""
+        long.begun = True
+        loop = asyncio.get_running_loop()
+        try:
+            ended, result = await loop.run_in_executor(self._worker, _advanced, long.steps)
+        except Exception as problem:
+            self._long.popleft()
+            if not long.answer.done():
+                long.answer.set_exception(problem)
+            return
+        if ended:
+            self._long.popleft()
+            if not long.answer.done():
+                long.answer.set_result(result)
 
     async def _next_batch(self) -> list[_Waiting]:
-        """What is worked on together: one piece of other work, or posts as they come within the wait."""
-        while (first := self._first()) is None:
-            self._came.clear()
-            await self._came.wait()
-        self._queue.popleft()
+        """What is worked on together: one piece of other work, or items as they come within the wait."""
+        first = self._queue.popleft()
         batch = [first]
         clock = asyncio.get_running_loop().time
         until = clock() + self._settings.batch_wait
-        while first.asked and len(batch) < self._settings.batch_size:
-            following = self._first()
+        while not first.alone and len(batch) < self._settings.batch_size:
+            following = self._first(self._queue)
             if following is None:
                 self._came.clear()
                 try:
                     await asyncio.wait_for(self._came.wait(), max(until - clock(), 0))
                 except asyncio.TimeoutError:
                     break
-            elif following.asked and _fit([*batch, following]):
+            elif not following.alone and self._fit([one.item for one in (*batch, following)]):
                 batch.append(self._queue.popleft())
             else:
                 break
         return batch
 
-    def _first(self) -> _Waiting | None:
-        """Who waits longest, those left out that were given up."""
-        while self._queue and self._queue[0].answer.done():
-            self._queue.popleft()
-        return self._queue[0] if self._queue else None
+    def _first(self, line: deque[W]) -> W | None:
+        """Who has been in a line longest, those left out that were given up."""
+        while line and line[0].answer.done():
+            line.popleft()
+        return line[0] if line else None
 
     def _done(self, batch: Sequence[_Waiting]) -> Sequence[Any]:
         """The results of a batch, in the worker thread."""
         if alone := batch[0].alone:
             return [alone()]
-        return self._extract([waiting.asked for waiting in batch if waiting.asked])
+        return self._work([waiting.item for waiting in batch])
 
     async def _settle(self, batch: Sequence[_Waiting]) -> None:
         loop = asyncio.get_running_loop()
@@ -153,7 +218,7 @@ class Batcher:
         except Exception as problem:
             if len(batch) > 1:
                 # One of them is to blame: each has to stand for itself.
-                log.warning("a batch of %d failed (%s); its posts are tried by themselves", len(batch), type(problem))
+                log.warning("a batch of %d failed (%s); its items are tried by themselves", len(batch), type(problem))
                 for one in batch:
                     if not one.answer.done():
                         await self._settle([one])
@@ -165,9 +230,10 @@ class Batcher:
                 one.answer.set_result(result)
 
 
-def _fit(batch: Sequence[_Waiting]) -> bool:
-    asked = [waiting.asked for waiting in batch if waiting.asked]
-    return (
-        sum(one.pixels for one in asked) <= PIXELS_PER_BATCH
-        and sum(len(one.post.text) for one in asked) <= CHARACTERS_PER_BATCH
-    )
+def _advanced(steps: Generator[Any, None, Any]) -> tuple[bool, Any]:
+    """A generator one step on: whether that was its end, and what it returned."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        return True, end.value
+    return False, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from moreie.serving.asked import (
     parsed,
 )
 from moreie.serving.batching import Asked, QueueFullError
+from moreie.serving.linking import unlinkable
 from moreie.serving.state import Service
 from moreie.serving.uploads import opened_picture, renamed
 
@@ -44,7 +46,7 @@ def body_of(**kinds: str) -> dict[str, Any]:
 def extraction_routes(service: Service) -> APIRouter:
     """The routes of extraction and retrieval."""
     router = APIRouter(tags=["extraction"])
-    answers = {200: {"model": ExtractionAnswer}, **refusals(400, 411, 415, 422)}
+    answers = {200: {"model": ExtractionAnswer}, **refusals(400, 409, 411, 415, 422)}
 
     @router.post("/v1/extract", responses=answers, openapi_extra=body_of(json="ExtractBody", form="ExtractForm"))
     async def extract(request: Request) -> JSONResponse:
@@ -53,32 +55,39 @@ def extraction_routes(service: Service) -> APIRouter:
         if content_type(request) == FORM:
             form, data, name = await form_body(request, ExtractForm)
             attached = parsed(AttachedTexts, form.attached.encode())
-            body = ExtractBody(text=form.text, id=form.id, attached=attached, attribute=form.attribute == "true")
+            body = ExtractBody(
+                text=form.text,
+                id=form.id,
+                attached=attached,
+                attribute=form.attribute == "true",
+                link=form.link == "true",
+            )
         elif content_type(request) == JSON:
             body = await json_body(request, ExtractBody)
         else:
             raise HTTPException(415, f"send {JSON} or {FORM}")
         async with opened_picture(data) as (path, pixels):
             post = await anyio.to_thread.run_sync(post_of, body, path)
-            asked = checked(service, Asked(post, body.attached.root, pixels))
+            (asked,) = await checked(service, [Asked(post, body.attached.root, pixels, body.link)])
             if body.attribute:
-                found = await queued(
-                    service.batcher.alone(lambda: service.ready.attribute(post, attached=asked.attached)), service
-                )
+                steps = service.ready.attribution_steps(post, attached=asked.attached)
+                found = await queued(service.batcher.in_steps(steps), service)
                 extraction, more = found.extraction, {"influences": [i.to_dict() for i in found.influences]}
             else:
-                (extraction,), more = await queued(service.batcher.extract([asked]), service), {}
+                (extraction,), more = await queued(service.batcher.together([asked]), service), {}
+            (extraction,) = await linked(service, [asked], [extraction])
         return JSONResponse({**named(extraction, path, name).to_dict(), **more})
 
-    batch_answers = {200: {"model": BatchAnswer}, **refusals(411, 415, 422)}
+    batch_answers = {200: {"model": BatchAnswer}, **refusals(409, 411, 415, 422)}
 
     @router.post("/v1/extract/batch", responses=batch_answers, openapi_extra=body_of(json="BatchBody"))
     async def extract_batch(request: Request) -> JSONResponse:
         """Up to 64 posts, answered in their order."""
         body = await json_body(request, BatchBody)
         posts = await anyio.to_thread.run_sync(lambda: [post_of(row, None) for row in body.posts])
-        asked = [checked(service, Asked(p, row.attached.root)) for p, row in zip(posts, body.posts, strict=True)]
-        extractions = await queued(service.batcher.extract(asked), service)
+        rows = zip(posts, body.posts, strict=True)
+        asked = await checked(service, [Asked(post, row.attached.root, link=row.link) for post, row in rows])
+        extractions = await linked(service, asked, await queued(service.batcher.together(asked), service))
         return JSONResponse({"extractions": [extraction.to_dict() for extraction in extractions]})
 
     found_answers = {200: {"model": RetrieveAnswer}, **refusals(400, 409, 411, 415, 422)}
@@ -110,13 +119,30 @@ def post_of(body: PostBody | ExtractForm | RetrieveForm, path: Path | None) -> P
     return post_from_text(body.text, id=body.id, image=path)
 
 
-def checked(service: Service, asked: Asked) -> Asked:
-    """The same. Raises `HTTPException` where a text is attached that no expert reads: it would fail its whole batch."""
+async def checked(service: Service, asked: Sequence[Asked]) -> Sequence[Asked]:
+    """The same.
+
+    Raises:
+        HTTPException: 422 where a text is attached that no expert reads: it would fail its whole batch. 409 where links
+            are asked for and the corpus has nothing to link to.
+    """
     try:
-        own_texts(asked.post, asked.attached, service.ready.attachable)
+        for one in asked:
+            own_texts(one.post, one.attached, service.ready.attachable)
     except MoreieError as problem:
         raise HTTPException(422, str(problem)) from None
+    if any(one.link for one in asked) and (why := await anyio.to_thread.run_sync(unlinkable, service.ready.corpus)):
+        raise HTTPException(409, why)
     return asked
+
+
+async def linked(service: Service, asked: Sequence[Asked], found: Sequence[Extraction]) -> list[Extraction]:
+    """The extractions, those linked for which that was asked."""
+    wanted = [extraction for one, extraction in zip(asked, found, strict=True) if one.link]
+    if not wanted:
+        return list(found)
+    answers = iter(await queued(service.linking.together(wanted), service))
+    return [next(answers) if one.link else extraction for one, extraction in zip(asked, found, strict=True)]
 
 
 async def queued(work: Any, service: Service) -> Any:

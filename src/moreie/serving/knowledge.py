@@ -169,19 +169,26 @@ def _corpus(service: Service) -> KnowledgeCorpus:
 
 
 async def _changed(service: Service, change: Callable[[str], update.Change]) -> update.Change:
-    """One change at a time, in a thread. Raises `HTTPException` 409 where it cannot be made, with why."""
-    location = _corpus(service).location
+    """One change at a time, in a thread.
+
+    Raises:
+        HTTPException: 409 where it cannot be made, with why.
+        KnowledgeCorpusError: the corpus cannot be read.
+    """
+    corpus = _corpus(service)
     if why := unwritable(service):
         raise HTTPException(403, why)
     if service.writing:
         raise _busy("another change is under way; try again when it is done")
     service.writing = True
     try:
-        return await anyio.to_thread.run_sync(change, location)
-    except CorpusBusyError:
-        raise _busy("somebody else changes the corpus; try again when that is done") from None
-    except KnowledgeCorpusError as problem:
-        raise HTTPException(409, str(problem)) from None
+        await anyio.to_thread.run_sync(corpus.latest)
+        try:
+            return await anyio.to_thread.run_sync(change, corpus.location)
+        except CorpusBusyError:
+            raise _busy("somebody else changes the corpus; try again when that is done") from None
+        except KnowledgeCorpusError as problem:
+            raise HTTPException(409, str(problem)) from None
     finally:
         service.writing = False
 

@@ -45,12 +45,14 @@ def create_app(extractor: Extractor | Callable[[], Extractor], settings: Service
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.batcher.start()
+        service.linking.start()
         loading = asyncio.create_task(service.begin())
         if isinstance(extractor, Extractor):
             await loading
         yield
         loading.cancel()
         await service.batcher.stop()
+        await service.linking.stop()
 
     app = FastAPI(
         title="moreie",

@@ -7,12 +7,13 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from moreie.extractor import Extractor
 from moreie.schema import Extraction
-from moreie.serving.batching import Asked, Batcher
+from moreie.serving.batching import Asked, Batcher, fit_together
+from moreie.serving.linking import Links
 from moreie.serving.metrics import Metrics
 from moreie.serving.settings import ServiceSettings
 
@@ -26,6 +27,7 @@ class Service:
 
     `running`: requests that are being answered, those of `/health` and the like left out; `buffered`: bytes of bodies
     held; `writing`: a change of the knowledge is under way; `failure`: why the extractor could not be loaded.
+    Mentions are linked in a queue of their own: counting a corpus' anchors anew holds up no extraction.
     """
 
     load: Callable[[], Extractor]
@@ -36,12 +38,16 @@ class Service:
     buffered: int = 0
     writing: bool = False
     failure: BaseException | None = None
-    batcher: Batcher = field(init=False)
+    batcher: Batcher[Asked, Extraction] = field(init=False)
+    linking: Batcher[Extraction, Extraction] = field(init=False)
     metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:
-        self.metrics = Metrics(lambda: self.batcher.length, lambda: self.extractor)
-        self.batcher = Batcher(self._extract, self.settings, self.metrics.batch_posts.observe)
+        self.metrics = Metrics(lambda: self.batcher.length + self.linking.length, lambda: self.extractor)
+        observe = self.metrics.batch_posts.observe
+        self.batcher = Batcher(self._extract, self.settings, on_batch=observe, fit=fit_together)
+        links = Links(lambda: self.ready.corpus, self.metrics.stage)
+        self.linking = Batcher(links, replace(self.settings, batch_wait=0))
 
     @property
     def ready(self) -> Extractor:

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("selenium", reason="selenium is not installed (the dev extra has it)")
 
+import httpx
 import uvicorn
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -21,6 +22,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from moreie import Extractor
 from moreie.serving.service import create_app
 from moreie.shipped import DEMO_POSTS
+from moreie.training.recipe import Recipe
+from moreie.training.run import seed_folder
 
 pytestmark = pytest.mark.slow
 PATIENCE = 240
@@ -67,6 +70,13 @@ class Visitor:
 
     def explained(self) -> None:
         self.until(lambda: not self.all("#influence-status"))
+        self.linked()
+
+    def linked(self) -> list[tuple[str, str]]:
+        """Wait for the articles that mentions refer to: mention and article, as they are read."""
+        self.until(lambda: self.all("#links") or not self.all("#links-status"))
+        names = self.texts("#links dt")
+        return list(zip(names, self.texts("#links dd"), strict=True))
 
     def unfold(self) -> None:
         self.run("document.querySelectorAll('details').forEach(d => d.open = true)")
@@ -157,6 +167,39 @@ def test_each_experts_answer_stands_beside_the_mixtures(visitor: Visitor, server
     visitor.answered()
     assert "had nothing to read" in visitor.texts("table.experts .quiet")
     assert not visitor.one("#preview").is_displayed()
+
+
+def test_each_mention_says_which_article_it_refers_to(visitor: Visitor, server: Any) -> None:
+    text = "Barack Obama meets Zorblax in Berlin"
+    article = {"title": "Zorblax", "text": "Zorblax is a statesman.", "url": "https://a.example/z"}
+    server.call("PUT", "/v1/knowledge/z1", article)
+    visitor.open()
+    visitor.ask(text)
+    shown = visitor.linked()
+    said = server.call("POST", "/v1/extract", {"text": text, "link": True})["mentions"]
+    assert shown == [
+        (f"{m['text']} {m['type']}", f"{m['link']['title'] or 'no article'} {100 * m['link']['score']:.0f}%")
+        for m in said
+    ]
+    assert any(name.startswith("Zorblax") and title.startswith("Zorblax") for name, title in shown)
+    assert "refer to" in visitor.one("#links-heading").text
+    status = visitor.one("#links-status")
+    assert status.get_attribute("role") == "status"
+    linked = sum(m["link"]["article"] is not None for m in said)
+    assert status.text.startswith(f"{linked} of {len(said)} ")
+    # By keyboard: from the heading that has the focus the first link is one key away.
+    assert visitor.driver.switch_to.active_element.get_attribute("id") == "answer-heading"
+    visitor.driver.switch_to.active_element.send_keys(Keys.TAB)
+    links = visitor.all("#links a")
+    assert visitor.driver.switch_to.active_element == links[0]
+    assert [a.get_attribute("href") for a in links] == [m["link"]["url"] for m in said if m["link"]["url"]]
+    assert all(a.get_attribute("rel") == "noopener noreferrer" for a in links)
+    # Removed meanwhile: nothing is left to refer to.
+    server.call("DELETE", "/v1/knowledge/z1")
+    visitor.ask(text)
+    (title,) = [title for name, title in visitor.linked() if name.startswith("Zorblax")]
+    assert title.startswith("no article ")
+    assert visitor.complaints() == []
 
 
 def test_ones_own_text_and_photograph(visitor: Visitor) -> None:
@@ -345,6 +388,17 @@ def test_markup_in_posts_and_in_knowledge_is_text(visitor: Visitor, server: Any)
     assert visitor.run("return window.harmed") is None
     assert visitor.complaints() == [], "nothing was even tried"
     server.call("DELETE", "/v1/knowledge/evil")
+    # The title of an article that a mention is linked to.
+    title, url = '<img src=x onerror="window.harmed=5">Zorblax', "javascript:window.harmed=6"
+    article = {"title": title, "redirects": ["Zorblax"], "text": "Zorblax is a statesman.", "url": url}
+    server.call("PUT", "/v1/knowledge/evil", article)
+    visitor.ask("Barack Obama meets Zorblax in Berlin")
+    (shown,) = [shown for name, shown in visitor.linked() if name.startswith("Zorblax")]
+    assert shown.rpartition(" ")[0] == title
+    assert not visitor.all("#results img[src=x], #links img, a[href^=javascript]")
+    assert visitor.run("return window.harmed") is None
+    assert visitor.complaints() == []
+    server.call("DELETE", "/v1/knowledge/evil")
 
 
 def test_markup_would_be_refused_by_the_browser(visitor: Visitor) -> None:
@@ -442,6 +496,56 @@ def closed(extractor: Extractor) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     thread.join(30)
+
+
+@pytest.fixture(scope="module")
+def reading(
+    process: Callable[..., Any], attached_recipe: Recipe, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The address of a service whose model has experts of captions and of knowledge."""
+    log = tmp_path_factory.mktemp("reading") / "log"
+    options = ("--model", str(seed_folder(attached_recipe, 1)), "--corpus", str(small_corpus))
+    with process(log, *options) as (_, address):
+        yield address
+
+
+def test_texts_that_come_with_a_post_have_fields(
+    reading: str, start_browser: Callable[[int, int], Any], visitor: Visitor
+) -> None:
+    assert not visitor.one("#attached").is_displayed(), "experts of the shipped model read none"
+    own = Visitor(start_browser(1000, 900), reading)
+    text, caption = "Live from Nashville tonight", "a stage <img src=x onerror=window.harmed=1> & people"
+    fields = own.all("#attached textarea")
+    assert [field.accessible_name for field in fields] == ["Caption optional", "Knowledge optional"]
+    assert violations(own) == []
+    fields[0].send_keys(caption)
+    own.ask(text)
+    own.explained()
+    asked = {"text": text, "attached": {"caption": caption}}
+    row = httpx.post(f"{reading}/v1/extract", json=asked, timeout=PATIENCE).json()
+    shares = dict(zip(own.texts("table.experts tbody th")[1:], own.texts("table.experts .weight")[1:], strict=True))
+    assert shares == {
+        "baseline": f"{100 * row['gate']['entities']['baseline']:.0f}%",
+        "caption": f"{100 * row['gate']['entities']['caption']:.0f}%",
+        "knowledge": "0%",
+    }
+    assert "had nothing to read" in own.texts("table.experts .quiet")
+    assert own.texts(".column h3")[1:] == ["Came with the post: caption 1"]
+    assert caption in own.texts(".piece .passage")
+    assert not own.all(".piece .edit"), "what came with a post is no article"
+    assert own.texts(".notes li") == row["warnings"]
+    # With the other text, too, its expert is asked.
+    fields[1].send_keys("Nashville is the capital of Tennessee.")
+    own.ask(text)
+    assert "had nothing to read" not in own.texts("table.experts .quiet")
+    assert own.texts(".column h3")[1:] == ["Came with the post: caption 1", "Came with the post: knowledge 1"]
+    # An example has none of them.
+    own.one("[data-id=no-picture]").click()
+    own.answered()
+    assert [field.get_property("value") for field in own.all("#attached textarea")] == ["", ""]
+    assert own.texts(".column h3")[1:] == []
+    assert own.run("return window.harmed") is None
+    assert own.complaints() == []
 
 
 def test_where_knowledge_cannot_be_edited_the_page_says_so(

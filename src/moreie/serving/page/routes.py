@@ -97,7 +97,7 @@ def page_routes(service: Service) -> APIRouter:
         attached = parsed(AttachedTexts, form.attached.encode())
         async with opened_picture(data) as (path, pixels):
             post = await anyio.to_thread.run_sync(post_of, form, path)
-            asked = checked(service, Asked(post, attached.root, pixels))
+            (asked,) = await checked(service, [Asked(post, attached.root, pixels)])
             work = service.batcher.alone(lambda: service.ready.compare([post], attached=[asked.attached])[0])
             comparison = await queued(work, service)
         return JSONResponse(replace(comparison, extraction=named(comparison.extraction, path, name)).to_dict())

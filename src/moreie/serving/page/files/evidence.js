@@ -1,6 +1,7 @@
 // Evidence as cards: what was found by text and by picture, how well it fits, and what it did for the answer.
 
 import { bar, el, points } from "./dom.js";
+import { articleTitle } from "./links.js";
 
 const SHOWN = 4;
 const LONG = 420;
@@ -32,12 +33,6 @@ function passage(evidence) {
   ];
 }
 
-function title(evidence) {
-  const words = evidence.title || "(no title)";
-  if (!/^https?:\/\//.test(evidence.url ?? "")) return words;
-  return el("a", { href: evidence.url, rel: "noopener noreferrer", target: "_blank" }, words);
-}
-
 function card(evidence, place, best, onEdit) {
   const share = evidence.retriever === "image" ? evidence.score : best > 0 ? evidence.score / best : 0;
   const picture = evidence.image
@@ -65,7 +60,7 @@ function card(evidence, place, best, onEdit) {
     el(
       "div",
       {},
-      el("h4", {}, el("span", { class: "rank" }, `${evidence.rank}`), " ", title(evidence)),
+      el("h4", {}, el("span", { class: "rank" }, `${evidence.rank}`), " ", articleTitle(evidence.title, evidence.url)),
       score,
       passage(evidence),
       el("ul", { class: "influences plain", id: `influences-${place}`, hidden: true }),

@@ -8,8 +8,9 @@ import { evidence, writeInfluences } from "./evidence.js";
 import { experts } from "./experts.js";
 import { graph } from "./graph.js";
 import { influence, nameOf } from "./influence.js";
+import { links } from "./links.js";
 import { currentPost, photographAddress, preparePost, showAttachable, showExamples } from "./post.js";
-import { attribute, extract, removeArticle, state, writeArticle } from "./service.js";
+import { attribute, extract, link, removeArticle, state, writeArticle } from "./service.js";
 
 let service = { editing: "unknown" };
 let running = null;
@@ -38,11 +39,14 @@ function answerSection(answer, address) {
   const related = answer.relations.length
     ? graph(answer.relations, answer.mentions)
     : el("p", { class: "quiet" }, answer.mentions.length > 1 ? "None was found between the entities." : "A relation needs two entities.");
+  const referred = answer.mentions.length
+    ? [el("h3", { id: "links-heading" }, "Articles they refer to"), el("p", { class: "quiet", role: "status", id: "links-status" }, "Looking them up…")]
+    : null;
   const body = el("div", { class: photo ? "hero pictured" : "hero" },
     el("div", {},
       highlighted(answer.text, answer.mentions),
       answer.mentions.length ? null : el("p", { class: "quiet" }, "No entity was found."),
-      el("h3", {}, "Relations"), related, notes),
+      el("h3", {}, "Relations"), related, referred, notes),
     photo);
   return section("answer", "The answer", null, body);
 }
@@ -71,6 +75,20 @@ function show(answer, changed) {
 
 function editingWords() {
   return service.editing === "on" ? "Every article can be edited; the post is then read again." : `The knowledge cannot be edited here: ${service.why ?? "the service does not say why"}.`;
+}
+
+async function showLinks(post, answer, signal) {
+  if (!answer.mentions.length) return;
+  try {
+    const said = await link(post, signal);
+    if (said.corpus !== answer.corpus) throw new Error("The knowledge has changed meanwhile: extract again to see them.");
+    const status = byId("links-status");
+    const some = said.mentions.filter((m) => m.link.article !== null).length;
+    status.textContent = `${some} of ${said.mentions.length} ${some === 1 ? "has" : "have"} an article in the knowledge. Shares say how likely each answer is.`;
+    status.after(links(said.mentions));
+  } catch (problem) {
+    if (problem.name !== "AbortError") byId("links-status").textContent = problem.message;
+  }
 }
 
 async function showInfluences(post, answer, signal) {
@@ -109,6 +127,7 @@ async function ask(post, changed = () => null) {
     show(answer, panel);
     byId("status").textContent = summary(answer, seconds);
     byId(panel ? "changes-heading" : "answer-heading").focus();
+    showLinks(post, answer, own.signal);
     showInfluences(post, answer, own.signal);
     showState();
   } catch (problem) {

@@ -37,13 +37,19 @@ export function currentPost() {
   return { text, image: photograph, attached: attached() };
 }
 
+// A field for each text that experts of the model read with a post.
 export function showAttachable(names) {
   const fields = names.map((name) =>
-    el("div", { class: "field" }, el("label", { for: `attached-${name}` }, `Its ${name} `, el("span", { class: "optional" }, "optional")),
-      el("textarea", { id: `attached-${name}`, name, rows: 2, dir: "auto" })),
+    el("div", { class: "field" }, el("label", { for: `attached-${name}` }, `${name[0].toUpperCase()}${name.slice(1)} `, el("span", { class: "optional" }, "optional")),
+      el("textarea", { id: `attached-${name}`, name, rows: 2, dir: "auto", maxlength: 200000, "aria-describedby": "attached-hint" })),
   );
-  byId("attached").replaceChildren(...fields);
+  byId("attached-fields").replaceChildren(...fields);
   byId("attached").hidden = !names.length;
+}
+
+// Texts of another post would be read as this one's.
+function clearAttached() {
+  for (const field of byId("attached").querySelectorAll("textarea")) field.value = "";
 }
 
 function taken(files) {
@@ -85,6 +91,7 @@ async function choose(example, ask) {
     const file = example.picture ? await picture(example.picture, example.picture.split("/").at(-1)) : null;
     setPhotograph(file);
     byId("text").value = example.text;
+    clearAttached();
     await ask();
   } catch (problem) {
     byId("error").textContent = problem.message;

@@ -56,6 +56,13 @@ export function attribute(post, signal) {
   return asked("/v1/extract", { method: "POST", body, signal });
 }
 
+// The extraction, with the article that each mention refers to.
+export function link(post, signal) {
+  const body = form(post);
+  body.set("link", "true");
+  return asked("/v1/extract", { method: "POST", body, signal });
+}
+
 export async function picture(address, name) {
   const answer = await fetch(address).catch(() => null);
   if (!answer?.ok) throw new Refusal(answer?.status ?? 0, "The example’s photograph could not be loaded.");

@@ -29,7 +29,8 @@ export function bar(share, kind = "") {
   return el("span", { class: `bar ${kind}`, "aria-hidden": "true" }, inner);
 }
 
-export const percent = (share) => `${(100 * share).toFixed(share > 0.995 && share < 1 ? 1 : 0)}%`;
+export const percent = (share) =>
+  share > 0.995 && share < 1 ? `${Math.min(100 * share, 99.9).toFixed(1)}%` : `${(100 * share).toFixed(0)}%`;
 
 export function points(change) {
   const size = Math.abs(100 * change);

@@ -25,6 +25,7 @@ from moreie.serving.server import DrainingServer
 from moreie.serving.service import create_app
 from moreie.serving.settings import ServiceSettings
 from moreie.serving.state import Service
+from moreie.serving.tokens import parse_tokens
 
 READ, WRITE = "r" * 20, "w" * 20
 
@@ -38,6 +39,11 @@ class Live:
     service: Service
     port: int
     thread: threading.Thread
+
+    @property
+    def folder(self) -> Path:
+        """The corpus that it serves."""
+        return Path(self.service.extractor.corpus.location)
 
     def metric(self, line: str) -> float:
         """The value of a metric, by its name and labels as Prometheus writes them; 0 where it is not there."""
@@ -130,3 +136,10 @@ def own_extractor(extractor: Extractor, small_corpus: Path, tmp_path: Path) -> E
 
     corpus = KnowledgeCorpus.open(shutil.copytree(small_corpus, tmp_path / "corpus"))
     return Extractor(extractor.ner, extractor.relations, corpus=corpus, image_encoder=extractor.image_encoder)
+
+
+@pytest.fixture
+def own(own_extractor: Extractor) -> Iterator[Live]:
+    """A server over a corpus that may be changed, by whoever has the token."""
+    with running(own_extractor, ServiceSettings(tokens=parse_tokens(f"write {WRITE}", "here"))) as live:
+        yield live

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,22 +24,12 @@ ARTICLE = {"title": "Zorblax", "paragraphs": ["Zorblax are a rock band from Quin
 ASKED = {"text": "Great night with Zorblax in Quintara"}
 
 
-@pytest.fixture
-def own(own_extractor: Extractor, serve: Callable[..., Any]) -> Iterator[Any]:
-    with serve(own_extractor, ServiceSettings(tokens=parse_tokens(f"write {WRITE}", "here"))) as live:
-        yield live
-
-
-def folder(live: Any) -> Path:
-    return Path(live.service.extractor.corpus.location)
-
-
 def test_an_article_is_added_found_read_replaced_and_removed(own: Any) -> None:
-    before = read_manifest(folder(own))
+    before = read_manifest(own.folder)
     assert own.client.get("/v1/knowledge/z1").status_code == 404
     added = own.client.put("/v1/knowledge/z1", json={**ARTICLE, "url": "https://a.example/z"}, headers=WRITER)
     assert added.status_code == 201
-    after = read_manifest(folder(own))
+    after = read_manifest(own.folder)
     assert added.json() == {
         "added": 1,
         "replaced": 0,
@@ -71,9 +60,9 @@ def test_an_article_is_added_found_read_replaced_and_removed(own: Any) -> None:
     assert own.client.delete("/v1/knowledge/z1", headers=WRITER).json()["removed"] == 1
     assert own.client.delete("/v1/knowledge/z1", headers=WRITER).status_code == 404
     assert own.client.post("/v1/retrieve", json=ASKED).json()["evidence"][:1] != row["evidence"][:1]
-    assert verify(folder(own)) == []
+    assert verify(own.folder) == []
     assert own.metric('moreie_knowledge_articles_total{change="replaced"}') == 2
-    sources = read_manifest(folder(own)).sources
+    sources = read_manifest(own.folder).sources
     assert len(sources) == len(before.sources) + 1, "what the service writes is one source"
     assert sources[-1].items == 3
 
@@ -101,7 +90,7 @@ def test_several_articles_come_together_or_not_at_all(own: Any) -> None:
 
 
 def test_one_change_at_a_time(own: Any) -> None:
-    with FileLock(folder(own) / LOCK, timeout=10):  # as another process that changes it holds it
+    with FileLock(own.folder / LOCK, timeout=10):  # as another process that changes it holds it
         busy = own.client.put("/v1/knowledge/z1", json=ARTICLE, headers=WRITER)
     assert (busy.status_code, busy.headers["retry-after"]) == (409, "1")
     assert "somebody else" in busy.json()["detail"]
@@ -115,16 +104,16 @@ def test_one_change_at_a_time(own: Any) -> None:
     assert 201 in statuses
     for i, status in enumerate(statuses):
         assert own.client.get(f"/v1/knowledge/p{i}").status_code == (200 if status == 201 else 404)
-    assert verify(folder(own)) == []
+    assert verify(own.folder) == []
 
 
 def test_the_last_article_stays(own: Any) -> None:
     from moreie.knowledge.corpus import KnowledgeCorpus
 
     own.client.put("/v1/knowledge/z1", json=ARTICLE, headers=WRITER)
-    passages = KnowledgeCorpus.open(folder(own)).scan("passages", ["article"])
+    passages = KnowledgeCorpus.open(own.folder).scan("passages", ["article"])
     ids = {id for part in passages for id in part["article"].to_pylist()}
-    remove(folder(own), sorted(ids - {"z1"}))
+    remove(own.folder, sorted(ids - {"z1"}))
     last = own.client.delete("/v1/knowledge/z1", headers=WRITER)
     assert (last.status_code, "nothing" in last.json()["detail"]) == (409, True)
 
@@ -169,11 +158,11 @@ def test_without_a_corpus(extractor: Extractor, serve: Callable[..., Any]) -> No
 
 
 def test_a_corpus_that_cannot_be_read(own: Any) -> None:
-    manifest = folder(own) / "manifest.json"
+    manifest = own.folder / "manifest.json"
     content = manifest.read_bytes()
     manifest.write_bytes(b"{")
     for answer in (own.client.post("/v1/extract", json=ASKED), own.client.get("/v1/knowledge/z1")):
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-        assert str(folder(own)) not in answer.text
+        assert str(own.folder) not in answer.text
     manifest.write_bytes(content)
     assert own.client.post("/v1/extract", json=ASKED).status_code == 200

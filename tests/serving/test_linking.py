@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +14,6 @@ pytest.importorskip("fastapi", reason="the serve extra is not installed")
 
 from moreie import Extractor, Linker
 from moreie.knowledge.update import compact
-from moreie.serving.settings import ServiceSettings
-from moreie.serving.tokens import parse_tokens
 
 WRITE = "w" * 20
 WRITER = {"Authorization": f"Bearer {WRITE}"}
@@ -24,20 +21,10 @@ TEXT = "Kawhi Leonard leads the Toronto Raptors past Golden State in Oakland"
 NEW = "Barack Obama meets Zorblax in Berlin"
 
 
-@pytest.fixture
-def own(own_extractor: Extractor, serve: Callable[..., Any]) -> Iterator[Any]:
-    with serve(own_extractor, ServiceSettings(tokens=parse_tokens(f"write {WRITE}", "here"))) as live:
-        yield live
-
-
-def folder(live: Any) -> Path:
-    return Path(live.service.extractor.corpus.location)
-
-
 def expected(live: Any, text: str) -> Any:
     """The mentions as `moreie extract --link --json` writes them."""
     extraction = live.service.extractor.extract(text)
-    return json.loads(json.dumps(Linker.for_corpus(folder(live)).link(extraction).to_dict()["mentions"]))
+    return json.loads(json.dumps(Linker.for_corpus(live.folder).link(extraction).to_dict()["mentions"]))
 
 
 def links(row: dict[str, Any]) -> dict[str, str | None]:
@@ -83,17 +70,17 @@ def test_what_is_written_can_be_linked_to_at_once_and_what_is_removed_cannot(own
 
 
 def test_a_corpus_that_cannot_be_linked_to(own: Any) -> None:
-    manifest = json.loads((folder(own) / "manifest.json").read_text())
+    manifest = json.loads((own.folder / "manifest.json").read_text())
     del manifest["tables"]["names"]  # as of a corpus built before names were kept
-    (folder(own) / "manifest.json").write_text(json.dumps(manifest))
+    (own.folder / "manifest.json").write_text(json.dumps(manifest))
     posts = {"posts": [{"text": TEXT}, {"text": TEXT, "link": True}]}
     for path, asked in (("/v1/extract", posts["posts"][1]), ("/v1/extract/batch", posts)):
         answer = own.client.post(path, json=asked)
         assert answer.status_code == 409
         assert "`moreie corpus compact`" in answer.json()["detail"]
-        assert str(folder(own)) not in answer.text
+        assert str(own.folder) not in answer.text
     assert own.client.post("/v1/extract", json={"text": TEXT}).status_code == 200
-    compact(folder(own))
+    compact(own.folder)
     assert own.client.post("/v1/extract", json=posts["posts"][1]).json()["mentions"] == expected(own, TEXT)
 
 

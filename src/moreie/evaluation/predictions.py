@@ -81,14 +81,15 @@ class Evaluation:
     @property
     def reliability(self) -> Reliability:
         """The mixture's confidences against what is right."""
-        return self._reliability(self.confidences)
+        return self.reliability_of(self.confidences)
 
     @property
     def scaled_reliability(self) -> Reliability | None:
         """The same for the confidences at a temperature; None where there are none."""
-        return None if self.scaled is None else self._reliability(self.scaled.confidences)
+        return None if self.scaled is None else self.reliability_of(self.scaled.confidences)
 
-    def _reliability(self, rows: Sequence[Sequence[float]]) -> Reliability:
+    def reliability_of(self, rows: Sequence[Sequence[float]]) -> Reliability:
+        """Confidences of each case's answers by the mixture, against what of them is right."""
         confidences = [c for row in rows for c in row]
         if self.task == "ner":
             answers = zip(self.gold, self.predictions[MIXTURE], strict=True)

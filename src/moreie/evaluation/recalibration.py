@@ -7,7 +7,7 @@ from pathlib import Path
 
 from moreie.encoders.precision import default_device
 from moreie.errors import RecipeError
-from moreie.evaluation.predictions import MIXTURE, Evaluation, Scaled
+from moreie.evaluation.predictions import MIXTURE, Evaluation
 from moreie.evaluation.run import answers_of, confidences_of
 from moreie.models.expert import EncoderPool
 from moreie.models.folder import EXTRACTOR_FILE, read_extractor_spec
@@ -24,24 +24,15 @@ from moreie.training.temperature import cross_validated_temperatures
 class Recalibration:
     """The temperature of the mixture in `folder`, before (None: none was fitted) and after.
 
-    `evaluation`: its answers on the posts, confidences at 1 and at temperatures that have not seen their post.
+    Expected calibration errors on the posts: `error` at temperature 1, `scaled_error` at temperatures that have not
+    seen their post.
     """
 
     folder: Path
     before: float | None
     after: float
-    evaluation: Evaluation
-
-    @property
-    def error(self) -> float:
-        """Expected calibration error at temperature 1."""
-        return self.evaluation.calibration_error
-
-    @property
-    def scaled_error(self) -> float:
-        """The same at temperatures that have not seen their post."""
-        assert self.evaluation.scaled_reliability is not None
-        return self.evaluation.scaled_reliability.expected_error
+    error: float
+    scaled_error: float
 
 
 def mixture_folder(model: Path, task: str) -> Path:
@@ -85,6 +76,7 @@ def recalibrated(recipe: Recipe, folder: Path) -> Recalibration:
     after = fit_on_cases(mixed, data.targets)
     unseen = cross_validated_temperatures(recipe, data, mixed)
     softened = [scaled(p, t) for p, t in zip(mixed, unseen, strict=True)]
+    confidences = confidences_of(first, mixed, mixed)
     evaluation = Evaluation(
         recipe.task,
         0,
@@ -93,10 +85,11 @@ def recalibrated(recipe: Recipe, folder: Path) -> Recalibration:
         {MIXTURE: answers_of(first, mixed)},
         mixture.names,
         mean_weights(log_weights, len(mixture.names)),
-        confidences_of(first, mixed, mixed),
-        Scaled(confidences_of(first, mixed, softened), unseen),
+        confidences,
     )
-    done = Recalibration(folder, mixture.fitted_temperature, after, evaluation)
-    errors = {"calibration_error": done.error, "calibration_error_scaled": done.scaled_error}
-    save_temperature(folder, after, {name: round(error, 4) for name, error in errors.items()})
-    return done
+    error, scaled_error = (
+        evaluation.reliability_of(read).expected_error for read in (confidences, confidences_of(first, mixed, softened))
+    )
+    scores = {"calibration_error": round(error, 4), "calibration_error_scaled": round(scaled_error, 4)}
+    save_temperature(folder, after, scores)
+    return Recalibration(folder, mixture.fitted_temperature, after, error, scaled_error)

@@ -2,8 +2,9 @@
 
 All have the same weights: the shipped baseline expert, its adapter folded into the encoder. flair gets emission and
 CRF scores and has to find the very entities that our Viterbi finds; the pipeline has no CRF and gets the emissions. The
-bare encoder is one `BertModel` over the same sub-tokens in the same batches. Batches of flair hold 32 posts (its
-default), those of the pipeline one (its default) or 32, whichever is faster. Ours and each peer run in turns.
+bare encoder is one `BertModel` over the same sub-tokens, batch by batch with all threads in each product, and in our
+batches side by side. Batches of flair hold 32 posts (its default), those of the pipeline one (its default) or 32,
+whichever is faster. Ours and each peer run in turns.
 
 flair needs transformers 4, hence an environment of its own:
 
@@ -28,14 +29,15 @@ import torch
 import transformers
 from machine import bandwidth, encoder_floor, matmul_rate, threads
 from rows import beside, save
+from torch import Tensor
 from transformers import AutoConfig, AutoModel, BertForTokenClassification, pipeline
 
 from moreie import Extractor
 from moreie.datasets import read_posts
+from moreie.encoders.batches import fast_batches, length_batches, side_by_side
 from moreie.encoders.merging import merged
 from moreie.encoders.precision import fast_batch
 from moreie.encoders.text import batch_tensors
-from moreie.models.expert import length_batches
 from moreie.models.mixture import Mixture
 from moreie.models.ner import NerExpert
 from moreie.schema import Post
@@ -80,13 +82,13 @@ class Flair:
 def viterbi_spans(expert: NerExpert, posts: Sequence[Post]) -> list[list[list[Any]]]:
     """[type, first, last] of each post's entities on the CRF's best path, which is what flair gives."""
     inputs = expert.assemble(posts, [()] * len(posts))
-    spans: list[list[list[Any]]] = [[] for _ in posts]
-    for indices, states, lengths in expert.state_batches(inputs, None):
-        with torch.no_grad():
-            paths = expert.crf.decode(expert.emission(states), lengths)
-        for row, index in enumerate(indices):
-            spans[index] = [list(span) for span in expert.tagset.spans(paths[row, : lengths[row]].tolist())]
-    return spans
+
+    def answers(states: Tensor, lengths: Tensor) -> list[list[list[Any]]]:
+        paths = expert.crf.decode(expert.emission(states), lengths)
+        own = [path[:length].tolist() for path, length in zip(paths, lengths.tolist(), strict=True)]
+        return [[list(span) for span in expert.tagset.spans(tags)] for tags in own]
+
+    return expert.read(inputs, None, answers)
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -118,15 +120,19 @@ def main() -> None:
         found = pipeline("token-classification", tagger.eval(), tokenizer=expert.encoder.tokenizer)
         texts = [post.text for post in posts]
 
-        def forward() -> None:
-            with torch.inference_mode():
-                for indices in length_batches(lengths, fast_batch("cpu")):
-                    ids, mask = batch_tensors([inputs[i].input_ids for i in indices], 0)
-                    bare(input_ids=ids, attention_mask=mask)
+        @torch.inference_mode()
+        def forward(indices: list[int]) -> None:
+            ids, mask = batch_tensors([inputs[i].input_ids for i in indices], 0)
+            bare(input_ids=ids, attention_mask=mask)
+
+        def in_turn() -> None:
+            for indices in length_batches(lengths, fast_batch("cpu") * torch.get_num_threads()):
+                forward(indices)
 
         runs: dict[str, Callable[[], float]] = {
             "ours": lambda: timed(lambda: extractor.extract_batch(posts)),
-            "bare encoder": lambda: timed(forward),
+            "bare encoder": lambda: timed(in_turn),
+            "side by side": lambda: timed(lambda: side_by_side(forward, fast_batches(lengths, "cpu"), "cpu")),
             "pipeline 1": lambda: timed(lambda: found(texts, aggregation_strategy="first", batch_size=1)),
             "pipeline 32": lambda: timed(lambda: found(texts, aggregation_strategy="first", batch_size=BATCH)),
         }
@@ -151,7 +157,8 @@ def main() -> None:
     library = f"transformers {transformers.__version__}"
     peers = {
         quicker: (f"{library} pipeline, batches of {quicker.split()[1]}", 1.5),
-        "bare encoder": (f"{library} BertModel", 0.9),
+        "bare encoder": (f"{library} BertModel, batch by batch", 0.9),
+        "side by side": (f"{library} BertModel, our batches side by side", 0.9),
     }
     if flair:
         peers = {"flair": (f"flair {flair.version} SequenceTagger", 2.0), **peers}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from moreie.encoders.merging import added, merged
+from moreie.encoders.merging import added, bare, merged
 from moreie.encoders.text import MARKERS, AdapterConfig, TextEncoder, batch_tensors
 from moreie.errors import EncoderError
 
@@ -78,8 +78,12 @@ def test_an_adapter_made_cheap_gives_the_same_states_and_leaves_the_weights(
     encoder.use_adapter(None)
     plain, trunk = states(encoder, [5, 6, 7]), {k: v.clone() for k, v in encoder.trunk_state().items()}
     assert not torch.allclose(beside, plain, atol=1e-2)
-    with way(encoder, "one"):
-        assert torch.allclose(states(encoder, [5, 6, 7]), beside, atol=1e-5)
+    for active in ("two", "one", None):
+        encoder.use_adapter(active)
+        with way(encoder, "one"):
+            assert torch.allclose(states(encoder, [5, 6, 7]), beside, atol=1e-5)
+        with bare(encoder):
+            assert torch.equal(states(encoder, [5, 6, 7]), plain)
     encoder.use_adapter("one")
     assert torch.equal(states(encoder, [5, 6, 7]), beside), "as before behind the block"
     assert all(torch.equal(trunk[key], value) for key, value in encoder.trunk_state().items())

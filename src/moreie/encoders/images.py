@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from moreie.encoders import packing
+from moreie.encoders.batches import at_once, side_by_side
 from moreie.encoders.precision import autocast, default_device
 from moreie.errors import EncoderError, ImageError
 
@@ -158,21 +159,25 @@ class ImageEncoder:
         config = self.model.config
         return int(getattr(config, "projection_dim", None) or config.hidden_size)
 
-    @torch.inference_mode()
     def encode(self, images: Sequence[Image.Image | Path], *, batch_size: int = 32) -> NDArray[np.float32]:
         """Unit vectors [N, D] of pictures or picture files; files are opened batch by batch.
 
         Raises:
             ImageError: a file is no readable picture.
         """
-        vectors = np.zeros((len(images), self.dimension), dtype=np.float32)
-        for start in range(0, len(images), batch_size):
-            batch = [load_image(i) if isinstance(i, Path) else i for i in images[start : start + batch_size]]
+        share = min(batch_size, -(-len(images) // at_once(self.device)))
+
+        @torch.inference_mode()
+        def work(start: int) -> NDArray[np.float32]:
+            batch = [load_image(i) if isinstance(i, Path) else i for i in images[start : start + share]]
             pixels = self.processor(images=batch, return_tensors="pt")["pixel_values"].to(self.device)
             with autocast(self.device):
                 features = self._features(pixels).float()
-            vectors[start : start + len(batch)] = torch.nn.functional.normalize(features, dim=1).cpu().numpy()
-        return vectors
+            vectors: NDArray[np.float32] = torch.nn.functional.normalize(features, dim=1).cpu().numpy()
+            return vectors
+
+        found = side_by_side(work, range(0, len(images), share or 1), self.device)
+        return np.concatenate([np.zeros((0, self.dimension), dtype=np.float32), *found])
 
     @property
     def reads_text(self) -> bool:

@@ -4,7 +4,7 @@ few, added in place. For the forward pass alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,7 +30,8 @@ def merged_weights(encoder: TextEncoder, adapter: str) -> dict[str, Tensor]:
 
 @contextmanager
 def merged(encoder: TextEncoder, adapter: str) -> Iterator[None]:
-    """Within the block the bare encoder computes what it computes with the adapter, up to rounding. Not for training.
+    """Within the block the encoder computes by bare layers what it computes with the adapter, up to rounding, whichever
+    is active. Not for training.
 
     Its own weights are put back behind the block, the very same tensors. In between it holds the layers once more.
     """
@@ -38,13 +39,28 @@ def merged(encoder: TextEncoder, adapter: str) -> Iterator[None]:
     own = {name: layer.get_base_layer().weight.data for name, layer in layers.items()}
     try:
         for name, weight in merged_weights(encoder, adapter).items():
-            layers[name].get_base_layer().weight.data = weight
-        encoder.use_adapter(None)
+            own_layer = layers[name].get_base_layer()
+            own_layer.weight.data = weight
+            layers[name].forward = own_layer.forward
         yield
     finally:
         for name, layer in layers.items():
             layer.get_base_layer().weight.data = own[name]
-        encoder.use_adapter(adapter)
+        _as_before(layers)
+
+
+@contextmanager
+def bare(encoder: TextEncoder) -> Iterator[None]:
+    """Within the block the encoder computes without any adapter, whichever is active. Not for training."""
+    layers = encoder.adapted_layers()
+    try:
+        for layer in layers.values():
+            layer.forward = layer.get_base_layer().forward
+        if not layers:
+            encoder.use_adapter(None)
+        yield
+    finally:
+        _as_before(layers)
 
 
 @contextmanager
@@ -58,8 +74,12 @@ def added(encoder: TextEncoder, adapter: str) -> Iterator[None]:
             layer.forward = _adding(layer, adapter)
         yield
     finally:
-        for layer in layers.values():
-            del layer.forward  # the class' own is seen again
+        _as_before(layers)
+
+
+def _as_before(layers: Mapping[str, Any]) -> None:
+    for layer in layers.values():
+        layer.__dict__.pop("forward", None)  # the class' own is seen again
 
 
 def _adding(layer: Any, adapter: str) -> Callable[[Tensor], Tensor]:

@@ -24,8 +24,8 @@ def autocast(device: torch.device | str) -> AbstractContextManager[None]:
 
 
 def fast_batch(device: torch.device | str) -> int:
-    """Sub-tokens in a batch of a forward pass: many for a GPU; few for a processor, whose caches hold their states."""
-    return 4096 if torch.device(device).type == "cuda" else 512 * min(torch.get_num_threads(), 8)
+    """Sub-tokens in a batch of a forward pass: many for a GPU; few for a thread, whose caches hold their states."""
+    return 4096 if torch.device(device).type == "cuda" else 512
 
 
 def default_device() -> torch.device:

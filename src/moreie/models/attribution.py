@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moreie.encoders.batches import at_once
 from moreie.encoders.precision import fast_batch
 from moreie.models.expert import Expert
 from moreie.models.mixture import Mixture
@@ -52,7 +53,8 @@ def leave_one_out(
         for i in range(min(limit, len(row)))
     ]
     whole = mixture.mix(cases, evidence, base, images).log_probabilities
-    size = max(1, fast_batch(mixture.experts[0].encoder.device) // SHARE)
+    device = mixture.experts[0].encoder.device
+    size = max(1, fast_batch(device) * at_once(device) // SHARE)
     pieces = (variants[i : i + size] for i in range(0, len(variants), size))
     return whole, (_left_out(mixture, cases, evidence, images, base, piece) for piece in pieces)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -17,16 +18,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
+from moreie.encoders.batches import fast_batches, length_batches, side_by_side
 from moreie.encoders.images import ImageEncoder
 from moreie.encoders.merging import WORTH, added, merged
 from moreie.encoders.places import located, relative_name
-from moreie.encoders.precision import autocast, bf16_is_fast, fast_batch
+from moreie.encoders.precision import autocast, bf16_is_fast
 from moreie.encoders.text import ADAPTER_FILE, AdapterConfig, TextEncoder, batch_tensors
 from moreie.errors import CheckpointError
 from moreie.models.assembly import Assembled, View
 from moreie.models.span_scores import SpanHead
 from moreie.schema import Evidence, Post
 
+R = TypeVar("R")
 CONFIG_FILE, HEAD_FILE, ENCODER_FOLDER = "expert.json", "head.safetensors", "encoder"
 
 
@@ -131,31 +134,44 @@ class Expert(nn.Module, ABC):
         device = self.encoder.device
         return {k: v.to(device) for k, v in batch.items()}
 
-    @torch.no_grad()
-    def state_batches(
-        self, inputs: Sequence[Assembled], tokens_per_batch: int | None
-    ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """(indices, states [B, A, H], lengths [B]) over all inputs, shortest first, `tokens_per_batch` a batch."""
-        self.eval()
+    def read(
+        self,
+        inputs: Sequence[Assembled],
+        tokens_per_batch: int | None,
+        answers: Callable[[Tensor, Tensor], Sequence[R]],
+    ) -> list[R]:
+        """What `answers` makes of the states [B, A, H] and lengths [B] of batches: one for each input, in their order.
+
+        `tokens_per_batch`: None for what is fast on the device.
+        """
+        if self.training or self.encoder.training:
+            self.eval()
         lengths = [len(x.input_ids) for x in inputs]
         device = self.encoder.device
+        batches = list(length_batches(lengths, tokens_per_batch)) if tokens_per_batch else fast_batches(lengths, device)
+
+        @torch.no_grad()
+        def work(indices: list[int]) -> Sequence[R]:
+            batch = self.collate([inputs[i] for i in indices])
+            with autocast(device):
+                states = self._at_anchors(batch["input_ids"], batch["attention_mask"], batch["anchors"])
+            return answers(states, batch["lengths"])
+
         with self._ready(sum(lengths)):
-            for indices in length_batches(lengths, tokens_per_batch or fast_batch(device)):
-                batch = self.collate([inputs[i] for i in indices])
-                with autocast(device):
-                    states = self._at_anchors(batch["input_ids"], batch["attention_mask"], batch["anchors"])
-                yield indices, states, batch["lengths"]
+            said = side_by_side(work, batches, device)
+        found = dict(zip(chain.from_iterable(batches), chain.from_iterable(said), strict=True))
+        return [found[i] for i in range(len(inputs))]
 
     def _ready(self, tokens: int) -> AbstractContextManager[None]:
         """The encoder made to compute what the expert's does, over so many sub-tokens."""
+        if self.spec.adapter and self.encoder.adapted_layers():
+            device = self.encoder.device
+            if tokens >= WORTH:
+                return merged(self.encoder, self.adapter_name)
+            if device.type == "cpu" and not bf16_is_fast(device):
+                return added(self.encoder, self.adapter_name)
         self.use()
-        if not self.spec.adapter or not self.encoder.adapted_layers():
-            return nullcontext()
-        if tokens >= WORTH:
-            return merged(self.encoder, self.adapter_name)
-        device = self.encoder.device
-        plain = device.type == "cpu" and not bf16_is_fast(device)
-        return added(self.encoder, self.adapter_name) if plain else nullcontext()
+        return nullcontext()
 
     def save(self, folder: Path) -> None:
         """Write config, head, and the adapter or the encoder."""
@@ -178,18 +194,6 @@ class Expert(nn.Module, ABC):
 def divergence(teacher: Tensor, student: Tensor) -> Tensor:
     """Mean over rows of KL(p ‖ q) in nats, of log-distributions p and q [R, L]."""
     return (teacher.exp() * (teacher - student)).sum(1).mean()
-
-
-def length_batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
-    """Indices grouped by similar length; longest row × rows stays within `tokens_per_batch` (at least one row)."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and lengths[index] * (len(batch) + 1) > tokens_per_batch:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def read_config(folder: Path) -> ExpertSpec:

@@ -22,10 +22,12 @@ import regex
 import torch
 from torch import Tensor
 
-from moreie.encoders.precision import autocast, fast_batch
+from moreie.encoders.batches import fast_batches, side_by_side
+from moreie.encoders.merging import bare
+from moreie.encoders.precision import autocast
 from moreie.encoders.text import TextEncoder, batch_tensors
 from moreie.models.crf import IMPOSSIBLE
-from moreie.models.expert import Expert, length_batches
+from moreie.models.expert import Expert
 from moreie.models.gate import GateInput, GateSpec
 from moreie.models.outputs import ExpertOutputs, Rows
 from moreie.schema import Evidence, Passage, Post
@@ -80,10 +82,7 @@ def gate_features(
     return torch.cat(parts, dim=1) if parts else torch.empty(int(lengths.sum()), 0)
 
 
-@torch.no_grad()
-def post_states(
-    encoder: TextEncoder, posts: Sequence[Post], *, words: bool = False, tokens_per_batch: int | None = None
-) -> Tensor:
+def post_states(encoder: TextEncoder, posts: Sequence[Post], *, words: bool = False) -> Tensor:
     """States of the bare posts under the encoder without adapters; each distinct post is read once.
 
     [N, H]: mean over a post's sub-tokens; with `words` [R, H]: first sub-token of each word of each post.
@@ -92,12 +91,15 @@ def post_states(
     pieces = encoder.word_subtokens([[w.text for w in p.words] for p in distinct.values()])
     rows = [encoder.framed([i for piece in post for i in piece]) for post in pieces]
     lead = encoder.framed([-1]).index(-1)
-    encoder.eval().use_adapter(None)
-    states: list[Tensor] = [torch.empty(0)] * len(rows)
-    for indices in length_batches([len(r) for r in rows], tokens_per_batch or fast_batch(encoder.device)):
+    if encoder.training:
+        encoder.eval()
+    device, states = encoder.device, [torch.empty(0)] * len(rows)
+
+    @torch.no_grad()
+    def work(indices: list[int]) -> None:
         ids, mask = batch_tensors([rows[i] for i in indices], encoder.tokenizer.pad_token_id or 0)
-        ids, mask = ids.to(encoder.device), mask.to(encoder.device)
-        with autocast(encoder.device):
+        ids, mask = ids.to(device), mask.to(device)
+        with autocast(device):
             hidden = encoder(ids, mask).float()
         means = ((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)).cpu()
         for row, index in enumerate(indices):
@@ -106,6 +108,9 @@ def post_states(
                 states[index] = hidden[row].cpu()[lead + sizes.cumsum(0) - sizes]
             else:
                 states[index] = means[row : row + 1]
+
+    with bare(encoder):
+        side_by_side(work, fast_batches([len(r) for r in rows], device), device)
     place = {id: i for i, id in enumerate(distinct)}
     own = [states[place[post.id]] for post in posts]
     return torch.cat(own) if own else torch.empty(0, encoder.hidden_size)

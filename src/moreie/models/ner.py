@@ -95,10 +95,9 @@ class NerExpert(Expert):
 
     def log_probabilities(self, inputs: Sequence[Assembled], *, tokens_per_batch: int | None = None) -> list[Tensor]:
         """CRF log-marginals [T, L] of each input, by forward-backward."""
-        results: list[Tensor] = [torch.empty(0)] * len(inputs)
-        for indices, states, lengths in self.state_batches(inputs, tokens_per_batch):
-            with torch.no_grad():
-                marginals = self.crf.log_marginals(self.emission(states), lengths).cpu()
-            for row, index in enumerate(indices):
-                results[index] = marginals[row, : lengths[row]]
-        return results
+
+        def answers(states: Tensor, lengths: Tensor) -> list[Tensor]:
+            marginals = self.crf.log_marginals(self.emission(states), lengths).cpu()
+            return [own[:length] for own, length in zip(marginals, lengths.tolist(), strict=True)]
+
+        return self.read(inputs, tokens_per_batch, answers)

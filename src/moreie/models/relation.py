@@ -57,13 +57,11 @@ class RelationExpert(Expert):
 
     def log_probabilities(self, inputs: Sequence[Assembled], *, tokens_per_batch: int | None = None) -> list[Tensor]:
         """Log-distribution [C] over the relations for each input."""
-        results: list[Tensor] = [torch.empty(0)] * len(inputs)
-        for indices, states, _ in self.state_batches(inputs, tokens_per_batch):
-            with torch.no_grad():
-                distribution = torch.log_softmax(self.classifier(states.flatten(1)), dim=1).cpu()
-            for row, index in enumerate(indices):
-                results[index] = distribution[row]
-        return results
+
+        def answers(states: Tensor, _: Tensor) -> list[Tensor]:
+            return list(torch.log_softmax(self.classifier(states.flatten(1)), dim=1).cpu())
+
+        return self.read(inputs, tokens_per_batch, answers)
 
 
 def against_the_text(log_p: Tensor, labels: Sequence[str], head: Mention, tail: Mention, nats: float) -> Tensor:

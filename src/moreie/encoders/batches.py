@@ -1,0 +1,91 @@
+"""Batches of a forward pass: inputs of like length together and, on a processor, batches side by side.
+
+Threads within each product of a small encoder make it 1.5 to 1.7 times as fast on two cores, two batches at once with a
+thread each 1.9 to 2.0 times (`benchmarks/notes.md`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import TypeVar
+
+import torch
+
+from moreie.encoders.precision import fast_batch
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def length_batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
+    """Indices grouped by similar length; longest row × rows stays within `tokens_per_batch` (at least one row)."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and lengths[index] * (len(batch) + 1) > tokens_per_batch:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def fast_batches(lengths: Sequence[int], device: torch.device | str) -> list[list[int]]:
+    """Indices grouped by similar length into batches that suit the device, as many on each of its threads and with as
+    little padding as may be; the longest first, so that all threads end at about the same time."""
+    threads, total = at_once(device), sum(lengths)
+    count = threads * -(-total // (threads * fast_batch(device)))
+    least, most = max(lengths, default=0), max(lengths, default=0) * len(lengths)
+    while least < most:  # the smallest batches of which `count` are enough
+        middle = (least + most) // 2
+        if sum(1 for _ in length_batches(lengths, middle)) > count:
+            least = middle + 1
+        else:
+            most = middle
+    return list(length_batches(lengths, least))[::-1]
+
+
+def side_by_side(work: Callable[[T], R], batches: Sequence[T], device: torch.device | str) -> list[R]:
+    """What `work` makes of each batch, in their order.
+
+    On a processor as many are in work at once as torch has threads there, which are divided among them. Autograd,
+    autocast and dispatch modes belong to a thread: `work` sets those that it needs. What it raises is raised here.
+    """
+    threads = at_once(device)
+    # Fewer batches than threads: the next lower power of two of them, so that there are few kinds of pools.
+    workers = threads if len(batches) >= threads else 1 << max(len(batches), 1).bit_length() - 1
+    if workers < 2:
+        return [work(batch) for batch in batches]
+    try:
+        return list(_workers(workers, threads // workers).map(work, batches))
+    finally:
+        torch.set_num_threads(threads)  # for threads yet to come: a new worker has changed it
+
+
+@cache
+def _workers(count: int, threads: int) -> ThreadPoolExecutor:
+    """They stay: each has its own memory for products, which would have to be found anew."""
+    return ThreadPoolExecutor(count, "batches", torch.set_num_threads, (threads,))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_workers.cache_clear)  # a child has none of its parent's threads
+
+
+@contextmanager
+def one_by_one() -> Iterator[None]:
+    """Within the block batches follow each other in the caller's thread, where a dispatch mode sees them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def at_once(device: torch.device | str) -> int:
+    """Batches that can be in work at once."""
+    return torch.get_num_threads() if torch.device(device).type == "cpu" else 1

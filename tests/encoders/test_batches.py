@@ -1,0 +1,102 @@
+"""Batches side by side: the same answers in the same order, whatever the number of threads."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moreie.encoders.batches import fast_batches, length_batches, one_by_one, side_by_side
+from moreie.encoders.precision import fast_batch
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@given(st.lists(st.integers(1, 512), max_size=60), st.integers(1, 4))
+def test_batches_hold_each_input_once_and_are_as_many_as_threads_can_share(lengths: list[int], threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        batches = fast_batches(lengths, "cpu")
+    finally:
+        torch.set_num_threads(before)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    rounds = -(-sum(lengths) // (threads * fast_batch("cpu")))
+    assert len(batches) <= threads * rounds
+    longest = [max(lengths[i] for i in batch) for batch in batches]
+    assert longest == sorted(longest, reverse=True)
+    # None is larger than any way into as many batches needs: one token less, and they would be more.
+    largest = max((max(lengths[i] for i in b) * len(b) for b in batches), default=0)
+    if largest > max(lengths, default=0):
+        assert len(list(length_batches(lengths, largest - 1))) > threads * rounds
+
+
+def test_results_come_in_order_from_as_many_threads_as_there_may_be(threads: int) -> None:
+    together = threading.Barrier(threads)
+
+    def work(batch: int) -> tuple[int, int]:
+        together.wait(30)  # passed only where all are in work at once
+        return batch, torch.get_num_threads()
+
+    found = side_by_side(work, range(3 * threads), "cpu")
+    assert found == [(i, 1) for i in range(3 * threads)]
+    assert torch.get_num_threads() == threads
+    seen: list[int] = []
+    (late := threading.Thread(target=lambda: seen.append(torch.get_num_threads()))).start()
+    late.join()
+    assert seen == [threads], "nor has it changed for threads that come later"
+
+
+def test_fewer_batches_than_threads_share_them() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        assert side_by_side(lambda _: torch.get_num_threads(), range(2), "cpu") == [2, 2]
+        assert side_by_side(lambda _: torch.get_num_threads(), range(1), "cpu") == [4]
+        with one_by_one():
+            assert side_by_side(lambda _: threading.current_thread(), range(5), "cpu") == [threading.main_thread()] * 5
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_a_batch_raises_is_raised(threads: int) -> None:
+    def work(batch: int) -> int:
+        if batch == 2:
+            raise ValueError("the third")
+        return batch
+
+    with pytest.raises(ValueError, match="the third"):
+        side_by_side(work, range(4), "cpu")
+    assert side_by_side(abs, [-1, -2, -3, -4], "cpu") == [1, 2, 3, 4], "and the workers go on"
+
+
+def _in_a_child(answers: multiprocessing.Queue[list[int]]) -> None:
+    torch.set_num_threads(2)
+    answers.put(side_by_side(abs, [-1, -2], "cpu"))
+
+
+def test_a_forked_process_has_workers_of_its_own() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert side_by_side(abs, [-1, -2], "cpu") == [1, 2]
+        context = multiprocessing.get_context("fork")
+        answers: multiprocessing.Queue[list[int]] = context.Queue()
+        child = context.Process(target=_in_a_child, args=(answers,))
+        child.start()
+        assert answers.get(timeout=60) == [1, 2]
+        child.join(60)
+    finally:
+        torch.set_num_threads(before)

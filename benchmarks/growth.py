@@ -1,7 +1,8 @@
 """How time and memory grow with the work: posts, evidence, experts, the corpus, threads and processes.
 
-A row gives the figure at the largest size beside the smallest, and by which power of the size seconds grow there (the
-slope between logarithms): 1 is linear; more than 1.1 is missed. Curves are drawn into docs/growth.svg.
+Each point is a fresh process: median seconds of the work after one run that warms up, and the peak of its memory. A row
+gives the figure at the largest size beside the smaller ones, and by which power of the size it grows there (the slope
+between logarithms): 1 is linear; more than 1.1 is missed. Curves are drawn into docs/growth.svg.
 
 python benchmarks/growth.py --posts twitter2017/valid.txt --articles wikipedia-408k.jsonl.zst
 """
@@ -18,9 +19,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import zstandard
@@ -35,18 +35,25 @@ from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.models.mixture import Mixture
 from moreie.models.outputs import run_experts
 from moreie.retrieval.text import TextRetriever
-from moreie.schema import Post
+from moreie.schema import Evidence, Post
 
 PLOT = Path(__file__).parents[1] / "docs" / "growth.svg"
 LINEAR = 1.1
 POSTS = (10, 100, 1_000, 10_000)
 BUDGETS = (32, 64, 128, 256, 512)
-ARTICLES = (500, 2_000, 20_000)
+EXPERTS = (1, 2, 4, 8)
+ARTICLES = (1_500, 15_000, 150_000)
+WORKER_POSTS = 400
 
 
-def alone() -> Extractor:
-    """The first expert for entities, without retrieval."""
-    return Extractor(Mixture([Extractor.from_pretrained().ner.experts[0]], None), None, corpus=None, image_encoder=None)
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What a fresh process took for work of a size (posts, sub-tokens, experts, sentences, workers)."""
+
+    size: int
+    seconds: float
+    MB: float
+    build: float = math.nan
 
 
 def many(posts: Sequence[Post], count: int) -> list[Post]:
@@ -54,132 +61,155 @@ def many(posts: Sequence[Post], count: int) -> list[Post]:
 
 
 def timed(work: Callable[[], object], repeats: int) -> float:
-    """Median seconds, after one run that is not counted where there are several."""
+    """Median seconds."""
     taken = []
-    for repeat in range(repeats + (repeats > 1)):
+    for _ in range(repeats):
         start = time.perf_counter()
         work()
-        if repeat or repeats == 1:
-            taken.append(time.perf_counter() - start)
+        taken.append(time.perf_counter() - start)
     return statistics.median(taken)
 
 
-def process(kind: str, arguments: argparse.Namespace, *more: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--posts", str(arguments.posts), "--child", kind, *more]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+def fresh(kind: str, size: int, arguments: argparse.Namespace, *more: str) -> subprocess.Popen[str]:
+    """A process of one point, begun."""
+    own = ["--posts", str(arguments.posts), "--repeats", str(arguments.repeats), "--child", kind, "--size", str(size)]
+    return subprocess.Popen([sys.executable, __file__, *own, *more], stdout=subprocess.PIPE, text=True)
 
 
-def child(kind: str, size: int, arguments: argparse.Namespace) -> None:
-    """In a fresh process: seconds for `size` posts by one expert (streamed, nothing kept), and the peak in MB."""
-    if kind == "share":
-        torch.set_num_threads(1)
-    extractor = alone()
-    posts = [replace(p, image=None) for p in read_posts(arguments.posts)]
+def ended(process: subprocess.Popen[str]) -> Point:
+    said, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(map(str, process.args))} ended with {process.returncode}")
+    return Point(**json.loads(said.splitlines()[-1]))
+
+
+# --- in the fresh process -------------------------------------------------------------------------------------------
+
+
+def streamed(posts: Sequence[Post], size: int) -> Point:
+    """So many posts by the first expert for entities, without retrieval; extractions are not kept."""
+    expert = Extractor.from_pretrained().ner.experts[0]
+    extractor = Extractor(Mixture([expert], None), None, corpus=None, image_encoder=None)
     extractor.extract_batch(posts[:64])
-    start = time.perf_counter()
-    for _ in extractor.stream(many(posts, size)):
-        pass
-    print(json.dumps({"seconds": time.perf_counter() - start, "MB": peak()}))
+    work = many(posts, size)
+    return Point(size, timed(lambda: sum(1 for _ in extractor.stream(work)), 1 if size > 1_000 else 3), peak())
 
 
-def by_posts(arguments: argparse.Namespace) -> dict[int, dict[str, float]]:
-    return {n: process("posts", arguments, "--size", str(n)) for n in POSTS if n <= arguments.most}
+def evidence_of(extractor: Extractor, posts: Sequence[Post]) -> list[tuple[Evidence, ...]]:
+    assert extractor.text_retriever is not None
+    return [r.evidence for r in extractor.text_retriever.retrieve(posts)]
 
 
-def by_evidence(posts: Sequence[Post], repeats: int) -> dict[int, dict[str, float]]:
-    """By sub-tokens of an input, evidence included."""
-    expert = next(e for e in Extractor.from_pretrained().ner.experts if e.spec.view.retriever == "text")
-    view = expert.spec.view
-    text = Extractor.from_pretrained().text_retriever
-    assert text is not None
-    evidence = [r.evidence * 8 for r in text.retrieve(posts)]
-    curve = {}
-    for budget in BUDGETS:
-        expert.spec = expert.spec.model_copy(update={"view": replace(view, budget=budget, k=80)})
-        inputs = expert.assemble(posts, evidence)
-        length = round(statistics.mean(len(x.input_ids) for x in inputs))
-        curve[length] = {"seconds": timed(lambda inputs=inputs: expert.log_probabilities(inputs), repeats)}
-    return curve
+def with_evidence(posts: Sequence[Post], budget: int, repeats: int) -> Point:
+    """32 posts by the text expert, whose inputs hold as much evidence as the budget allows; by their mean length."""
+    extractor, few = Extractor.from_pretrained(), posts[:32]
+    expert = next(e for e in extractor.ner.experts if e.spec.view.retriever == "text")
+    expert.spec = expert.spec.model_copy(update={"view": replace(expert.spec.view, budget=budget, k=80)})
+    inputs = expert.assemble(few, [own * 8 for own in evidence_of(extractor, few)])
+    expert.log_probabilities(inputs)
+    length = round(statistics.mean(len(x.input_ids) for x in inputs))
+    return Point(length, timed(lambda: expert.log_probabilities(inputs), repeats), peak())
 
 
-def by_experts(posts: Sequence[Post], repeats: int) -> dict[int, dict[str, float]]:
-    """The entity experts as often as it takes, each with the same evidence."""
-    mixture = Extractor.from_pretrained().ner
-    text = next(e for e in mixture.experts if e.spec.view.retriever == "text")
-    retriever = Extractor.from_pretrained().text_retriever
-    assert retriever is not None
-    evidence = {"text": [r.evidence for r in retriever.retrieve(posts)]}
-    return {m: {"seconds": timed(lambda m=m: run_experts([text] * m, posts, evidence), repeats)} for m in (1, 2, 4, 8)}
+def by_experts(posts: Sequence[Post], count: int, repeats: int) -> Point:
+    """32 posts by so many experts, each with the same evidence."""
+    extractor, few = Extractor.from_pretrained(), posts[:32]
+    expert = next(e for e in extractor.ner.experts if e.spec.view.retriever == "text")
+    evidence = {"text": evidence_of(extractor, few)}
+    run_experts([expert], few, evidence)
+    return Point(count, timed(lambda: run_experts([expert] * count, few, evidence), repeats), peak())
 
 
-def by_corpus(posts: Sequence[Post], articles: Path, repeats: int) -> dict[int, dict[str, float]]:
-    """Seconds of retrieval for all posts, and of the build, by the corpus' sentences."""
-    curve = {}
+def from_corpus(posts: Sequence[Post], folder: str, repeats: int) -> Point:
+    """Text retrieval for 100 posts."""
+    corpus = KnowledgeCorpus.open(folder)
+    retriever, hundred = TextRetriever(corpus, 10), posts[:100]
+    retriever.retrieve(hundred)
+    return Point(corpus.manifest.sentences, timed(lambda: retriever.retrieve(hundred), repeats), peak())
+
+
+def child(arguments: argparse.Namespace) -> Point:
+    posts = [replace(p, image=None) for p in read_posts(arguments.posts)]
+    if arguments.child == "evidence":
+        return with_evidence(posts, arguments.size, arguments.repeats)
+    if arguments.child == "experts":
+        return by_experts(posts, arguments.size, arguments.repeats)
+    if arguments.child == "corpus":
+        return from_corpus(posts, arguments.corpus, arguments.repeats)
+    if arguments.child == "threads":
+        torch.set_num_threads(arguments.size)
+        return replace(streamed(posts, WORKER_POSTS), size=arguments.size)
+    if arguments.child == "process":
+        torch.set_num_threads(1)
+    return streamed(posts, arguments.size)
+
+
+# --- curves ---------------------------------------------------------------------------------------------------------
+
+
+def curve(kind: str, sizes: Sequence[int], arguments: argparse.Namespace) -> list[Point]:
+    return [ended(fresh(kind, size, arguments)) for size in sizes]
+
+
+def by_corpus(arguments: argparse.Namespace) -> list[Point]:
+    """By the corpus' sentences: retrieval, and the build."""
+    points = []
     with tempfile.TemporaryDirectory() as place:
         for count in ARTICLES:
             source, folder = Path(place) / f"{count}.jsonl", str(Path(place) / str(count))
-            with zstandard.open(articles, "rt", encoding="utf-8") as lines, source.open("w") as out:
+            with zstandard.open(arguments.articles, "rt", encoding="utf-8") as lines, source.open("w") as out:
                 out.writelines(itertools.islice(lines, count))
-            start = time.perf_counter()
             command = [sys.executable, "-m", "moreie", "corpus", "build", folder, "--articles", str(source)]
-            subprocess.run(command, check=True, capture_output=True)
-            built = time.perf_counter() - start
-            corpus = KnowledgeCorpus.open(folder)
-            retriever = TextRetriever(corpus, 10)
-            seconds = timed(lambda retriever=retriever: retriever.retrieve(posts), repeats)
-            curve[corpus.manifest.sentences] = {"seconds": seconds, "build": built}
-    return curve
+            built = timed(lambda command=command: subprocess.run(command, check=True, capture_output=True), 1)
+            points.append(replace(ended(fresh("corpus", count, arguments, "--corpus", folder)), build=built))
+    return points
 
 
-def by_workers(
-    arguments: argparse.Namespace, size: int
-) -> tuple[dict[int, dict[str, float]], dict[int, dict[str, float]]]:
-    """Seconds for as many posts a worker as alone: threads of one process, and processes of one thread each."""
-    cores = range(1, (torch.get_num_threads() or 1) + 1)
-    threads_curve, processes = {}, {}
-    extractor = alone()
-    posts = many([replace(p, image=None) for p in read_posts(arguments.posts)], size)
-    before = torch.get_num_threads()
+def by_processes(cores: Sequence[int], arguments: argparse.Namespace) -> list[Point]:
+    """As many posts by processes of one thread each, at the same time; the slowest counts, memory is that of all."""
+    points = []
     for count in cores:
-        torch.set_num_threads(count)
-        threads_curve[count] = {"seconds": timed(lambda: extractor.extract_batch(posts), 3)}
-    torch.set_num_threads(before)
-    command = [sys.executable, __file__, "--posts", str(arguments.posts), "--child", "share"]
-    for count in cores:
-        running = [
-            subprocess.Popen([*command, "--size", str(size // count)], stdout=subprocess.PIPE, text=True)
-            for _ in range(count)
-        ]
-        said = [json.loads(p.communicate()[0].splitlines()[-1]) for p in running]
-        processes[count] = {"seconds": max(s["seconds"] for s in said)}
-    return threads_curve, processes
+        running = [fresh("process", WORKER_POSTS // count, arguments) for _ in range(count)]
+        said = [ended(process) for process in running]
+        points.append(Point(count, max(p.seconds for p in said), sum(p.MB for p in said)))
+    return points
 
 
-def slope(curve: dict[int, dict[str, float]], key: str = "seconds") -> float:
-    """The power of the size by which `key` grows between the two largest sizes."""
-    a, b = sorted(curve)[-2:]
-    return math.log(curve[b][key] / curve[a][key]) / math.log(b / a)
+def slope(points: Sequence[Point], of: Callable[[Point], float]) -> float:
+    """The power of the size by which a figure grows between the two largest sizes."""
+    a, b = points[-2:]
+    return math.log(of(b) / of(a)) / math.log(b.size / a.size)
 
 
-def row(name: str, what: str, curve: dict[int, dict[str, float]], key: str = "seconds", unit: str = "s") -> Row:
-    sizes = sorted(curve)
-    power = slope(curve, key)
-    shown = ", ".join(f"{size:,}: {curve[size][key]:.3g}" for size in sizes)
-    work = f"{what}: {shown} {unit}; the power of the size is {power:.2f}"
-    return Row(name, work, curve[sizes[-1]][key], unit, target=LINEAR, met=power <= LINEAR)
+def rows_of(name: str, what: str, points: Sequence[Point]) -> list[Row]:
+    rows = []
+    for figure, of, unit in (
+        ("", lambda p: p.seconds, "s"),
+        (", memory", lambda p: p.MB, "MB"),
+        (", build", lambda p: p.build, "s"),
+    ):
+        if math.isnan(of(points[-1])):
+            continue
+        power = slope(points, of)
+        shown = ", ".join(f"{p.size:,}: {of(p):.3g}" for p in points)
+        work = f"{what}: {shown} {unit}; the power of the size is {power:.2f}"
+        rows.append(Row(f"{name}{figure}", work, of(points[-1]), unit, target=LINEAR, met=power <= LINEAR))
+    return rows
 
 
-def draw(curves: dict[str, tuple[str, dict[int, dict[str, float]]]]) -> None:
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
-    for axes, (title, (axis, curve)) in zip(figure.subplots(2, 3).flat, curves.items(), strict=False):
-        sizes = sorted(curve)
-        axes.loglog(sizes, [curve[s]["seconds"] for s in sizes], marker="o", color="#4878a8")
-        first = curve[sizes[0]]["seconds"] / sizes[0]
-        axes.loglog(sizes, [first * s for s in sizes], linestyle=":", color="#999999")
+def draw(curves: dict[str, tuple[str, list[Point]]]) -> None:
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    for axes, (title, (axis, points)) in zip(figure.subplots(2, 3).flat, curves.items(), strict=False):
+        sizes = [p.size for p in points]
+        axes.loglog(sizes, [p.seconds for p in points], marker="o", color="#4878a8")
+        axes.loglog(sizes, [points[0].seconds / sizes[0] * s for s in sizes], linestyle=":", color="#999999")
         axes.set_title(title, fontsize=9)
         axes.set_xlabel(axis, fontsize=8)
-        axes.set_ylabel("seconds (dotted: linear)", fontsize=8)
+        axes.set_ylabel("seconds (dotted: linear)", fontsize=8, color="#4878a8")
+        memory = axes.twinx()
+        memory.plot(sizes, [p.MB for p in points], marker="s", markersize=3, color="#b5651d", linewidth=0.8)
+        memory.set_ylim(0, 1.15 * max(p.MB for p in points))
+        memory.set_ylabel("MB", fontsize=8, color="#b5651d")
     figure.savefig(PLOT, metadata={"Date": None})
 
 
@@ -193,39 +223,36 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--corpus", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        return child(arguments.child, arguments.size, arguments)
-    posts = [replace(p, image=None) for p in read_posts(arguments.posts)[:100]]
-    few = posts[:32]
-    streamed = by_posts(arguments)
-    evidence = by_evidence(few, arguments.repeats)
-    experts = by_experts(few, arguments.repeats)
-    in_threads, in_processes = by_workers(arguments, 200)
-    curves: dict[str, tuple[str, Any]] = {
-        "posts, one expert": ("posts", streamed),
-        "evidence, 32 posts": ("sub-tokens of an input", evidence),
-        "experts, 32 posts": ("experts", experts),
+        print(json.dumps(asdict(child(arguments))))
+        return
+    cores = range(1, torch.get_num_threads() + 1)
+    curves = {
+        "posts, one expert": ("posts", curve("posts", [n for n in POSTS if n <= arguments.most], arguments)),
+        "evidence, 32 posts": ("sub-tokens of an input", curve("evidence", BUDGETS, arguments)),
+        "experts, 32 posts": ("experts", curve("experts", EXPERTS, arguments)),
     }
-    rows = [
-        row("growth with posts", f"one expert, {threads()}", streamed),
-        row("growth of memory with posts", "peak of a fresh process", streamed, "MB", "MB"),
-        row("growth with evidence", f"32 posts, by sub-tokens of an input, {threads()}", evidence),
-        row("growth with experts", f"32 posts with evidence, {threads()}", experts),
-    ]
     if arguments.articles:
-        corpus = by_corpus(posts, arguments.articles, arguments.repeats)
-        curves["retrieval, 100 posts"] = ("sentences of the corpus", corpus)
-        rows.append(row("growth of retrieval with the corpus", "100 posts, by sentences", corpus))
-        rows.append(row("growth of the build with the corpus", "by sentences", corpus, "build"))
-    for name, curve in (("threads", in_threads), ("processes", in_processes)):
-        curves[name] = (name, curve)
-        shown = ", ".join(f"{n}: {200 / v['seconds']:.3g}" for n, v in curve.items())
-        best = max(200 / v["seconds"] for v in curve.values())
-        rows.append(Row(f"growth with {name}", f"200 posts, one expert, posts/s by {name}: {shown}", best, "posts/s"))
+        curves["retrieval, 100 posts"] = ("sentences of the corpus", by_corpus(arguments))
+    (_, posts), (_, evidence), (_, experts), *corpus = curves.values()
+    rows = [
+        *rows_of("growth with posts", f"one expert, {threads()}", posts),
+        *rows_of("growth with evidence", f"32 posts, by sub-tokens of an input, {threads()}", evidence),
+        *rows_of("growth with experts", f"32 posts with evidence, {threads()}", experts),
+    ]
+    if corpus:
+        rows += rows_of("growth of retrieval with the corpus", "100 posts, by sentences", corpus[0][1])
+    workers = {"threads": curve("threads", cores, arguments), "processes": by_processes(cores, arguments)}
+    for name, points in workers.items():
+        curves[f"{name}, {WORKER_POSTS} posts"] = (name, points)
+        rates = [WORKER_POSTS / p.seconds for p in points]
+        shown = ", ".join(f"{p.size}: {rate:.3g} ({p.MB:.0f} MB)" for p, rate in zip(points, rates, strict=True))
+        work = f"{WORKER_POSTS} posts, one expert, posts/s by {name}: {shown}"
+        rows.append(Row(f"growth with {name}", work, max(rates), "posts/s"))
     draw(curves)
     save("growth", rows)
-    return None
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from moreie.attachments import attached_rows, notices
 from moreie.encoders.images import ImageEncoder
 from moreie.encoders.pictures import NO_PICTURE, EmbeddedImages, embed_pictures
+from moreie.models.gate_inputs import PostStates
 from moreie.models.mixture import Mixed, Mixture
 from moreie.models.windows import Window
 from moreie.retrieval.image import ImageRetriever
@@ -36,6 +37,8 @@ class BatchEvidence:
     warnings: list[list[str]]
     images: dict[str, EmbeddedImages]
     """By the fingerprint of the image encoder."""
+    states: PostStates = field(default_factory=PostStates)
+    """What gates have read of the posts."""
 
     def images_for(self, mixture: Mixture[Any], origins: Sequence[int]) -> Tensor | None:
         """[N, D]: what the mixture's gate reads of the pictures of the posts at `origins`; None where it reads none."""

@@ -350,7 +350,8 @@ class Extractor:
         self, posts: Sequence[Post], windows: Sequence[Window], found: BatchEvidence, lap: Callable[[str], None]
     ) -> tuple[list[Extraction], _Said]:
         origins = [w.origin for w in windows]
-        mixed = self.ner([w.post for w in windows], found.rows["ner"], found.images_for(self.ner, origins))
+        images = found.images_for(self.ner, origins)
+        mixed = self.ner([w.post for w in windows], found.rows["ner"], images, found.states)
         lap("entity experts")
         mentions = found_mentions(self.ner, posts, windows, mixed.log_probabilities)
         lap("decoding")
@@ -404,7 +405,7 @@ class Extractor:
             return asked, None
         rows = {name: [column[w] for w in asked.windows] for name, column in found.rows["re"].items()}
         images = found.images_for(self.relations, [origin for origin, _, _ in asked.places])
-        return asked, self.relations(asked.triples, rows, images)
+        return asked, self.relations(asked.triples, rows, images, found.states)
 
     def _chosen(self, said: _Said, posts: int) -> tuple[list[list[Relation]], list[dict[str, float]]]:
         if self.relations is None or said.relations is None:

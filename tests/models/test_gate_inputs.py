@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from moreie.encoders.text import TextEncoder
 from moreie.models.assembly import View
 from moreie.models.expert import ExpertSpec
 from moreie.models.gate import Gate, GateChoice, GateInput, GateSpec, chosen
-from moreie.models.gate_inputs import evidence_columns, gate_features, input_sizes, jensen_shannon, post_states
+from moreie.models.gate_inputs import PostStates, evidence_columns, gate_features, input_sizes, jensen_shannon
 from moreie.models.mixture import Mixture, decode_tags, decode_tags_per_position
 from moreie.models.ner import NerExpert
 from moreie.schema import Evidence, Passage
@@ -93,13 +94,28 @@ def test_a_case_has_the_means_of_its_words(experts: list[NerExpert]) -> None:
 
 def test_word_states_are_those_of_the_first_sub_tokens(experts: list[NerExpert]) -> None:
     encoder = experts[0].encoder
-    states = post_states(encoder, POSTS, words=True)
+    states = PostStates()(encoder, POSTS, words=True)
     baseline = experts[0]
     (inputs, *_) = baseline.assemble(POSTS[:1], [()])
     batch = baseline.collate([inputs])
     with torch.no_grad():
         expected = baseline.states(batch["input_ids"], batch["attention_mask"], batch["anchors"])[0]
     assert (states[: len(POSTS[0].words)] - expected).abs().max() < 0.05, "bfloat16 noise only"
+
+
+def test_a_post_is_read_once_and_known_by_its_words(experts: list[NerExpert]) -> None:
+    encoder, read = experts[0].encoder, []
+    hook = encoder.model.register_forward_hook(lambda *_: read.append(1))
+    try:
+        states = PostStates()
+        first = states(encoder, POSTS)
+        seen = len(read)
+        assert torch.equal(states(encoder, [*POSTS[::-1], POSTS[0]]), torch.cat([first.flip(0), first[:1]]))
+        assert len(read) == seen > 0
+        namesake = replace(POSTS[0], text=POSTS[1].text, words=POSTS[1].words)
+        assert torch.equal(states(encoder, [namesake]), first[1:2]), "not that of the post with its id"
+    finally:
+        hook.remove()
 
 
 @pytest.mark.parametrize("level", ["sequence", "token"])

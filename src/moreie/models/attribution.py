@@ -16,6 +16,7 @@ from torch import Tensor
 from moreie.encoders.batches import at_once
 from moreie.encoders.precision import fast_batch
 from moreie.models.expert import Expert
+from moreie.models.gate_inputs import PostStates
 from moreie.models.mixture import Mixture
 from moreie.models.outputs import ExpertOutputs, Rows, availability, entropy_of, run_experts
 from moreie.schema import Evidence
@@ -52,11 +53,12 @@ def leave_one_out(
         for n, row in enumerate(evidence.get(name, ()))
         for i in range(min(limit, len(row)))
     ]
-    whole = mixture.mix(cases, evidence, base, images).log_probabilities
+    states = PostStates()
+    whole = mixture.mix(cases, evidence, base, images, states).log_probabilities
     device = mixture.experts[0].encoder.device
     size = max(1, fast_batch(device) * at_once(device) // SHARE)
     pieces = (variants[i : i + size] for i in range(0, len(variants), size))
-    return whole, (_left_out(mixture, cases, evidence, images, base, piece) for piece in pieces)
+    return whole, (_left_out(mixture, cases, evidence, images, base, piece, states) for piece in pieces)
 
 
 @torch.no_grad()
@@ -67,6 +69,7 @@ def _left_out(
     images: Tensor | None,
     base: ExpertOutputs,
     variants: Sequence[tuple[int, str, int]],
+    states: PostStates,
 ) -> list[LeftOut]:
     own = [cases[n] for n, _, _ in variants]
     rows: dict[str, list[Sequence[Evidence]]] = {
@@ -75,7 +78,7 @@ def _left_out(
     }
     outputs = _outputs(mixture.experts, base, variants, own, rows)
     index = [n for n, _, _ in variants]
-    mixed = mixture.mix(own, rows, outputs, None if images is None else images[index])
+    mixed = mixture.mix(own, rows, outputs, None if images is None else images[index], states)
     return [LeftOut(*variant, p) for variant, p in zip(variants, mixed.log_probabilities, strict=True)]
 
 

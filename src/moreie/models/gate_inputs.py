@@ -54,10 +54,12 @@ def gate_features(
     evidence: Mapping[str, Rows],
     outputs: ExpertOutputs,
     images: Tensor | None = None,
+    states: PostStates | None = None,
 ) -> Tensor:
     """[R, F]: the inputs of `spec` side by side; R is the number of cases, or at token level of all their words.
 
-    `evidence` maps a retriever to one row a case; `images` [N, D] holds NaN where there is none.
+    `evidence` maps a retriever to one row a case; `images` [N, D] holds NaN where there is none. `states` remembers
+    those of posts between calls.
     """
     words = spec.level == "token"
     lengths = torch.tensor(outputs.lengths if words else [1] * len(cases))
@@ -65,7 +67,7 @@ def gate_features(
     parts = []
     for kind, size in zip(spec.inputs, spec.sizes, strict=True):
         if kind == "post":
-            parts.append(post_states(experts[0].encoder, posts, words=words))
+            parts.append((states or PostStates())(experts[0].encoder, posts, words=words))
         elif kind == "image":
             found = images if images is not None else torch.full((len(cases), size - 1), torch.nan)
             present = ~found.isnan().any(1, keepdim=True)
@@ -82,13 +84,26 @@ def gate_features(
     return torch.cat(parts, dim=1) if parts else torch.empty(int(lengths.sum()), 0)
 
 
-def post_states(encoder: TextEncoder, posts: Sequence[Post], *, words: bool = False) -> Tensor:
-    """States of the bare posts under the encoder without adapters; each distinct post is read once.
-
-    [N, H]: mean over a post's sub-tokens; with `words` [R, H]: first sub-token of each word of each post.
+class PostStates:
+    """States of bare posts under encoders without adapters. Each post is read once for as long as this object lives,
+    however many gates ask and cases it stands in; encoders may not be trained meanwhile.
     """
-    distinct = {post.id: post for post in posts}
-    pieces = encoder.word_subtokens([[w.text for w in p.words] for p in distinct.values()])
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[TextEncoder, bool], dict[tuple[str, ...], Tensor]] = {}
+
+    def __call__(self, encoder: TextEncoder, posts: Sequence[Post], *, words: bool = False) -> Tensor:
+        """[N, H]: mean over a post's sub-tokens; with `words` [R, H]: first sub-token of each word of each post."""
+        known = self._known.setdefault((encoder, words), {})
+        asked = [tuple(w.text for w in post.words) for post in posts]
+        new = list(dict.fromkeys(text for text in asked if text not in known))
+        known.update(zip(new, _post_states(encoder, new, words), strict=True))
+        return torch.cat([known[text] for text in asked]) if asked else torch.empty(0, encoder.hidden_size)
+
+
+def _post_states(encoder: TextEncoder, posts: Sequence[Sequence[str]], words: bool) -> list[Tensor]:
+    """Of each post [1, H], or with `words` [T, H]."""
+    pieces = encoder.word_subtokens(posts)
     rows = [encoder.framed([i for piece in post for i in piece]) for post in pieces]
     lead = encoder.framed([-1]).index(-1)
     if encoder.training:
@@ -111,9 +126,7 @@ def post_states(encoder: TextEncoder, posts: Sequence[Post], *, words: bool = Fa
 
     with bare(encoder):
         side_by_side(work, fast_batches([len(r) for r in rows], device), device)
-    place = {id: i for i, id in enumerate(distinct)}
-    own = [states[place[post.id]] for post in posts]
-    return torch.cat(own) if own else torch.empty(0, encoder.hidden_size)
+    return states
 
 
 def agreement(outputs: ExpertOutputs) -> list[Tensor]:

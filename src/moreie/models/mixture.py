@@ -18,7 +18,7 @@ from moreie.errors import CheckpointError, MoreieError
 from moreie.models.crf import IMPOSSIBLE, viterbi
 from moreie.models.expert import EncoderPool, Expert, load_expert
 from moreie.models.gate import Gate
-from moreie.models.gate_inputs import gate_features
+from moreie.models.gate_inputs import PostStates, gate_features
 from moreie.models.ner import NerExpert
 from moreie.models.outputs import ExpertOutputs, Rows, mean_weights, run_experts
 from moreie.models.relation import RelationExpert
@@ -106,16 +106,27 @@ class Mixture(Generic[X]):
         """Run every expert on the cases it has evidence for; `evidence` maps a retriever to one row a case."""
         return run_experts(self.experts, cases, evidence)
 
-    def __call__(self, cases: Sequence[Any], evidence: Mapping[str, Rows], images: Tensor | None = None) -> Mixed:
+    def __call__(
+        self,
+        cases: Sequence[Any],
+        evidence: Mapping[str, Rows],
+        images: Tensor | None = None,
+        states: PostStates | None = None,
+    ) -> Mixed:
         """Answers to the cases.
 
         `images` [N, D]: their pictures under the gate's image encoder, rows of NaN where there is none; without it the
-        pictures that the posts name are embedded here.
+        pictures that the posts name are embedded here. `states` remembers what gates read of posts between calls.
         """
-        return self.mix(cases, evidence, self.outputs(cases, evidence), images)
+        return self.mix(cases, evidence, self.outputs(cases, evidence), images, states)
 
     def mix(
-        self, cases: Sequence[Any], evidence: Mapping[str, Rows], outputs: ExpertOutputs, images: Tensor | None = None
+        self,
+        cases: Sequence[Any],
+        evidence: Mapping[str, Rows],
+        outputs: ExpertOutputs,
+        images: Tensor | None = None,
+        states: PostStates | None = None,
     ) -> Mixed:
         """The same where it is known already what the experts say."""
         if self.gate is None or not len(cases):
@@ -124,7 +135,7 @@ class Mixture(Generic[X]):
             spec = self.gate.spec
             if images is None and self.image_encoder is not None:
                 images = self._embedded(cases, self.image_encoder)
-            features = gate_features(spec, self.experts, cases, evidence, outputs, images)
+            features = gate_features(spec, self.experts, cases, evidence, outputs, images, states)
             rows = self.gate.weigh(features, outputs.available_rows(spec.level))
             log_weights = outputs.per_case(rows, spec.level)
         return Mixed(outputs.mix(log_weights), mean_weights(log_weights, len(self.names)), outputs)

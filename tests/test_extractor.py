@@ -56,6 +56,23 @@ def test_gate_weights_sum_to_one_and_name_the_experts(answers: dict[str, Extract
             assert sum(answer.gate.relations.values()) == pytest.approx(1, abs=1e-5)
 
 
+def test_threads_change_nothing(answers: dict[str, Extraction], extractor: Extractor) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        others = extractor.extract_batch(read_jsonl(DEMO_POSTS))
+    finally:
+        torch.set_num_threads(before)
+    for other in others:
+        own = answers[other.id]
+        assert [(m.type, m.start, m.end) for m in other.mentions] == [(m.type, m.start, m.end) for m in own.mentions]
+        assert [(r.type, r.head, r.tail) for r in other.relations] == [(r.type, r.head, r.tail) for r in own.relations]
+        confidences = [m.confidence for m in other.mentions] + [r.confidence for r in other.relations]
+        expected = [m.confidence for m in own.mentions] + [r.confidence for r in own.relations]
+        assert confidences == pytest.approx(expected, abs=0.03)
+        assert [e.passage.id for e in other.evidence] == [e.passage.id for e in own.evidence]
+
+
 def test_relations_join_the_found_mentions(answers: dict[str, Extraction]) -> None:
     relations = [(a, r) for a in answers.values() for r in a.relations]
     assert relations, "no demo post has a relation"

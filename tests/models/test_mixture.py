@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from moreie.datasets import read_jsonl
+from moreie.encoders.batches import length_batches
 from moreie.encoders.text import AdapterConfig, TextEncoder
 from moreie.errors import CheckpointError, MoreieError
 from moreie.models.assembly import EvidenceForm, View
-from moreie.models.expert import EncoderPool, Expert, ExpertSpec, length_batches, load_expert
+from moreie.models.expert import EncoderPool, Expert, ExpertSpec, load_expert
 from moreie.models.gate import Gate, GateSpec, cross_validated_log_weights, fit_gate
 from moreie.models.mixture import Mixture, decode_tags, decode_tags_per_position, load_mixture, span_confidence
 from moreie.models.ner import NerExpert

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from moreie.encoders.merging import added, bare, merged
 from moreie.encoders.text import MARKERS, AdapterConfig, TextEncoder, batch_tensors
@@ -60,6 +63,38 @@ def test_every_word_has_a_subtoken(tiny_encoder_folder: Path) -> None:
 def test_an_absent_encoder_is_named(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="no text encoder at"):
         TextEncoder.from_pretrained(tmp_path)
+
+
+@torch.no_grad()
+def test_threads_add_adapters_of_their_own(tiny_encoder_folder: Path) -> None:
+    encoder = TextEncoder.from_pretrained(tiny_encoder_folder)
+    expected = {}
+    for name in ("one", "two"):
+        encoder.add_adapter(name, AdapterConfig(4, 8))
+        for key, value in encoder.model.state_dict().items():
+            if "lora_B" in key and f".{name}." in key:
+                value.normal_(0, 1, generator=torch.Generator().manual_seed(len(key) + len(expected)))
+        expected[name] = states(encoder, [5, 6, 7])
+    assert not torch.allclose(expected["one"], expected["two"], atol=1e-2)
+    inside = threading.Barrier(3)
+
+    def read(name: str) -> Tensor:
+        with added(encoder, name):
+            inside.wait(30)
+            own = torch.stack([states(encoder, [5, 6, 7]) for _ in range(20)])
+            inside.wait(30)
+        return own
+
+    with ThreadPoolExecutor(2) as pool:
+        reading = [pool.submit(read, name) for name in ("one", "two")]
+        inside.wait(30)
+        elsewhere = states(encoder, [5, 6, 7])
+        inside.wait(30)
+        for name, own in zip(("one", "two"), reading, strict=True):
+            assert torch.allclose(own.result(), expected[name].expand(20, -1, -1, -1), atol=1e-5)
+    assert torch.equal(elsewhere, expected["two"]), "who is in no block keeps the active adapter"
+    assert torch.equal(states(encoder, [5, 6, 7]), expected["two"])
+    assert encoder.adding == 0
 
 
 @pytest.mark.parametrize("way", [merged, added])

@@ -11,6 +11,7 @@ import torch
 
 from moreie.datasets import read_jsonl
 from moreie.encoders.batches import length_batches
+from moreie.encoders.precision import bf16_is_fast
 from moreie.encoders.text import AdapterConfig, TextEncoder
 from moreie.errors import CheckpointError, MoreieError
 from moreie.models.assembly import EvidenceForm, View
@@ -18,6 +19,7 @@ from moreie.models.expert import EncoderPool, Expert, ExpertSpec, load_expert
 from moreie.models.gate import Gate, GateSpec, cross_validated_log_weights, fit_gate
 from moreie.models.mixture import Mixture, decode_tags, decode_tags_per_position, load_mixture, span_confidence
 from moreie.models.ner import NerExpert
+from moreie.models.outputs import run_experts
 from moreie.models.relation import RelationExpert, Signature, admissible, against_the_text, signature
 from moreie.models.tagset import TagSet
 from moreie.schema import Evidence, Mention, Passage, Post
@@ -85,6 +87,31 @@ def test_one_expert_is_a_mixture_and_none_is_not(encoder: TextEncoder, posts: li
         Mixture([], None)
     with pytest.raises(MoreieError, match="the experts are"):
         Mixture([only, expert(encoder, "image", "image")], None)
+
+
+@pytest.mark.parametrize("copies", [1, 40])
+def test_experts_side_by_side_say_what_each_says_alone(encoder: TextEncoder, posts: list[Post], copies: int) -> None:
+    """Few sub-tokens are read by all experts at once, many by one after the other."""
+    experts = [expert(encoder, "baseline", None), expert(encoder, "text", "text"), expert(encoder, "image", "image")]
+    cases = posts * copies
+    evidence = {"text": [FOUND] * len(cases), "image": [FOUND, ()] * (len(cases) // 2)}
+    inputs = experts[0].assemble(cases, [()] * len(cases))
+    assert experts[0].shares(inputs) is (copies == 1) or bf16_is_fast("cpu")
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        together = run_experts(experts, cases, evidence)
+    finally:
+        torch.set_num_threads(before)
+    for m, one in enumerate(experts):
+        alone = run_experts([one], cases, evidence)
+        for n in range(len(cases)):
+            said, expected = together.log_probabilities[m][n], alone.log_probabilities[0][n]
+            if said is not None:
+                assert expected is not None
+                assert (said.exp() - expected.exp()).abs().max() < 0.03, "bfloat16 noise only"
+        assert together.dropped[m] == alone.dropped[0] or not together.available[:, m].all()
+    assert not torch.allclose(together.entropies[:, 0], together.entropies[:, 1], atol=1e-3), "experts that differ"
 
 
 def test_batches_change_nothing(encoder: TextEncoder, posts: list[Post]) -> None:

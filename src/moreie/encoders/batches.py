@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import cache
 from typing import TypeVar
 
@@ -51,8 +52,9 @@ def fast_batches(lengths: Sequence[int], device: torch.device | str) -> list[lis
 def side_by_side(work: Callable[[T], R], batches: Sequence[T], device: torch.device | str) -> list[R]:
     """What `work` makes of each batch, in their order.
 
-    On a processor as many are in work at once as torch has threads there, which are divided among them. Autograd,
-    autocast and dispatch modes belong to a thread: `work` sets those that it needs. What it raises is raised here.
+    On a processor as many are in work at once as torch has threads there, which are divided among them. Context
+    variables are as here; autograd, autocast and dispatch modes belong to a thread: `work` sets those that it needs.
+    What it raises is raised here.
     """
     threads = at_once(device)
     # Fewer batches than threads: the next lower power of two of them, so that there are few kinds of pools.
@@ -60,7 +62,9 @@ def side_by_side(work: Callable[[T], R], batches: Sequence[T], device: torch.dev
     if workers < 2:
         return [work(batch) for batch in batches]
     try:
-        return list(_workers(workers, threads // workers).map(work, batches))
+        contexts = [copy_context() for _ in batches]
+        run = _workers(workers, threads // workers).map
+        return list(run(lambda context, batch: context.run(work, batch), contexts, batches))
     finally:
         torch.set_num_threads(threads)  # for threads yet to come: a new worker has changed it
 

@@ -4,18 +4,24 @@ few, added in place. For the forward pass alone.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from moreie.encoders.precision import bf16_is_fast
 from moreie.encoders.text import TextEncoder
 
 # Folding in costs about as much as an adapter's products do over this many tokens.
 WORTH = 512
+# The adapter of the block that this context is in, and a lock on entering and leaving blocks.
+_adapter: ContextVar[str | None] = ContextVar("adapter", default=None)
+_entering = threading.Lock()
 
 
 def merged_weights(encoder: TextEncoder, adapter: str) -> dict[str, Tensor]:
@@ -63,18 +69,35 @@ def bare(encoder: TextEncoder) -> Iterator[None]:
         _as_before(layers)
 
 
+def adds_in_place(encoder: TextEncoder) -> bool:
+    """Whether `added` is for this encoder: on a processor, in float32, its adapters layers of its own."""
+    plain = encoder.device.type == "cpu" and not bf16_is_fast(encoder.device)
+    return plain and bool(encoder.adapted_layers())
+
+
 @contextmanager
 def added(encoder: TextEncoder, adapter: str) -> Iterator[None]:
     """Within the block every layer adds the adapter's products to its own in one go, x·Wᵀ + b + s·(x·Aᵀ)·Bᵀ, instead
-    of scaling and adding them behind; the states are the same. For float32 on a processor; not for training.
+    of scaling and adding them behind; the states are the same. Not for training.
+
+    It holds in the block's context (`contextvars`, which `encoders.batches.side_by_side` hands on): other threads may
+    be in blocks of other adapters at the same time.
     """
-    layers = _carrying(encoder, adapter)
+    layers = encoder.adapted_layers()
+    with _entering:
+        encoder.adding += 1
+        if encoder.adding == 1:
+            for layer in layers.values():
+                layer.forward = _adding(layer)
+    before = _adapter.set(adapter)
     try:
-        for layer in layers.values():
-            layer.forward = _adding(layer, adapter)
         yield
     finally:
-        _as_before(layers)
+        _adapter.reset(before)
+        with _entering:
+            encoder.adding -= 1
+            if not encoder.adding:
+                _as_before(layers)
 
 
 def _as_before(layers: Mapping[str, Any]) -> None:
@@ -82,14 +105,19 @@ def _as_before(layers: Mapping[str, Any]) -> None:
         layer.__dict__.pop("forward", None)  # the class' own is seen again
 
 
-def _adding(layer: Any, adapter: str) -> Callable[[Tensor], Tensor]:
-    base, scaling = layer.get_base_layer(), layer.scaling[adapter]
-    down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight.t()
+def _adding(layer: Any) -> Callable[[Tensor], Tensor]:
+    base = layer.get_base_layer()
 
     def forward(states: Tensor) -> Tensor:
+        adapter = _adapter.get()
+        if adapter is None:  # a thread that is in no such block
+            elsewhere: Tensor = type(layer).forward(layer, states)
+            return elsewhere
         out: Tensor = base(states)
-        narrow = functional.linear(states, down)
-        out.view(-1, out.shape[-1]).addmm_(narrow.view(-1, narrow.shape[-1]), up, alpha=scaling)
+        if adapter in layer.lora_A:
+            narrow = functional.linear(states, layer.lora_A[adapter].weight)
+            up = layer.lora_B[adapter].weight.t()
+            out.view(-1, out.shape[-1]).addmm_(narrow.view(-1, narrow.shape[-1]), up, alpha=layer.scaling[adapter])
         return out
 
     return forward

@@ -48,6 +48,8 @@ class TextEncoder(nn.Module):
         self.tokenizer = tokenizer
         self.name = name
         self._adapted: dict[str, Any] | None = None
+        self.adding = 0
+        """Blocks of `encoders.merging.added` that are open."""
         backend = tokenizer.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()

@@ -20,9 +20,9 @@ from transformers.initialization import no_init_weights
 
 from moreie.encoders.batches import fast_batches, length_batches, side_by_side
 from moreie.encoders.images import ImageEncoder
-from moreie.encoders.merging import WORTH, added, merged
+from moreie.encoders.merging import WORTH, added, adds_in_place, merged
 from moreie.encoders.places import located, relative_name
-from moreie.encoders.precision import autocast, bf16_is_fast
+from moreie.encoders.precision import autocast
 from moreie.encoders.text import ADAPTER_FILE, AdapterConfig, TextEncoder, batch_tensors
 from moreie.errors import CheckpointError
 from moreie.models.assembly import Assembled, View
@@ -165,13 +165,17 @@ class Expert(nn.Module, ABC):
     def _ready(self, tokens: int) -> AbstractContextManager[None]:
         """The encoder made to compute what the expert's does, over so many sub-tokens."""
         if self.spec.adapter and self.encoder.adapted_layers():
-            device = self.encoder.device
             if tokens >= WORTH:
                 return merged(self.encoder, self.adapter_name)
-            if device.type == "cpu" and not bf16_is_fast(device):
+            if adds_in_place(self.encoder):
                 return added(self.encoder, self.adapter_name)
         self.use()
         return nullcontext()
+
+    def shares(self, inputs: Sequence[Assembled]) -> bool:
+        """Whether it leaves the encoder to others while it reads these: with few sub-tokens it does."""
+        few = sum(len(x.input_ids) for x in inputs) < WORTH
+        return self.spec.adapter is not None and few and adds_in_place(self.encoder)
 
     def save(self, folder: Path) -> None:
         """Write config, head, and the adapter or the encoder."""

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from moreie.encoders.batches import side_by_side
 from moreie.models.assembly import Assembled
 from moreie.models.crf import IMPOSSIBLE
 from moreie.models.expert import Expert
@@ -77,12 +78,16 @@ def run_experts(experts: Sequence[Expert], cases: Sequence[Any], evidence: Mappi
     entropies = torch.zeros(len(cases), len(experts))
     distributions: list[tuple[Tensor | None, ...]] = []
     dropped: list[tuple[int, ...]] = []
-    for m, expert in enumerate(experts):
-        own = torch.nonzero(available[:, m])[:, 0].tolist()
-        inputs: list[Assembled] = expert.assemble([cases[i] for i in own], [rows[m][i] for i in own])
+    places = [torch.nonzero(column)[:, 0].tolist() for column in available.T]
+    inputs = [
+        expert.assemble([cases[i] for i in own], [rows[m][i] for i in own])
+        for m, (expert, own) in enumerate(zip(experts, places, strict=True))
+    ]
+    said = _read(experts, inputs)
+    for m, own in enumerate(places):
         column: list[Tensor | None] = [None] * len(cases)
         out = [0] * len(cases)
-        for i, assembled, log_p in zip(own, inputs, expert.log_probabilities(inputs), strict=True):
+        for i, assembled, log_p in zip(own, inputs[m], said[m], strict=True):
             column[i] = log_p
             out[i] = assembled.dropped
             entropies[i, m] = entropy_of(log_p)
@@ -91,6 +96,19 @@ def run_experts(experts: Sequence[Expert], cases: Sequence[Any], evidence: Mappi
     return ExpertOutputs(
         tuple(e.spec.name for e in experts), tuple(distributions), available, entropies, tuple(dropped)
     )
+
+
+def _read(experts: Sequence[Expert], inputs: Sequence[Sequence[Assembled]]) -> list[list[Tensor]]:
+    """What each expert says of its inputs; side by side where these are too few to keep all threads busy."""
+    if not all(expert.shares(own) for expert, own in zip(experts, inputs, strict=True)):
+        return [expert.log_probabilities(own) for expert, own in zip(experts, inputs, strict=True)]
+    longest_first = sorted(range(len(experts)), key=lambda m: -sum(len(x.input_ids) for x in inputs[m]))
+
+    def read(m: int) -> list[Tensor]:
+        return experts[m].log_probabilities(inputs[m])
+
+    said = dict(zip(longest_first, side_by_side(read, longest_first, experts[0].encoder.device), strict=True))
+    return [said[m] for m in range(len(experts))]
 
 
 def entropy_of(log_probabilities: Tensor) -> float:

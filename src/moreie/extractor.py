@@ -185,7 +185,7 @@ class Extractor:
         posts: Sequence[Post],
         *,
         attached: Sequence[Mapping[str, str]] | None = None,
-        batch_size: int = 64,
+        batch_size: int = 128,
         on_stage: Callable[[str, float], None] = lambda stage, seconds: None,
         progress: bool = False,
     ) -> list[Extraction]:
@@ -205,7 +205,7 @@ class Extractor:
         posts: Iterable[Post],
         *,
         attached: Iterable[Mapping[str, str]] | None = None,
-        batch_size: int = 64,
+        batch_size: int = 128,
         on_stage: Callable[[str, float], None] = lambda stage, seconds: None,
     ) -> Iterator[Extraction]:
         """Extractions as their batches are done; see `extract_batch`."""
@@ -216,7 +216,7 @@ class Extractor:
             yield from results
 
     def compare(
-        self, posts: Sequence[Post], *, attached: Sequence[Mapping[str, str]] | None = None, batch_size: int = 64
+        self, posts: Sequence[Post], *, attached: Sequence[Mapping[str, str]] | None = None, batch_size: int = 128
     ) -> list[Comparison]:
         """Extract from many posts, in their order, with what each expert would answer alone: from the same reading, so
         that it costs hardly more than `extract_batch`.

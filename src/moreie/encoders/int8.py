@@ -172,6 +172,8 @@ def _session(graph: Any) -> Any:
 
     options = SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # Batches run side by side: a thread that waits for work by spinning would take a core from another's.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with tempfile.TemporaryDirectory() as folder, _quietly():
         path = Path(folder) / "encoder.onnx"
         quantize_dynamic(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from rows import Row, save
 
 from moreie.evaluation.ner import mention_scores
 from moreie.evaluation.run import answers_of
+from moreie.models.expert import Expert
 from moreie.training.data import Split, cases, load_split, within_limit
 from moreie.training.experts import load_experts
 from moreie.training.recipe import Recipe, read_recipe
@@ -52,7 +54,8 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe = read_recipe(arguments.recipe)
     split = load_split(recipe.data.validation)
-    points = [measured(recipe, split, arguments.expert, limit) for limit in LIMITS]
+    experts = [load_experts(recipe, seed_folder(recipe, seed), [arguments.expert])[0] for seed in recipe.seeds]
+    points = [measured(recipe, split, experts, limit) for limit in LIMITS]
     best = max(p.mean for p in points)
     enough = next(p for p in points if p.mean >= best - WITHIN)
     what = f"{arguments.expert} of {arguments.recipe.stem}, validation, {len(recipe.seeds)} seeds"
@@ -72,12 +75,11 @@ def main() -> None:
     save("evidence_tokens", rows)
 
 
-def measured(recipe: Recipe, split: Split, name: str, limit: int) -> Point:
+def measured(recipe: Recipe, split: Split, experts: Sequence[Expert], limit: int) -> Point:
     scores, tokens, seconds = [], [], []
-    for seed in recipe.seeds:
-        (expert,) = load_experts(recipe, seed_folder(recipe, seed), [name])
-        view = expert.spec.view
-        expert.spec = expert.spec.model_copy(update={"view": replace(view, passage_limit=limit or 1)})
+    for expert in experts:
+        view = replace(expert.spec.view, passage_limit=limit or None)
+        expert.spec = expert.spec.model_copy(update={"view": view})
         posts, evidence, gold = cases(recipe.task, within_limit(split, expert.encoder))
         inputs = expert.assemble(posts, evidence[view.retriever] if limit else [()] * len(posts))
         start = time.perf_counter()

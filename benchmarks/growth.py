@@ -27,7 +27,7 @@ import zstandard
 from full_extraction import peak
 from machine import threads
 from matplotlib.figure import Figure
-from rows import Row, save
+from rows import Row, save, seconds
 
 from moreie import Extractor
 from moreie.datasets import read_posts
@@ -60,14 +60,15 @@ def many(posts: Sequence[Post], count: int) -> list[Post]:
     return [replace(p, id=f"{p.id}-{i}") for i, p in zip(range(count), itertools.cycle(posts), strict=False)]
 
 
+def once(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
 def timed(work: Callable[[], object], repeats: int) -> float:
-    """Median seconds."""
-    taken = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
+    """Median seconds, after one run that warms up."""
+    return statistics.median(seconds(work, repeats))
 
 
 def fresh(kind: str, size: int, arguments: argparse.Namespace, *more: str) -> subprocess.Popen[str]:
@@ -92,7 +93,8 @@ def streamed(posts: Sequence[Post], size: int) -> Point:
     extractor = Extractor(Mixture([expert], None), None, corpus=None, image_encoder=None)
     extractor.extract_batch(posts[:64])
     work = many(posts, size)
-    return Point(size, timed(lambda: sum(1 for _ in extractor.stream(work)), 1 if size > 1_000 else 3), peak())
+    taken = [once(lambda: sum(1 for _ in extractor.stream(work))) for _ in range(1 if size > 1_000 else 3)]
+    return Point(size, statistics.median(taken), peak())
 
 
 def evidence_of(extractor: Extractor, posts: Sequence[Post]) -> list[tuple[Evidence, ...]]:
@@ -106,7 +108,6 @@ def with_evidence(posts: Sequence[Post], budget: int, repeats: int) -> Point:
     expert = next(e for e in extractor.ner.experts if e.spec.view.retriever == "text")
     expert.spec = expert.spec.model_copy(update={"view": replace(expert.spec.view, budget=budget, k=80)})
     inputs = expert.assemble(few, [own * 8 for own in evidence_of(extractor, few)])
-    expert.log_probabilities(inputs)
     length = round(statistics.mean(len(x.input_ids) for x in inputs))
     return Point(length, timed(lambda: expert.log_probabilities(inputs), repeats), peak())
 
@@ -116,7 +117,6 @@ def by_experts(posts: Sequence[Post], count: int, repeats: int) -> Point:
     extractor, few = Extractor.from_pretrained(), posts[:32]
     expert = next(e for e in extractor.ner.experts if e.spec.view.retriever == "text")
     evidence = {"text": evidence_of(extractor, few)}
-    run_experts([expert], few, evidence)
     return Point(count, timed(lambda: run_experts([expert] * count, few, evidence), repeats), peak())
 
 
@@ -124,7 +124,6 @@ def from_corpus(posts: Sequence[Post], folder: str, repeats: int) -> Point:
     """Text retrieval for 100 posts."""
     corpus = KnowledgeCorpus.open(folder)
     retriever, hundred = TextRetriever(corpus, 10), posts[:100]
-    retriever.retrieve(hundred)
     return Point(corpus.manifest.sentences, timed(lambda: retriever.retrieve(hundred), repeats), peak())
 
 
@@ -160,7 +159,7 @@ def by_corpus(arguments: argparse.Namespace) -> list[Point]:
             with zstandard.open(arguments.articles, "rt", encoding="utf-8") as lines, source.open("w") as out:
                 out.writelines(itertools.islice(lines, count))
             command = [sys.executable, "-m", "moreie", "corpus", "build", folder, "--articles", str(source)]
-            built = timed(lambda command=command: subprocess.run(command, check=True, capture_output=True), 1)
+            built = once(lambda command=command: subprocess.run(command, check=True, capture_output=True))
             points.append(replace(ended(fresh("corpus", count, arguments, "--corpus", folder)), build=built))
     return points
 

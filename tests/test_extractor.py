@@ -14,6 +14,7 @@ from PIL import Image
 
 from moreie import Extractor, KnowledgeCorpus
 from moreie.datasets import post_from_text, read_jsonl
+from moreie.encoders.batches import computing_with
 from moreie.encoders.images import ImageEncoder
 from moreie.encoders.text import TextEncoder
 from moreie.errors import CheckpointError, KnowledgeCorpusError
@@ -57,12 +58,8 @@ def test_gate_weights_sum_to_one_and_name_the_experts(answers: dict[str, Extract
 
 
 def test_threads_change_nothing(answers: dict[str, Extraction], extractor: Extractor) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
+    with computing_with(3):
         others = extractor.extract_batch(read_jsonl(DEMO_POSTS))
-    finally:
-        torch.set_num_threads(before)
     for other in others:
         own = answers[other.id]
         assert [(m.type, m.start, m.end) for m in other.mentions] == [(m.type, m.start, m.end) for m in own.mentions]

@@ -7,18 +7,17 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from moreie.attachments import attachable, own_texts, paired
 from moreie.attribution import influences_on_mentions, influences_on_relations
-from moreie.batch_evidence import BatchEvidence, Retrievers, dropped_passages, gather_evidence
-from moreie.comparison import found_mentions, mentions_of_experts, relations_of_experts
+from moreie.batch_answers import Mixtures, Provenance, Said, answer, compared
+from moreie.batch_evidence import BatchEvidence, Retrievers, gather_evidence
+from moreie.comparison import found_mentions
 from moreie.datasets import post_from_text
 from moreie.encoders.images import ImageEncoder
 from moreie.encoders.places import located, relative_name
@@ -29,11 +28,10 @@ from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.models.bundle import bring_encoders
 from moreie.models.expert import EncoderPool
 from moreie.models.folder import EXTRACTOR_FILE, ExtractorSpec, read_extractor_spec
-from moreie.models.mixture import Mixed, Mixture, load_mixture
+from moreie.models.mixture import Mixture, load_mixture
 from moreie.models.ner import NerExpert
 from moreie.models.relation import RelationExpert
 from moreie.models.windows import Window, cut_windows
-from moreie.pairs import AskedPairs, asked_pairs, chosen_relations
 from moreie.rendering.progress import tracked
 from moreie.retrieval.image import ImageRetriever
 from moreie.retrieval.retrieved import Retrieved
@@ -43,23 +41,12 @@ from moreie.schema import (
     Comparison,
     Evidence,
     Extraction,
-    GateWeights,
     Influence,
     Mention,
     Post,
-    Relation,
 )
 from moreie.shipped import DEMO_CORPUS, MODEL
 from moreie.training.data import POST_LIMIT
-
-
-@dataclass(frozen=True)
-class _Said:
-    """What the mixtures said of a batch: of its windows, and of the pairs asked about; None where there are none."""
-
-    entities: Mixed
-    asked: AskedPairs
-    relations: Mixed | None
 
 
 class Extractor:
@@ -224,12 +211,15 @@ class Extractor:
         Raises:
             MoreieError: no expert reads what is attached, or there are more or fewer posts.
         """
-        compared: list[Comparison] = []
+        results: list[Comparison] = []
         for batch, texts in self._batches(posts, attached, batch_size):
             with self._lock:
                 self._renew()
-                compared += self._compared(batch, texts)
-        return compared
+                windows = self._windows(batch)
+                found = self._evidence(batch, texts, windows, _silent)
+                extractions, said = self._answers(batch, windows, found, _silent)
+                results += compared(Mixtures(self.ner, self.relations), batch, windows, extractions, said)
+        return results
 
     def attribute(
         self, post: Post | str, *, image: str | Path | None = None, attached: Mapping[str, str] | None = None
@@ -334,56 +324,14 @@ class Extractor:
         lap("windows")
         return self._answers(posts, windows, self._evidence(posts, texts, windows, lap), lap)[0]
 
-    def _compared(self, posts: Sequence[Post], texts: Sequence[Mapping[str, str]]) -> list[Comparison]:
-        windows = self._windows(posts)
-        extractions, said = self._answers(posts, windows, self._evidence(posts, texts, windows, _silent), _silent)
-        entities = mentions_of_experts(self.ner, posts, windows, said.entities.outputs)
-        relations: list[dict[str, tuple[Relation, ...]]] = [{} for _ in posts]
-        if self.relations is not None and said.relations is not None:
-            relations = relations_of_experts(self.relations, said.asked, said.relations.outputs, len(posts))
-        return [Comparison(*own) for own in zip(extractions, entities, relations, strict=True)]
-
     def _windows(self, posts: Sequence[Post]) -> list[Window]:
         return [w for w in cut_windows(self.ner.experts[0].encoder, posts, POST_LIMIT) if w.post.words]
 
     def _answers(
         self, posts: Sequence[Post], windows: Sequence[Window], found: BatchEvidence, lap: Callable[[str], None]
-    ) -> tuple[list[Extraction], _Said]:
-        origins = [w.origin for w in windows]
-        images = found.images_for(self.ner, origins)
-        mixed = self.ner([w.post for w in windows], found.rows["ner"], images, found.states)
-        lap("entity experts")
-        mentions = found_mentions(self.ner, posts, windows, mixed.log_probabilities)
-        lap("decoding")
-        said = _Said(mixed, *self._relations(windows, mentions, found))
-        relations, relation_gate = self._chosen(said, len(posts))
-        lap("relation experts")
-        entity_gate = _mean_weights(self.ner.names, mixed.weights, origins, len(posts))
-        for note_index, note in [*dropped_passages(self.ner, mixed, windows), *said.asked.notes]:
-            found.warnings[note_index].append(note)
-        results = []
-        for i, post in enumerate(posts):
-            own = [w for w in windows if w.origin == i]
-            if not own:
-                found.warnings[i].insert(0, "the text is empty: nothing to extract")
-            elif len(own) > 1:
-                found.warnings[i].append(f"long text: read in {len(own)} windows; relations are sought within each")
-            results.append(
-                Extraction(
-                    id=post.id,
-                    text=post.text,
-                    mentions=tuple(mentions[i]),
-                    relations=tuple(relations[i]),
-                    evidence=found.evidence[i],
-                    gate=GateWeights(entity_gate[i], relation_gate[i]),
-                    warnings=tuple(dict.fromkeys(found.warnings[i])),
-                    model=self.name,
-                    corpus=f"{self.corpus.location}@{self.corpus.version}" if self.corpus else None,
-                    image=post.image,
-                    words=post.words,
-                )
-            )
-        return results, said
+    ) -> tuple[list[Extraction], Said]:
+        provenance = Provenance(self.name, f"{self.corpus.location}@{self.corpus.version}" if self.corpus else None)
+        return answer(Mixtures(self.ner, self.relations), posts, windows, found, provenance, lap)
 
     def _evidence(
         self,
@@ -394,25 +342,6 @@ class Extractor:
     ) -> BatchEvidence:
         retrievers = Retrievers(self.text_retriever, self._image)
         return gather_evidence(posts, texts, windows, self._mixtures, retrievers, lap)
-
-    def _relations(
-        self, windows: Sequence[Window], mentions: Sequence[Sequence[Mention]], found: BatchEvidence
-    ) -> tuple[AskedPairs, Mixed | None]:
-        if self.relations is None:
-            return AskedPairs((), (), (), ()), None
-        asked = asked_pairs(windows, mentions, self.relations.labels)
-        if not asked.triples:
-            return asked, None
-        rows = {name: [column[w] for w in asked.windows] for name, column in found.rows["re"].items()}
-        images = found.images_for(self.relations, [origin for origin, _, _ in asked.places])
-        return asked, self.relations(asked.triples, rows, images, found.states)
-
-    def _chosen(self, said: _Said, posts: int) -> tuple[list[list[Relation]], list[dict[str, float]]]:
-        if self.relations is None or said.relations is None:
-            return [[] for _ in range(posts)], [{} for _ in range(posts)]
-        relations = chosen_relations(self.relations, said.asked, said.relations.log_probabilities, posts)
-        origins = [origin for origin, _, _ in said.asked.places]
-        return relations, _mean_weights(self.relations.names, said.relations.weights, origins, posts)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model (not the corpus) as a folder that `from_pretrained` loads, here or on another machine:
@@ -468,13 +397,3 @@ def _as_post(post: Post | str, image: str | Path | None) -> Post:
 
 def _silent(stage: str) -> None:
     """Nobody wants to hear how long a stage took."""
-
-
-def _mean_weights(names: Sequence[str], weights: Tensor, origins: Sequence[int], posts: int) -> list[dict[str, float]]:
-    """Each post's mean gate weights over its windows or pairs; empty where it has none."""
-    totals = torch.zeros(posts, len(names))
-    counts = torch.zeros(posts)
-    index = torch.tensor(list(origins), dtype=torch.long)
-    totals.index_add_(0, index, weights)
-    counts.index_add_(0, index, torch.ones(len(index)))
-    return [dict(zip(names, (totals[i] / counts[i]).tolist(), strict=True)) if counts[i] else {} for i in range(posts)]

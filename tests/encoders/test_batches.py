@@ -11,26 +11,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moreie.encoders.batches import fast_batches, length_batches, one_by_one, side_by_side
+from moreie.encoders.batches import computing_with, fast_batches, length_batches, side_by_side
 from moreie.encoders.precision import fast_batch
 
 
 @pytest.fixture(params=[1, 2, 3])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+    with computing_with(request.param):
+        yield request.param
 
 
 @given(st.lists(st.integers(1, 512), max_size=60), st.integers(1, 4))
 def test_batches_hold_each_input_once_and_are_as_many_as_threads_can_share(lengths: list[int], threads: int) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with computing_with(threads):
         batches = fast_batches(lengths, "cpu")
-    finally:
-        torch.set_num_threads(before)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     rounds = -(-sum(lengths) // (threads * fast_batch("cpu")))
     assert len(batches) <= threads * rounds
@@ -59,16 +53,12 @@ def test_results_come_in_order_from_as_many_threads_as_there_may_be(threads: int
 
 
 def test_fewer_batches_than_threads_share_them() -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    try:
+    with computing_with(4):
         assert side_by_side(lambda _: torch.get_num_threads(), range(2), "cpu") == [2, 2]
         assert side_by_side(lambda _: torch.get_num_threads(), range(1), "cpu") == [4]
-        with one_by_one():
+        with computing_with(1):
             assert side_by_side(lambda _: threading.current_thread(), range(5), "cpu") == [threading.main_thread()] * 5
         assert torch.get_num_threads() == 4
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_what_a_batch_raises_is_raised(threads: int) -> None:
@@ -88,9 +78,7 @@ def _in_a_child(answers: multiprocessing.Queue[list[int]]) -> None:
 
 
 def test_a_forked_process_has_workers_of_its_own() -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
+    with computing_with(2):
         assert side_by_side(abs, [-1, -2], "cpu") == [1, 2]
         context = multiprocessing.get_context("fork")
         answers: multiprocessing.Queue[list[int]] = context.Queue()
@@ -98,5 +86,3 @@ def test_a_forked_process_has_workers_of_its_own() -> None:
         child.start()
         assert answers.get(timeout=60) == [1, 2]
         child.join(60)
-    finally:
-        torch.set_num_threads(before)

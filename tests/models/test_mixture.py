@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from moreie.datasets import read_jsonl
-from moreie.encoders.batches import length_batches
+from moreie.encoders.batches import computing_with, length_batches
 from moreie.encoders.precision import bf16_is_fast
 from moreie.encoders.text import AdapterConfig, TextEncoder
 from moreie.errors import CheckpointError, MoreieError
@@ -97,12 +97,8 @@ def test_experts_side_by_side_say_what_each_says_alone(encoder: TextEncoder, pos
     evidence = {"text": [FOUND] * len(cases), "image": [FOUND, ()] * (len(cases) // 2)}
     inputs = experts[0].assemble(cases, [()] * len(cases))
     assert experts[0].shares(inputs) is (copies == 1) or bf16_is_fast("cpu")
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
+    with computing_with(3):
         together = run_experts(experts, cases, evidence)
-    finally:
-        torch.set_num_threads(before)
     for m, one in enumerate(experts):
         alone = run_experts([one], cases, evidence)
         for n in range(len(cases)):

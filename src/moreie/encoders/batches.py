@@ -80,14 +80,15 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def one_by_one() -> Iterator[None]:
-    """Within the block batches follow each other in the caller's thread, where a dispatch mode sees them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def computing_with(threads: int) -> Iterator[None]:
+    """Within the block torch computes with so many threads. With one, batches follow each other in the caller's, where
+    a dispatch mode sees them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def at_once(device: torch.device | str) -> int:

@@ -37,7 +37,7 @@ def merged_weights(encoder: TextEncoder, adapter: str) -> dict[str, Tensor]:
 @contextmanager
 def merged(encoder: TextEncoder, adapter: str) -> Iterator[None]:
     """Within the block the encoder computes by bare layers what it computes with the adapter, up to rounding, whichever
-    is active. Not for training.
+    is active. Not for training, nor while other threads use the encoder.
 
     Its own weights are put back behind the block, the very same tensors. In between it holds the layers once more.
     """
@@ -57,7 +57,8 @@ def merged(encoder: TextEncoder, adapter: str) -> Iterator[None]:
 
 @contextmanager
 def bare(encoder: TextEncoder) -> Iterator[None]:
-    """Within the block the encoder computes without any adapter, whichever is active. Not for training."""
+    """Within the block the encoder computes without any adapter, whichever is active. Not for training, nor while
+    other threads use the encoder."""
     layers = encoder.adapted_layers()
     try:
         for layer in layers.values():

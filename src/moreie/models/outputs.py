@@ -102,13 +102,14 @@ def _read(experts: Sequence[Expert], inputs: Sequence[Sequence[Assembled]]) -> l
     """What each expert says of its inputs; side by side where these are too few to keep all threads busy."""
     if not all(expert.shares(own) for expert, own in zip(experts, inputs, strict=True)):
         return [expert.log_probabilities(own) for expert, own in zip(experts, inputs, strict=True)]
-    longest_first = sorted(range(len(experts)), key=lambda m: -sum(len(x.input_ids) for x in inputs[m]))
+    asked = [m for m, own in enumerate(inputs) if own]
+    longest_first = sorted(asked, key=lambda m: -sum(len(x.input_ids) for x in inputs[m]))
 
     def read(m: int) -> list[Tensor]:
         return experts[m].log_probabilities(inputs[m])
 
     said = dict(zip(longest_first, side_by_side(read, longest_first, experts[0].encoder.device), strict=True))
-    return [said[m] for m in range(len(experts))]
+    return [said.get(m, []) for m in range(len(experts))]
 
 
 def entropy_of(log_probabilities: Tensor) -> float:

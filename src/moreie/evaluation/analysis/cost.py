@@ -14,7 +14,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from moreie.encoders.batches import one_by_one
+from moreie.encoders.batches import computing_with
 from moreie.encoders.pictures import embed_pictures
 from moreie.evaluation.analysis.figures import Cost, Costs
 from moreie.evaluation.predictions import MIXTURE
@@ -92,7 +92,7 @@ def _measured(
     name: str, cases: int, tokens: float, timed: Callable[[], Any], counted: Callable[[], Any], counted_cases: int
 ) -> Cost:
     # The counter knows no fused attention of the processor: written out as products it counts on every machine alike.
-    with one_by_one(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    with computing_with(1), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         counted()
     _forget_peak()
     clock = time.perf_counter()

@@ -27,6 +27,7 @@ import zstandard
 from full_extraction import peak
 from machine import threads
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from rows import Row, save, seconds
 
 from moreie import Extractor
@@ -44,6 +45,7 @@ BUDGETS = (32, 64, 128, 256, 512)
 EXPERTS = (1, 2, 4, 8)
 ARTICLES = (1_500, 15_000, 150_000)
 WORKER_POSTS = 400
+WORKERS = ("threads", "processes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +199,17 @@ def rows_of(name: str, what: str, points: Sequence[Point]) -> list[Row]:
 
 
 def draw(curves: dict[str, tuple[str, list[Point]]]) -> None:
-    figure = Figure(figsize=(10, 6), layout="constrained")
+    figure = Figure(figsize=(11, 6), layout="constrained")
     for axes, (title, (axis, points)) in zip(figure.subplots(2, 3).flat, curves.items(), strict=False):
         sizes = [p.size for p in points]
+        power = -1 if axis in WORKERS else 1  # more of them take less time for the same work
         axes.loglog(sizes, [p.seconds for p in points], marker="o", color="#4878a8")
-        axes.loglog(sizes, [points[0].seconds / sizes[0] * s for s in sizes], linestyle=":", color="#999999")
+        axes.loglog(sizes, [points[0].seconds * (s / sizes[0]) ** power for s in sizes], linestyle=":", color="#999999")
+        axes.set_xticks(sizes, [f"{s:,}" for s in sizes], fontsize=8)
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.set_title(title, fontsize=9)
         axes.set_xlabel(axis, fontsize=8)
         axes.set_ylabel("seconds (dotted: linear)", fontsize=8, color="#4878a8")
@@ -243,8 +251,8 @@ def main() -> None:
     ]
     if corpus:
         rows += rows_of("growth of retrieval with the corpus", "100 posts, by sentences", corpus[0][1])
-    workers = {"threads": curve("threads", cores, arguments), "processes": by_processes(cores, arguments)}
-    for name, points in workers.items():
+    workers = (curve("threads", cores, arguments), by_processes(cores, arguments))
+    for name, points in zip(WORKERS, workers, strict=True):
         curves[f"{name}, {WORKER_POSTS} posts"] = (name, points)
         rates = [WORKER_POSTS / p.seconds for p in points]
         shown = ", ".join(f"{p.size}: {rate:.3g} ({p.MB:.0f} MB)" for p, rate in zip(points, rates, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,10 @@ def test_confidences_are_read_at_the_temperature_that_was_fitted_behind_the_gate
     assert row.temperature == mixture.temperature
     assert row.calibration_error_scaled == pytest.approx(test.scaled_reliability.expected_error, abs=1e-3)
     assert recompute(tmp_path)[1] == []
+    for shift in (1e-5, 2e-5, 3e-5, 4e-5):
+        finer = replace(test, confidences=[[0.5 + shift for _ in row] for row in test.confidences])
+        record(tmp_path, path, recipe, "test", [finer])
+        assert recompute(tmp_path)[1] == [], "rows are of what the file holds, which is rounded"
     spec = json.loads((folder / "mixture.json").read_text())
     (folder / "mixture.json").write_text(json.dumps({**spec, "temperature": None}))
     assert load_mixture(folder, EncoderPool()).temperature == 1

@@ -14,6 +14,7 @@ from moreie.evaluation.predictions import (
     BASELINE,
     MIXTURE,
     Evaluation,
+    load_predictions,
     mean_flips,
     mean_temperature,
     save_predictions,
@@ -139,7 +140,8 @@ def record(
         configuration=digest(configuration(recipe, split)),
         predictions=tuple(names),
     )
-    rows = results(origin, evaluations)
+    saved = [load_predictions(folder / n, recipe.task, e.seed) for n, e in zip(names, evaluations, strict=True)]
+    rows = results(origin, saved)  # of the rounded figures in the files, as they can be computed again
     kept = [row for row in read_summary(folder) if (row.recipe, row.split) != (recipe_path.stem, split)]
     write_summary(folder, [*kept, *rows])
 

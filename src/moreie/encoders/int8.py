@@ -41,6 +41,7 @@ class Int8TextEncoder(TextEncoder):
         self.model: Any = _Embedding(encoder.model.get_input_embeddings(), encoder.model.config)
         self.tokenizer, self.name = encoder.tokenizer, encoder.name
         self.fingerprint = f"{encoder.fingerprint}-int8"
+        self.takes_positions = encoder.takes_positions
         self._adapted = {}
         self._active: str | None = None
         graph = _exported(encoder)
@@ -49,10 +50,15 @@ class Int8TextEncoder(TextEncoder):
         for adapter in adapters:
             self._sessions[adapter] = _session(_adapted(graph, initial, encoder, adapter))
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor | None = None) -> Tensor:
         with torch.no_grad():
             embedded = self.model.get_input_embeddings()(input_ids)
         fed = {"embedded": embedded.numpy(), "mask": attention_mask.numpy()}
+        if self.takes_positions:
+            if positions is None:
+                positions = torch.arange(input_ids.shape[1]).expand_as(input_ids)
+                fed["mask"] = attention_mask[:, None].expand(-1, input_ids.shape[1], -1).numpy()
+            fed["positions"] = (positions + self._first_position).numpy()
         return torch.from_numpy(self._sessions[self._active].run(None, fed)[0])
 
     def use_adapter(self, name: str | None) -> None:
@@ -88,8 +94,10 @@ class _Layers(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, embedded: Tensor, mask: Tensor) -> Tensor:
-        states: Tensor = self.model(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
+    def forward(self, embedded: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
+        placed = {} if positions is None else {"position_ids": positions}
+        mask = mask if positions is None else mask[:, None].bool()
+        states: Tensor = self.model(inputs_embeds=embedded, attention_mask=mask, **placed).last_hidden_state
         return states
 
 
@@ -101,16 +109,22 @@ def _exported(encoder: TextEncoder) -> Any:
     except ModuleNotFoundError as problem:
         raise MissingExtraError("onnx", "extraction in 8 bits") from problem
     encoder.eval().use_adapter(None)
-    example = (torch.zeros(2, 7, encoder.hidden_size), torch.ones(2, 7, dtype=torch.long))
-    sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    example = [torch.zeros(2, 7, encoder.hidden_size), torch.ones(2, 7, dtype=torch.long)]
+    if encoder.takes_positions:
+        example = [example[0], torch.ones(2, 7, 7, dtype=torch.long), torch.arange(7).repeat(2, 1)]
+    names = ["embedded", "mask", "positions"][: len(example)]
+    dynamic = [
+        dict.fromkeys(range(2 if n != "mask" else x.ndim), torch.export.Dim.DYNAMIC)
+        for n, x in zip(names, example, strict=True)
+    ]
     try:
         with _quietly():
             program = torch.onnx.export(
                 _Layers(encoder.model).eval(),
-                example,
-                input_names=["embedded", "mask"],
+                tuple(example),
+                input_names=names,
                 output_names=["states"],
-                dynamic_shapes=(sizes, sizes),
+                dynamic_shapes=tuple(dynamic),
                 dynamo=True,
                 verbose=False,
             )

@@ -102,10 +102,14 @@ class TextEncoder(nn.Module):
     def max_length(self) -> int:
         """Sub-tokens the encoder can read at once, special tokens included."""
         positions = getattr(self.model.config, "max_position_embeddings", 0) or 512
-        pad = getattr(self.model.config, "pad_token_id", None) or 0
-        # RoBERTa-like models start counting positions behind the padding index.
-        usable = positions - pad - 1 if self.model.config.model_type in ("roberta", "xlm-roberta") else positions
-        return int(min(usable, 512))
+        return int(min(positions - self._first_position, 512))
+
+    @property
+    def _first_position(self) -> int:
+        """Where the model starts counting positions: RoBERTa-like ones do behind the padding index."""
+        if self.model.config.model_type not in ("roberta", "xlm-roberta"):
+            return 0
+        return (getattr(self.model.config, "pad_token_id", None) or 0) + 1
 
     @property
     def device(self) -> torch.device:
@@ -132,10 +136,41 @@ class TextEncoder(nn.Module):
             if "lora_" not in name
         }
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """States [B, S, H] of sub-token ids [B, S]; `attention_mask` [B, S] is 1 on real tokens."""
-        states: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor | None = None) -> Tensor:
+        """States [B, S, H] of sub-token ids [B, S].
+
+        `attention_mask`: 1 on real tokens [B, S]; or, where `positions` [B, S] say which place in the text each token
+        takes, what each token reads [B, S, S] (`takes_positions`).
+        """
+        placed: dict[str, Tensor] = {"attention_mask": attention_mask}
+        if positions is not None:
+            placed = {
+                "attention_mask": attention_mask[:, None].bool(),
+                "position_ids": positions + self._first_position,
+            }
+        states: Tensor = self.model(input_ids=input_ids, **placed).last_hidden_state
         return states
+
+    @cached_property
+    @torch.no_grad()
+    def takes_positions(self) -> bool:
+        """Whether a token's states follow from its position and what it may read alone, wherever it stands in the row.
+
+        Models with relative positions (MPNet, DeBERTa) go by the row. Found out by trying.
+        """
+        ids = torch.tensor(self.framed(self.subtokens(["one two three"])[0]), device=self.device)
+        order = torch.arange(len(ids), device=self.device).flip(0)
+        training = self.training
+        try:
+            self.eval()
+            mask = torch.ones(1, len(ids), len(ids), dtype=torch.long, device=self.device)
+            usual = self(ids[None], mask[:, 0])
+            turned = self(ids[order][None], mask, order[None])
+        except (RuntimeError, TypeError, ValueError):
+            return False
+        finally:
+            self.train(training)
+        return torch.allclose(usual[:, order], turned, atol=1e-3)
 
     def subtokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Sub-token ids of whole texts, no special tokens, one tokenizer call."""

@@ -7,7 +7,7 @@ many passages were left out is part of the result.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal
 
@@ -16,6 +16,9 @@ from moreie.errors import MoreieError
 from moreie.knowledge.sentences import split_sentences
 from moreie.models.tweets import plain_words
 from moreie.schema import Evidence, Mention, Passage, Post
+
+PAIR_MARKERS = 4
+"""Levitated markers of a pair: where head and tail begin and end."""
 
 
 class EvidenceForm(str, Enum):
@@ -38,8 +41,8 @@ class View:
     `retriever` is the kind of evidence the expert reads, None for the baseline expert that reads none. `budget`
     counts all sub-tokens of the input: a post is never cut, and evidence is added while the budget lasts (none where
     the post alone exceeds it). `passage_limit` bounds one passage, None for no bound but the budget. `markers` (RE):
-    typed ones say the type of head and tail, where it is known. `words`: the post's as they are written, or what is
-    particular to tweets made plain (`models.tweets`).
+    see `assemble_pairs`. `words`: the post's as they are written, or what is particular to tweets made plain
+    (`models.tweets`).
     """
 
     retriever: str | None
@@ -47,7 +50,7 @@ class View:
     k: int = 10
     budget: int = 512
     passage_limit: int | None = None
-    markers: Literal["plain", "typed"] = "plain"
+    markers: Literal["plain", "typed", "levitated"] = "plain"
     words: Literal["written", "plain"] = "written"
 
 
@@ -55,13 +58,15 @@ class View:
 class Assembled:
     """One encoder input. `anchors`: position of each word's first sub-token (NER), or of the two markers (RE).
 
-    `used` and `dropped` count evidence passages that are in the input, and that found no room.
+    `used` and `dropped` count evidence passages that are in the input, and that found no room. `levitated`: the places
+    in the text of the markers that stand behind it, PAIR_MARKERS for each pair; none where markers stand in the text.
     """
 
     input_ids: tuple[int, ...]
     anchors: tuple[int, ...]
     used: int
     dropped: int
+    levitated: tuple[int, ...] = ()
 
 
 def evidence_text(passage: Passage, form: EvidenceForm) -> list[str]:
@@ -163,9 +168,15 @@ def assemble_pairs(
     Typed markers (Zhou & Chen, AACL 2022) are `[E1] PER : head [/E1]`: the type in words, as in that paper's `punct`
     variant, since a token of its own for every type would change the encoder that experts share. A mention of unknown
     type has plain ones.
+
+    Levitated markers stand behind the input and take the places of their mention's ends: they read the text and each
+    other, the text does not read them (Zhong & Chen, NAACL 2021, §3.3, "approximation"). So a text has the same states
+    whatever pair is asked about, and is read once for all of its pairs (`models.pair_packing`).
     """
     words = _word_tokens(encoder, [post for post, _, _ in pairs], view)
     found = _evidence_tokens(encoder, evidence, view, passages)
+    if view.markers == "levitated":
+        return _levitated(encoder, pairs, words, found, view.budget)
     types = _type_tokens(encoder, pairs) if view.markers == "typed" else {}
     head_start, head_end, tail_start, tail_end = encoder.marker_ids(HEAD_START, HEAD_END, TAIL_START, TAIL_END)
     results = []
@@ -185,6 +196,31 @@ def assemble_pairs(
             if position == head.last:
                 ids.append(head_end)
         results.append(_join(encoder, post.id, ids, anchors, own, view.budget))
+    return results
+
+
+def _levitated(
+    encoder: TextEncoder,
+    pairs: Sequence[tuple[Post, Mention, Mention]],
+    words: Sequence[Sequence[Sequence[int]]],
+    found: Sequence[list[list[int]]],
+    budget: int,
+) -> list[Assembled]:
+    markers = encoder.marker_ids(HEAD_START, HEAD_END, TAIL_START, TAIL_END)
+    lead = encoder.framed([-1]).index(-1)
+    results = []
+    for (post, head, tail), pieces, own in zip(pairs, words, found, strict=True):
+        ids: list[int] = []
+        spans = []
+        for piece in pieces:
+            spans.append((lead + len(ids), lead + len(ids) + len(piece) - 1))
+            ids += piece
+        text = _join(encoder, post.id, ids, [], own, budget, len(markers))
+        places = tuple(p for m in (head, tail) for p in (spans[m.first][0], spans[m.last][1]))
+        behind = len(text.input_ids)
+        results.append(
+            replace(text, input_ids=(*text.input_ids, *markers), anchors=(behind, behind + 2), levitated=places)
+        )
     return results
 
 
@@ -211,14 +247,21 @@ def _evidence_tokens(
 
 
 def _join(
-    encoder: TextEncoder, post_id: str, ids: list[int], anchors: list[int], passages: list[list[int]], budget: int
+    encoder: TextEncoder,
+    post_id: str,
+    ids: list[int],
+    anchors: list[int],
+    passages: list[list[int]],
+    budget: int,
+    behind: int = 0,
 ) -> Assembled:
-    frame = encoder.framed([])
+    """`behind`: sub-tokens that are to stand behind the input."""
+    others = len(encoder.framed([])) + behind
     lead = encoder.framed([-1]).index(-1)
-    limit = encoder.max_length - len(frame)
+    limit = encoder.max_length - others
     if len(ids) > limit:
         raise MoreieError(f"post {post_id}: {len(ids)} sub-tokens, more than the {limit} that fit the encoder")
-    room = min(budget - len(frame), limit)
+    room = min(budget - others, limit)
     (separator,) = encoder.marker_ids(SEPARATOR)
     used = dropped = 0
     for passage in passages:

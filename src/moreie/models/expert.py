@@ -93,13 +93,20 @@ class Expert(nn.Module, ABC):
         if self.spec.adapter:
             self.encoder.use_adapter(self.adapter_name)
 
-    def states(self, input_ids: Tensor, attention_mask: Tensor, anchors: Tensor) -> Tensor:
-        """Encoder states [B, A, H] in float32 at the anchor positions [B, A] of sub-token ids [B, S]."""
-        self.use()
-        return self._at_anchors(input_ids, attention_mask, anchors)
+    def states(
+        self, input_ids: Tensor, attention_mask: Tensor, anchors: Tensor, positions: Tensor | None = None
+    ) -> Tensor:
+        """Encoder states [B, A, H] in float32 at the anchor positions [B, A] of sub-token ids [B, S].
 
-    def _at_anchors(self, input_ids: Tensor, attention_mask: Tensor, anchors: Tensor) -> Tensor:
-        hidden: Tensor = self.encoder(input_ids, attention_mask).float()
+        `attention_mask` and `positions`: see `TextEncoder.forward`.
+        """
+        self.use()
+        return self._at_anchors(input_ids, attention_mask, anchors, positions)
+
+    def _at_anchors(
+        self, input_ids: Tensor, attention_mask: Tensor, anchors: Tensor, positions: Tensor | None = None
+    ) -> Tensor:
+        hidden: Tensor = self.encoder(input_ids, attention_mask, positions).float()
         return hidden.gather(1, anchors[..., None].expand(-1, -1, hidden.shape[2]))
 
     @abstractmethod
@@ -154,8 +161,9 @@ class Expert(nn.Module, ABC):
         def work(indices: list[int]) -> Sequence[R]:
             batch = self.collate([inputs[i] for i in indices])
             with autocast(device):
-                states = self._at_anchors(batch["input_ids"], batch["attention_mask"], batch["anchors"])
-            return answers(states, batch["lengths"])
+                real = batch.pop("lengths")
+                states = self._at_anchors(**batch)
+            return answers(states, real)
 
         with self._ready(sum(lengths)):
             said = side_by_side(work, batches, device)
@@ -174,8 +182,12 @@ class Expert(nn.Module, ABC):
 
     def shares(self, inputs: Sequence[Assembled]) -> bool:
         """Whether it leaves the encoder to others while it reads these: with few sub-tokens it does."""
-        few = sum(len(x.input_ids) for x in inputs) < WORTH
+        few = self.sub_tokens(inputs) < WORTH
         return self.spec.adapter is not None and few and adds_in_place(self.encoder)
+
+    def sub_tokens(self, inputs: Sequence[Assembled]) -> int:
+        """How many the encoder reads of these."""
+        return sum(len(x.input_ids) for x in inputs)
 
     def save(self, folder: Path) -> None:
         """Write config, head, and the adapter or the encoder."""

@@ -103,7 +103,7 @@ def _read(experts: Sequence[Expert], inputs: Sequence[Sequence[Assembled]]) -> l
     if not all(expert.shares(own) for expert, own in zip(experts, inputs, strict=True)):
         return [expert.log_probabilities(own) for expert, own in zip(experts, inputs, strict=True)]
     asked = [m for m, own in enumerate(inputs) if own]
-    longest_first = sorted(asked, key=lambda m: -sum(len(x.input_ids) for x in inputs[m]))
+    longest_first = sorted(asked, key=lambda m: -experts[m].sub_tokens(inputs[m]))
 
     def read(m: int) -> list[Tensor]:
         return experts[m].log_probabilities(inputs[m])

@@ -9,18 +9,31 @@ import torch
 from torch import Tensor, nn
 
 from moreie.encoders.text import TextEncoder
+from moreie.errors import EncoderError
 from moreie.models.assembly import Assembled, assemble_pairs
 from moreie.models.expert import Expert, ExpertSpec
+from moreie.models.pair_packing import packed_pairs, positions_and_reach, sub_tokens
 from moreie.schema import NO_RELATION, Evidence, Mention, Post
 
 
 class RelationExpert(Expert):
-    """`spec.labels` are the relations, `None` among them."""
+    """`spec.labels` are the relations, `None` among them.
+
+    Raises:
+        EncoderError: its markers are levitated, and the encoder does not take positions.
+    """
 
     def __init__(self, spec: ExpertSpec, encoder: TextEncoder, dropout: float = 0.1):
         super().__init__(spec, encoder)
+        if self.levitates and not encoder.takes_positions:
+            raise EncoderError(f"{encoder.name}: its positions are relative; expert {spec.name} needs plain markers")
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(2 * encoder.hidden_size, len(spec.labels))
+
+    @property
+    def levitates(self) -> bool:
+        """Whether its markers stand behind the text, which is then read once for all pairs."""
+        return self.spec.view.markers == "levitated"
 
     def head_state(self) -> dict[str, Tensor]:
         return {k: v for k, v in self.state_dict().items() if not k.startswith("encoder.")}
@@ -34,6 +47,15 @@ class RelationExpert(Expert):
     def post_of(self, case: tuple[Post, Mention, Mention]) -> Post:
         return case[0]
 
+    def collate(self, inputs: Sequence[Assembled]) -> dict[str, Tensor]:
+        """As `Expert.collate`; with levitated markers also positions [B, S], and attention_mask is [B, S, S]."""
+        batch = super().collate(inputs)
+        if self.levitates:
+            device = batch["input_ids"].device
+            positions, reach = positions_and_reach(inputs, batch["input_ids"].shape[1])
+            batch |= {"positions": positions.to(device), "attention_mask": reach.to(device)}
+        return batch
+
     def forward(
         self,
         input_ids: Tensor,
@@ -42,9 +64,10 @@ class RelationExpert(Expert):
         lengths: Tensor,
         labels: Tensor | None = None,
         label_smoothing: float = 0.0,
+        positions: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Logits [B, C] and, with `labels` [B], the mean cross-entropy. `anchors` [B, 2]: the opening markers."""
-        states = self.states(input_ids, attention_mask, anchors)
+        states = self.states(input_ids, attention_mask, anchors, positions)
         with torch.autocast(states.device.type, enabled=False):
             logits = self.classifier(self.dropout(states.flatten(1)))
         result = {"logits": logits}
@@ -58,10 +81,22 @@ class RelationExpert(Expert):
     def log_probabilities(self, inputs: Sequence[Assembled], *, tokens_per_batch: int | None = None) -> list[Tensor]:
         """Log-distribution [C] over the relations for each input."""
 
-        def answers(states: Tensor, _: Tensor) -> list[Tensor]:
-            return list(torch.log_softmax(self.classifier(states.flatten(1)), dim=1).cpu())
+        def answers(states: Tensor, lengths: Tensor) -> list[Tensor]:
+            pairs = states.reshape(len(states), -1, 2 * states.shape[2])
+            said = torch.log_softmax(self.classifier(pairs), dim=2).cpu()
+            return [own[:pairs] for own, pairs in zip(said, (lengths // 2).tolist(), strict=True)]
 
-        return self.read(inputs, tokens_per_batch, answers)
+        if not self.levitates:
+            return [row[0] for row in self.read(inputs, tokens_per_batch, answers)]
+        packed = packed_pairs(inputs, self.encoder.max_length)
+        said = self.read([p.input for p in packed], tokens_per_batch, answers)
+        found = {
+            i: log_p for p, rows in zip(packed, said, strict=True) for i, log_p in zip(p.places, rows, strict=True)
+        }
+        return [found[i] for i in range(len(inputs))]
+
+    def sub_tokens(self, inputs: Sequence[Assembled]) -> int:
+        return sub_tokens(inputs) if self.levitates else super().sub_tokens(inputs)
 
 
 def against_the_text(log_p: Tensor, labels: Sequence[str], head: Mention, tail: Mention, nats: float) -> Tensor:

@@ -245,7 +245,7 @@ class Recipe(Section):
             raise ValueError("a token-level gate is for NER only: a pair has one answer")
         if self.data.mention_types and self.task != "re":
             raise ValueError("data.mention_types is for RE only: an NER expert learns types, which have to be gold")
-        if self.data.mention_types and all(e.view.markers == "plain" for e in self.experts):
+        if self.data.mention_types and not any(e.view.markers == "typed" for e in self.experts):
             raise ValueError("data.mention_types gives types to typed markers, but no expert's view has markers: typed")
         for index, expert in enumerate(self.experts):
             if expert.start_from and expert.start_from not in names[:index]:

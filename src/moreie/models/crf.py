@@ -145,7 +145,6 @@ def log_marginals(emissions: Tensor, lengths: Tensor, transitions: Tensor, start
     return _completed(*kernels.log_marginals(*inputs), plain_log_marginals, *inputs)
 
 
-@torch.no_grad()
 def viterbi(
     emissions: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor
 ) -> tuple[Tensor, Tensor]:

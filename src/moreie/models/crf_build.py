@@ -18,13 +18,14 @@ import subprocess
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("crf_kernels.cpp")
+HEADERS = tuple(SOURCE.with_name(name) for name in ("crf_abreast.h", "crf_vectors.h"))
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-strict-aliasing", "-fPIC", "-shared", "-Wno-psabi")
 VECTOR_FLAGS = ("-mavx2", "-mfma")
 
 
 def library_names() -> tuple[str, str]:
     """File names: for any machine of this architecture, and for one with AVX2 and FMA."""
-    made_of = SOURCE.read_bytes() + " ".join(FLAGS + VECTOR_FLAGS).encode()
+    made_of = b"".join(path.read_bytes() for path in (SOURCE, *HEADERS)) + " ".join(FLAGS + VECTOR_FLAGS).encode()
     digest = hashlib.sha256(made_of).hexdigest()[:12]
     return f"_crf_kernels_{digest}.so", f"_crf_kernels_{digest}_avx2.so"
 

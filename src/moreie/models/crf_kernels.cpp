@@ -6,86 +6,9 @@
 //
 // Rows of tags are padded to whole vectors of four: P entries for L tags. "Padding" below means these.
 
-#include <cmath>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
+#include "crf_abreast.h"
 
 namespace {
-
-typedef double Vec __attribute__((vector_size(32)));
-typedef int64_t Bits __attribute__((vector_size(32)));
-constexpr int64_t WIDTH = 4;
-constexpr double SMALLEST = 1e-130;
-constexpr double NEAR = 1e20;      // a message is left alone while its sum is nearer to 1
-constexpr double FURTHEST = 1e100; // of a message's sum from 1, in either direction, and of a transition's factor above
-constexpr int64_t BAD_LENGTH = -1, BAD_TAG = -2;
-
-inline int64_t padded(int64_t tags) { return (tags + WIDTH - 1) / WIDTH * WIDTH; }
-
-struct Buffer {
-    double *data;
-    explicit Buffer(int64_t size)
-        : data(static_cast<double *>(std::aligned_alloc(64, (size_t(size) * sizeof(double) + 63) / 64 * 64))) {
-        if (!data)
-            std::abort();
-        std::memset(data, 0, size_t(size) * sizeof(double));
-    }
-    ~Buffer() { std::free(data); }
-    Buffer(const Buffer &) = delete;
-    Buffer &operator=(const Buffer &) = delete;
-};
-
-inline Vec spread(double x) { return Vec{x, x, x, x}; }
-inline Vec &at(double *row, int64_t i) { return *reinterpret_cast<Vec *>(row + i); }
-inline const Vec &at(const double *row, int64_t i) { return *reinterpret_cast<const Vec *>(row + i); }
-inline Vec unaligned(const double *x) {
-    Vec v;
-    std::memcpy(&v, x, sizeof v);
-    return v;
-}
-inline double sum(Vec x) { return (x[0] + x[2]) + (x[1] + x[3]); }
-inline double larger(double a, double b) { return a > b ? a : b; }
-inline double smallest(Vec x) { return -larger(larger(-x[0], -x[1]), larger(-x[2], -x[3])); }
-
-// Coefficients of exp, and of artanh(f) / f in f². How many are used: as many as the results' precision asks for.
-constexpr double TAYLOR[] = {
-    1.0,        1.0,         0.5,          1.0 / 6,       1.0 / 24,       1.0 / 120,      1.0 / 720,
-    1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600};
-constexpr double ARTANH[] = {1.0,      1.0 / 3,  1.0 / 5,  1.0 / 7,  1.0 / 9, 1.0 / 11,
-                             1.0 / 13, 1.0 / 15, 1.0 / 17, 1.0 / 19, 1.0 / 21};
-template <typename R> constexpr int EXP_DEGREE = sizeof(R) == 4 ? 8 : 12;
-template <typename R> constexpr int LOG_DEGREE = sizeof(R) == 4 ? 5 : 10;
-
-// exp to 1e-15, or 1e-9 where results are float; exactly 0 below -700, inf above 700, NaN of NaN.
-template <typename R> inline Vec exponential(Vec x) {
-    const Vec shift = spread(0x1.8p52);
-    Vec whole = x * 1.4426950408889634 + shift;
-    Vec n = whole - shift;
-    Vec r = (x - n * 0x1.62e42fefa38p-1) - n * 0x1.ef35793c7673p-45;
-    Vec p = spread(TAYLOR[EXP_DEGREE<R>]);
-#pragma GCC unroll 12
-    for (int k = EXP_DEGREE<R> - 1; k >= 0; k--)
-        p = p * r + TAYLOR[k];
-    Vec value = (Vec)((Bits)p + ((Bits)whole << 52));
-    value = x >= -700.0 ? value : spread(0);
-    return x <= 700.0 ? value : x > 700.0 ? spread(INFINITY) : (x < 0.0 ? value : x);
-}
-
-// log, as exact, of positive normal numbers.
-template <typename R> inline Vec logarithm(Vec x) {
-    const Bits half = (Bits)spread(0.70710678118654752);
-    Bits bits = (Bits)x - half;
-    Bits exponent = bits >> 52;
-    Vec m = (Vec)((bits & 0xfffffffffffffLL) + half);
-    Vec n = __builtin_convertvector(exponent, Vec);
-    Vec f = (m - 1.0) / (m + 1.0), g = f * f;
-    Vec p = spread(ARTANH[LOG_DEGREE<R>]);
-#pragma GCC unroll 12
-    for (int k = LOG_DEGREE<R> - 1; k >= 0; k--)
-        p = p * g + ARTANH[k];
-    return 2.0 * f * p + n * 0.69314718055994531;
-}
 
 // out = x M for N vectors of columns, M [rows, P]. `rows` is even: matrices have a row of zeros more than tags where
 // those are odd, and so have sums.
@@ -159,37 +82,6 @@ inline void outer(const double *a, const double *b, int64_t steps, int64_t rows,
     }
 }
 
-// The scores as factors: exp of transitions [L, P] and of their transpose, of start and end [P].
-struct Factors {
-    int64_t L, P, rows;
-    Buffer room;
-    double *moves, *back, *start, *end;
-    bool within = true; // no transition's factor is too large for probability space
-    template <typename R>
-    Factors(int64_t L, const R *transitions, const R *from, const R *to)
-        : L(L), P(padded(L)), rows(L + L % 2), room((2 * rows + 2) * P), moves(room.data), back(moves + rows * P),
-          start(back + rows * P), end(start + P) {
-        for (int64_t i = 0; i < L; i++) {
-            for (int64_t j = 0; j < L; j++)
-                moves[i * P + j] = transitions[i * L + j];
-            start[i] = from[i];
-            end[i] = to[i];
-        }
-        for (int64_t i = 0; i < L + 2; i++) {
-            double *row = i < L ? moves + i * P : i == L ? start : end;
-            for (int64_t c = 0; c < P; c += WIDTH)
-                at(row, c) = exponential<double>(at(row, c));
-            for (int64_t j = 0; j < L; j++)
-                within = within && (i >= L || row[j] < FURTHEST);
-            for (int64_t j = L; j < P; j++)
-                row[j] = 0;
-        }
-        for (int64_t i = 0; i < L; i++)
-            for (int64_t j = 0; j < L; j++)
-                back[j * P + i] = moves[i * P + j];
-    }
-};
-
 // One direction along a post of n words: rows `first`, `first + step`, ...
 struct Walk {
     int64_t n, first, step;
@@ -199,11 +91,21 @@ struct Walk {
 
 // exp of a post's emissions, `size` of them; room is needed for WIDTH more.
 template <typename R> inline void exponentials(const R *emissions, int64_t size, double *factors) {
-    for (int64_t i = 0; i < size; i++)
-        factors[i] = emissions[i];
-    for (int64_t i = size; i < size + WIDTH; i++)
-        factors[i] = 0;
-    for (int64_t i = 0; i < size; i += WIDTH) {
+    typedef R Narrow __attribute__((vector_size(WIDTH * sizeof(R))));
+    Bits within = ~Bits{};
+    int64_t i = 0;
+    for (; i + WIDTH <= size; i += WIDTH) {
+        Narrow own;
+        std::memcpy(&own, emissions + i, sizeof own);
+        Vec x = __builtin_convertvector(own, Vec);
+        within &= in_range(x);
+        x = exponential_within<R>(x);
+        std::memcpy(factors + i, &x, sizeof x);
+    }
+    const int64_t whole = all(within) ? i : 0;
+    for (i = whole; i < size + WIDTH; i++)
+        factors[i] = i < size ? double(emissions[i]) : 0;
+    for (i = whole; i < size; i += WIDTH) {
         Vec x = exponential<R>(unaligned(factors + i));
         std::memcpy(factors + i, &x, sizeof x);
     }
@@ -310,14 +212,19 @@ template <typename R> inline void write(const double *rows, int64_t n, int64_t L
 }
 
 // log p(tags | x) [B], or log Z without tags. `after` [B, T, P] and `factors` [B, T L + WIDTH] are kept for the
-// gradients; where none are wanted there is room for one post, `kept` being 1 instead of B.
+// gradients; both are null where none are wanted.
 template <typename R>
-int64_t likelihood(int64_t B, int64_t T, int64_t L, int64_t kept, const R *emissions, const int64_t *lengths,
+int64_t likelihood(int64_t B, int64_t T, int64_t L, const R *emissions, const int64_t *lengths,
                    const int64_t *tags, const R *transitions, const R *start, const R *end, double *after,
                    double *factors, R *result, uint8_t *beyond) {
     const Factors f(L, transitions, start, end);
     Buffer room(2 * f.P);
     double *before = room.data, *shares = before + f.P;
+    const int64_t kept = after ? B : 1;
+    if (!after) {
+        after = scratch(0, size_t(T * f.P));
+        factors = scratch(1, size_t(T * L + WIDTH));
+    }
     int64_t found = 0;
     for (int64_t b = 0; b < B; b++) {
         const int64_t n = lengths[b];
@@ -348,7 +255,7 @@ int64_t likelihood(int64_t B, int64_t T, int64_t L, int64_t kept, const R *emiss
 
 // Gradients of `likelihood`; `upstream` [B] are those of its results.
 template <typename R>
-int64_t likelihood_gradient(int64_t B, int64_t T, int64_t L, int64_t, const int64_t *lengths, const int64_t *tags,
+int64_t likelihood_gradient(int64_t B, int64_t T, int64_t L, const int64_t *lengths, const int64_t *tags,
                             const R *transitions, const R *start, const R *end, const double *after,
                             const double *factors, const uint8_t *beyond, const R *upstream, R *to_emissions,
                             R *to_transitions, R *to_start, R *to_end) {
@@ -394,20 +301,35 @@ int64_t likelihood_gradient(int64_t B, int64_t T, int64_t L, int64_t, const int6
 }
 
 // Log-marginals [B, T, L]; behind a post's last word its last row is repeated. Kept for the gradients are the messages
-// from the left and from the right: `after` and `before` [2, B, T, P], `factors` [2, B, T L + WIDTH]; or room as above.
+// from the left and from the right: `after` and `before` [2, B, T, P], `factors` [2, B, T L + WIDTH]; null as above.
 template <typename R>
-int64_t marginals(int64_t B, int64_t T, int64_t L, int64_t kept, const R *emissions, const int64_t *lengths,
+int64_t marginals(int64_t B, int64_t T, int64_t L, const R *emissions, const int64_t *lengths,
                   const R *transitions, const R *start, const R *end, double *after, double *before, double *factors,
                   R *result, uint8_t *beyond) {
     const Factors f(L, transitions, start, end);
     const int64_t P = f.P, size = T * L + WIDTH;
-    Buffer room(T * P);
-    double *rows = room.data;
     int64_t found = 0;
+    for (int64_t b = 0; b < B; b++)
+        if (lengths[b] < 1 || lengths[b] > T)
+            return BAD_LENGTH;
+    if (!after && B >= ABREAST) {
+        const std::vector<int64_t> order = by_length(B, lengths);
+        for (int64_t g = 0; g < B; g += 2 * WIDTH) {
+            const int64_t posts = std::min(2 * WIDTH, B - g);
+            const auto run = posts > WIDTH ? marginals_abreast<R, 2> : marginals_abreast<R, 1>;
+            found += run(order.data() + g, posts, f, T, emissions, lengths, start, end, result, beyond);
+        }
+        return found;
+    }
+    const int64_t kept = after ? B : 1;
+    if (!after) {
+        after = scratch(0, size_t(2 * T * P));
+        before = scratch(1, size_t(2 * T * P));
+        factors = scratch(2, size_t(2 * size));
+    }
+    double *rows = scratch(3, size_t(T * P));
     for (int64_t b = 0; b < B; b++) {
         const int64_t n = lengths[b];
-        if (n < 1 || n > T)
-            return BAD_LENGTH;
         const R *own = emissions + b * T * L;
         R *out = result + b * T * L;
         const int64_t place = b % kept, other = kept + place;
@@ -464,7 +386,7 @@ int64_t marginals(int64_t B, int64_t T, int64_t L, int64_t kept, const R *emissi
 
 // Gradients of `marginals`; `upstream` [B, T, L] are those of its results.
 template <typename R>
-int64_t marginals_gradient(int64_t B, int64_t T, int64_t L, int64_t, const int64_t *lengths, const R *transitions,
+int64_t marginals_gradient(int64_t B, int64_t T, int64_t L, const int64_t *lengths, const R *transitions,
                            const R *start, const R *end, const double *after, const double *before,
                            const double *factors, const uint8_t *beyond, const R *upstream, R *to_emissions,
                            R *to_transitions, R *to_start, R *to_end) {
@@ -514,14 +436,6 @@ int64_t marginals_gradient(int64_t B, int64_t T, int64_t L, int64_t, const int64
     write(last, 1, L, P, to_end);
     return 0;
 }
-
-template <typename R> struct Lanes;
-template <> struct Lanes<float> {
-    typedef float Type __attribute__((vector_size(32)));
-};
-template <> struct Lanes<double> {
-    typedef double Type __attribute__((vector_size(32)));
-};
 
 // out = max over i of x[i] + m[i], for N vectors of columns, m [L, Q].
 template <typename R, int N> inline void best_columns(const R *m, int64_t L, int64_t Q, const R *x, R *out) {
@@ -578,7 +492,7 @@ inline int64_t first_equal(const R *a, const R *b, R target, const R *numbers, i
 }
 
 template <typename R>
-int64_t viterbi(int64_t B, int64_t T, int64_t L, int64_t, const R *emissions, const int64_t *lengths,
+int64_t viterbi(int64_t B, int64_t T, int64_t L, const R *emissions, const int64_t *lengths,
                 const R *transitions, const R *start, const R *end, int64_t *paths, R *best) {
     // Posts whose paths are followed back together: each step of one waits for the step before.
     constexpr int64_t LANES = 32 / sizeof(R), GROUP = 4;
@@ -594,6 +508,13 @@ int64_t viterbi(int64_t B, int64_t T, int64_t L, int64_t, const R *emissions, co
     for (int64_t b = 0; b < B; b++)
         if (lengths[b] < 1 || lengths[b] > T)
             return BAD_LENGTH;
+    if (B >= ABREAST && L <= 256) {
+        const std::vector<int64_t> order = by_length(B, lengths);
+        for (int64_t g = 0; g < B; g += LANES)
+            viterbi_abreast(order.data() + g, std::min(LANES, B - g), T, L, emissions, lengths, transitions, start, end,
+                            paths, best);
+        return 0;
+    }
     for (int64_t group = 0; group < B; group += GROUP) {
         const int64_t posts = B - group < GROUP ? B - group : GROUP;
         int64_t longest = 0;

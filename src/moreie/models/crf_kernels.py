@@ -18,8 +18,7 @@ from torch import Tensor
 from moreie.models.crf_build import library_names
 
 LANES = 4
-# In the order of the tables that crf_kernels.cpp ends with, with how many pointers follow B, T, L and for how
-# many posts there is room.
+# In the order of the tables that crf_kernels.cpp ends with, with how many pointers follow B, T and L.
 KERNELS = {"likelihood": 10, "likelihood_gradient": 13, "marginals": 10, "marginals_gradient": 13, "viterbi": 7}
 
 
@@ -41,33 +40,31 @@ def load(folder: Path = Path(__file__).parent) -> dict[torch.dtype, dict[str, Ca
 def _table(library: ctypes.CDLL, name: str) -> dict[str, Callable[..., int]]:
     addresses = (ctypes.c_void_p * len(KERNELS)).in_dll(library, name)
     return {
-        kernel: ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 4, *[ctypes.c_void_p] * pointers)(address or 0)
+        kernel: ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * pointers)(address or 0)
         for (kernel, pointers), address in zip(KERNELS.items(), addresses, strict=True)
     }
 
 
 def take(emissions: Tensor, *scores: Tensor) -> bool:
     """Whether there are kernels for these tensors: on the CPU, float32 or float64 alike, not empty."""
-    dtype, device = emissions.dtype, emissions.device
+    dtype = emissions.dtype
     return (
-        device.type == "cpu"
+        emissions.is_cpu
         and dtype in load()
         and emissions.numel() > 0
-        and all(s.dtype == dtype and s.device == device for s in scores)
+        and all(s.dtype == dtype and s.is_cpu for s in scores)
     )
 
 
-def _run(name: str, emissions: Tensor, kept: int, *tensors: Tensor | None) -> int:
+def _run(name: str, emissions: Tensor, *tensors: Tensor | None) -> int:
     """Call a kernel for the shape and dtype of `emissions`; how many posts it left out.
-
-    `kept`: for how many posts there is room in what is kept for gradients.
 
     Raises:
         ValueError: a length is not between 1 and T.
         IndexError: a tag is not between 0 and L - 1.
     """
     _, words, tags = shape = emissions.shape
-    found = load()[emissions.dtype][name](*shape, kept, *[None if t is None else t.data_ptr() for t in tensors])
+    found = load()[emissions.dtype][name](*shape, *[None if t is None else t.data_ptr() for t in tensors])
     if found == -1:
         raise ValueError(f"lengths have to be between 1 and {words}")
     if found == -2:
@@ -82,76 +79,87 @@ def _checked(
     posts, _, tags = emissions.shape
     if lengths.shape != (posts,) or transitions.shape != (tags, tags) or start.shape != (tags,) or end.shape != (tags,):
         raise ValueError(f"{posts} posts and {tags} tags do not go with the shapes of lengths and scores")
-    lengths = lengths.to("cpu", torch.int64).contiguous()
+    if lengths.dtype != torch.int64 or not lengths.is_cpu:
+        lengths = lengths.to("cpu", torch.int64)
+    lengths = lengths.contiguous()
     return emissions.contiguous(), lengths, transitions.contiguous(), start.contiguous(), end.contiguous()
 
 
-def _room(emissions: Tensor, kept: int, *directions: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for messages, for the factors of emissions, and for which posts are left out."""
+def _room(emissions: Tensor, *directions: int) -> tuple[Tensor, Tensor]:
+    """Room for messages and for the factors of emissions, which gradients need."""
     posts, words, tags = emissions.shape
-    messages = torch.empty((*directions, kept, words, -(-tags // LANES) * LANES), dtype=torch.float64)
-    factors = torch.empty((*directions, kept, words * tags + LANES), dtype=torch.float64)
-    return messages, factors, torch.empty(posts, dtype=torch.bool)
+    messages = torch.empty((*directions, posts, words, -(-tags // LANES) * LANES), dtype=torch.float64)
+    return messages, torch.empty((*directions, posts, words * tags + LANES), dtype=torch.float64)
 
 
 def _likelihood(
-    kept: int, emissions: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor, tags: Tensor | None
+    learns: bool,
+    emissions: Tensor,
+    lengths: Tensor,
+    transitions: Tensor,
+    start: Tensor,
+    end: Tensor,
+    tags: Tensor | None,
 ) -> tuple[Tensor, int, tuple[Tensor | None, ...]]:
     """Results, how many posts were left out, and what the gradients need; the last of it says which were."""
-    messages, factors, beyond = _room(emissions, kept)
-    result = emissions.new_empty(len(emissions))
-    own = (transitions, start, end, messages, factors)
-    found = _run("likelihood", emissions, kept, emissions, lengths, tags, *own, result, beyond)
+    kept = _room(emissions) if learns else (None, None)
+    result, beyond = emissions.new_empty(len(emissions)), torch.empty(len(emissions), dtype=torch.bool)
+    own = (transitions, start, end, *kept)
+    found = _run("likelihood", emissions, emissions, lengths, tags, *own, result, beyond)
     return result, found, (lengths, tags, *own, beyond)
 
 
 def _marginals(
-    kept: int, emissions: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor
-) -> tuple[Tensor, int, tuple[Tensor, ...]]:
+    learns: bool, emissions: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor
+) -> tuple[Tensor, int, tuple[Tensor | None, ...]]:
     """As `_likelihood` gives them."""
-    after, factors, beyond = _room(emissions, kept, 2)
-    result = torch.empty_like(emissions)
-    own = (transitions, start, end, after, torch.empty_like(after), factors)
-    found = _run("marginals", emissions, kept, emissions, lengths, *own, result, beyond)
+    kept: tuple[Tensor | None, ...] = (None, None, None)
+    if learns:
+        after, factors = _room(emissions, 2)
+        kept = after, torch.empty_like(after), factors
+    result, beyond = torch.empty_like(emissions), torch.empty(len(emissions), dtype=torch.bool)
+    own = (transitions, start, end, *kept)
+    found = _run("marginals", emissions, emissions, lengths, *own, result, beyond)
     return result, found, (lengths, *own, beyond)
 
 
 class _Likelihood(torch.autograd.Function):
+    # What was left out goes into `about`: a second output would cost as much as a short post's recursion.
     @staticmethod
-    def forward(ctx: Any, emissions: Tensor, *inputs: Tensor | None) -> tuple[Tensor, int, Tensor]:
-        result, found, saved = _likelihood(len(emissions), emissions, *inputs)  # type: ignore[arg-type]
-        ctx.save_for_backward(*saved)
-        ctx.mark_non_differentiable(saved[-1])
-        ctx.shape = emissions.shape
-        return result, found, saved[-1]  # type: ignore[return-value]
+    def forward(ctx: Any, about: list[Any], emissions: Tensor, *inputs: Tensor | None) -> Tensor:
+        result, found, (lengths, tags, *scores, messages, factors, beyond) = _likelihood(True, emissions, *inputs)  # type: ignore[arg-type]
+        about += found, beyond
+        ctx.save_for_backward(*scores)
+        ctx.kept, ctx.shape = ((lengths, tags), (messages, factors, beyond)), emissions.shape
+        return result
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        lengths, tags, transitions, start, end, *kept = ctx.saved_tensors
-        scores = (transitions, start, end)
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        scores = ctx.saved_tensors
+        given, kept = ctx.kept
         own, *to_scores = (upstream.new_empty(s) for s in (ctx.shape, *(t.shape for t in scores)))
-        upstream = upstream.contiguous()
-        _run("likelihood_gradient", own, len(own), lengths, tags, *scores, *kept, upstream, own, *to_scores)
-        return own, None, *to_scores, None
+        _run("likelihood_gradient", own, *given, *scores, *kept, upstream.contiguous(), own, *to_scores)
+        return None, own, None, *to_scores, None
 
 
 class _Marginals(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, emissions: Tensor, *inputs: Tensor) -> tuple[Tensor, int, Tensor]:
-        result, found, saved = _marginals(len(emissions), emissions, *inputs)
-        ctx.save_for_backward(*saved)
-        ctx.mark_non_differentiable(saved[-1])
-        return result, found, saved[-1]
+    def forward(ctx: Any, about: list[Any], emissions: Tensor, *inputs: Tensor) -> Tensor:
+        result, found, (lengths, transitions, start, end, *kept) = _marginals(True, emissions, *inputs)
+        about += found, kept[-1]
+        ctx.save_for_backward(transitions, start, end)
+        ctx.kept = lengths, kept
+        return result
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        lengths, transitions, start, end, *kept = ctx.saved_tensors
-        upstream, scores = upstream.contiguous(), (transitions, start, end)
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        scores = ctx.saved_tensors
+        lengths, kept = ctx.kept
         own, *to_scores = (upstream.new_empty(t.shape) for t in (upstream, *scores))
-        _run("marginals_gradient", own, len(own), lengths, *scores, *kept, upstream, own, *to_scores)
-        return own, None, *to_scores
+        _run("marginals_gradient", own, lengths, *scores, *kept, upstream.contiguous(), own, *to_scores)
+        return None, own, None, *to_scores
 
 
 def _learns(*inputs: Tensor) -> bool:
@@ -174,9 +182,11 @@ def log_likelihood(
             raise ValueError(f"tags {tuple(tags.shape)} do not go with emissions {tuple(emissions.shape)}")
         tags = tags.to("cpu", torch.int64).contiguous()
     if _learns(*inputs):
-        result, found, beyond = _Likelihood.apply(*inputs, tags)  # type: ignore[no-untyped-call]
+        about: list[Any] = []
+        result = _Likelihood.apply(about, *inputs, tags)  # type: ignore[no-untyped-call]
+        found, beyond = about
     else:
-        result, found, (*_, beyond) = _likelihood(1, *inputs, tags)
+        result, found, (*_, beyond) = _likelihood(False, *inputs, tags)
     return result, beyond if found else None
 
 
@@ -192,9 +202,11 @@ def log_marginals(
     """
     inputs = _checked(emissions, lengths, transitions, start, end)
     if _learns(*inputs):
-        result, found, beyond = _Marginals.apply(*inputs)  # type: ignore[no-untyped-call]
+        about: list[Any] = []
+        result = _Marginals.apply(about, *inputs)  # type: ignore[no-untyped-call]
+        found, beyond = about
     else:
-        result, found, (*_, beyond) = _marginals(1, *inputs)
+        result, found, (*_, beyond) = _marginals(False, *inputs)
     return result, beyond if found else None
 
 
@@ -209,5 +221,5 @@ def viterbi(
     inputs = _checked(emissions, lengths, transitions, start, end)
     paths = torch.empty(emissions.shape[:2], dtype=torch.int64)
     best = emissions.new_empty(len(emissions))
-    _run("viterbi", emissions, 1, *inputs, paths, best)
+    _run("viterbi", emissions, *inputs, paths, best)
     return paths, best

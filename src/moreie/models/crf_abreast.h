@@ -1,0 +1,500 @@
+// Kernels that read several posts abreast: a vector holds the same tag of each. Nothing is padded, and no post's step
+// waits for its last. For results without gradients.
+
+#pragma once
+
+#include "crf_vectors.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace {
+
+template <typename R> struct Lanes;
+template <> struct Lanes<float> {
+    typedef float Type __attribute__((vector_size(32)));
+    typedef int32_t Whole __attribute__((vector_size(32)));
+};
+template <> struct Lanes<double> {
+    typedef double Type __attribute__((vector_size(32)));
+    typedef int64_t Whole __attribute__((vector_size(32)));
+};
+
+// The N-th of the pairs' halves side by side, as one instruction of AVX each.
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLED(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLED(a, b, ...) __builtin_shuffle(a, b, (typename Lanes<R>::Whole){__VA_ARGS__})
+#endif
+
+template <typename R> struct Turned;
+
+// Rows to columns, eight floats of eight rows.
+template <> struct Turned<float> {
+    typedef float R;
+    typedef typename Lanes<float>::Type V;
+    static void turn(V *x) {
+        V a[8];
+        for (int i = 0; i < 8; i += 2) {
+            a[i] = SHUFFLED(x[i], x[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+            a[i + 1] = SHUFFLED(x[i], x[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+        }
+        V b[8];
+        for (int i = 0; i < 8; i += 4)
+            for (int h = 0; h < 2; h++) {
+                b[i + 2 * h] = SHUFFLED(a[i + h], a[i + 2 + h], 0, 1, 8, 9, 4, 5, 12, 13);
+                b[i + 2 * h + 1] = SHUFFLED(a[i + h], a[i + 2 + h], 2, 3, 10, 11, 6, 7, 14, 15);
+            }
+        for (int i = 0; i < 4; i++) {
+            x[i] = SHUFFLED(b[i], b[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+            x[i + 4] = SHUFFLED(b[i], b[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+        }
+    }
+};
+
+// The same of four doubles.
+template <> struct Turned<double> {
+    typedef double R;
+    typedef typename Lanes<double>::Type V;
+    static void turn(V *x) {
+        V a[4];
+        for (int i = 0; i < 4; i += 2) {
+            a[i] = SHUFFLED(x[i], x[i + 1], 0, 4, 2, 6);
+            a[i + 1] = SHUFFLED(x[i], x[i + 1], 1, 5, 3, 7);
+        }
+        for (int i = 0; i < 2; i++) {
+            x[i] = SHUFFLED(a[i], a[i + 2], 0, 1, 4, 5);
+            x[i + 2] = SHUFFLED(a[i], a[i + 2], 2, 3, 6, 7);
+        }
+    }
+};
+
+// L entries of each of the rows, from the one at `first` on, as numbers of type C: out[j] holds the j-th of every row.
+template <typename R, typename C>
+inline void abreast(const R *const *rows, int64_t first, int64_t L, typename Lanes<C>::Type *out) {
+    typedef typename Lanes<C>::Type V;
+    constexpr int64_t W = 32 / sizeof(C);
+    typedef R Narrow __attribute__((vector_size(W * sizeof(R))));
+    int64_t j = 0;
+    // A last block may begin within the one before it, where that is less work than single entries are.
+    for (; j + W <= L || (L >= W && L - j > W / 4 && j < L); j += W) {
+        const int64_t c = j + W <= L ? j : L - W;
+        V block[W];
+        for (int64_t k = 0; k < W; k++) {
+            Narrow row;
+            std::memcpy(&row, rows[k] + first + c, sizeof row);
+            block[k] = __builtin_convertvector(row, V);
+        }
+        Turned<C>::turn(block);
+        for (int64_t k = 0; k < W; k++)
+            out[c + k] = block[k];
+    }
+    for (; j < L; j++)
+        for (int64_t k = 0; k < W; k++)
+            out[j][k] = C(rows[k][first + j]);
+}
+
+// The reverse of `abreast`: columns [L] of four numbers to a row of L entries each.
+template <typename R> inline void apart(const Vec *columns, int64_t L, R *const *rows) {
+    typedef R Narrow __attribute__((vector_size(WIDTH * sizeof(R))));
+    int64_t j = 0;
+    for (; j + WIDTH <= L || (L >= WIDTH && j < L); j += WIDTH) {
+        const int64_t c = j + WIDTH <= L ? j : L - WIDTH;
+        Vec block[WIDTH];
+        for (int64_t k = 0; k < WIDTH; k++)
+            block[k] = columns[c + k];
+        Turned<double>::turn(block);
+        for (int64_t k = 0; k < WIDTH; k++) {
+            Narrow row = __builtin_convertvector(block[k], Narrow);
+            std::memcpy(rows[k] + c, &row, sizeof row);
+        }
+    }
+    for (; j < L; j++)
+        for (int64_t k = 0; k < WIDTH; k++)
+            rows[k][j] = R(columns[j][k]);
+}
+
+// Room that stays with its thread: finding memory anew would take longer than some calls.
+inline double *scratch(int which, size_t doubles) {
+    struct Kept {
+        double *data[4] = {};
+        size_t size[4] = {};
+        ~Kept() {
+            for (double *d : data)
+                std::free(d);
+        }
+    };
+    static thread_local Kept kept;
+    if (kept.size[which] < doubles) {
+        std::free(kept.data[which]);
+        kept.size[which] = (doubles + 7) / 8 * 8;
+        kept.data[which] = static_cast<double *>(std::aligned_alloc(64, kept.size[which] * sizeof(double)));
+        if (!kept.data[which])
+            std::abort();
+    }
+    return kept.data[which];
+}
+
+// The posts by length, so that those which are read abreast end at about the same word.
+inline std::vector<int64_t> by_length(int64_t B, const int64_t *lengths) {
+    std::vector<int64_t> order(B);
+    bool alike = true;
+    for (int64_t b = 0; b < B; b++) {
+        order[b] = b;
+        alike = alike && lengths[b] == lengths[0];
+    }
+    if (!alike)
+        std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return lengths[a] < lengths[b]; });
+    return order;
+}
+
+// out[j] = Σ_i x[i] m[i, j] for N tags of G times four posts, m's rows `stride` apart.
+template <int N, int G>
+inline void step_abreast(const double *m, int64_t stride, int64_t L, const Vec *const *x, Vec *const *out, int64_t c) {
+    Vec total[N * G];
+    const Vec *from[G];
+    for (int g = 0; g < G; g++)
+        from[g] = x[g];
+#pragma GCC unroll 16
+    for (int k = 0; k < N * G; k++)
+        total[k] = spread(0);
+    for (int64_t i = 0; i < L; i++) {
+        Vec own[G];
+        for (int g = 0; g < G; g++)
+            own[g] = from[g][i];
+#pragma GCC unroll 16
+        for (int k = 0; k < N; k++) {
+            const Vec factor = spread(m[i * stride + c + k]);
+#pragma GCC unroll 2
+            for (int g = 0; g < G; g++)
+                total[k * G + g] += own[g] * factor;
+        }
+    }
+#pragma GCC unroll 16
+    for (int k = 0; k < N; k++)
+        for (int g = 0; g < G; g++)
+            out[g][c + k] = total[k * G + g];
+}
+
+// As many tags at once as there are registers for.
+template <int G>
+inline void steps_abreast(const double *m, int64_t stride, int64_t L, const Vec *const *x, Vec *const *out) {
+    constexpr int MOST = 10 / G;
+    for (int64_t c = 0, n; c < L; c += n) {
+        const int64_t blocks = (L - c + MOST - 1) / MOST;
+        n = (L - c + blocks - 1) / blocks;
+        switch (n) {
+        case 1: step_abreast<1, G>(m, stride, L, x, out, c); break;
+        case 2: step_abreast<2, G>(m, stride, L, x, out, c); break;
+        case 3: step_abreast<3, G>(m, stride, L, x, out, c); break;
+        case 4: step_abreast<4, G>(m, stride, L, x, out, c); break;
+        case 5: step_abreast<5, G>(m, stride, L, x, out, c); break;
+        default:
+            if constexpr (G == 1)
+                switch (n) {
+                case 6: step_abreast<6, G>(m, stride, L, x, out, c); break;
+                case 7: step_abreast<7, G>(m, stride, L, x, out, c); break;
+                case 8: step_abreast<8, G>(m, stride, L, x, out, c); break;
+                case 9: step_abreast<9, G>(m, stride, L, x, out, c); break;
+                case 10: step_abreast<10, G>(m, stride, L, x, out, c); break;
+                }
+        }
+    }
+}
+
+// Messages of four posts, and of what sum, brought back to the middle of the range; `lost` where that cannot be.
+inline void rescale(Vec *message, Vec total, int64_t L, Bits &lost) {
+    lost |= ~((total > 1 / FURTHEST) & (total < FURTHEST));
+    const Vec by = (total > 1 / NEAR) & (total < NEAR) ? spread(1) : 1 / total;
+    for (int64_t j = 0; j < L; j++)
+        message[j] *= by;
+}
+
+// Log-marginals of four posts' first or last words [L]: impossible starts and ends have factor 0 there, so that they are
+// read off the scores. `from` are the logs of what comes from the left, `to` of what comes from the right.
+template <typename R> inline void marginals_at_ends(int64_t L, const Vec *from, const Vec *to, Vec *row) {
+    Vec top = spread(-INFINITY), total = spread(0);
+    for (int64_t j = 0; j < L; j++) {
+        row[j] = from[j] + to[j];
+        top = top < row[j] ? row[j] : top;
+    }
+    for (int64_t j = 0; j < L; j++)
+        total += exponential<R>(row[j] - top);
+    top += logarithm<R>(total);
+    for (int64_t j = 0; j < L; j++)
+        row[j] -= top;
+}
+
+// Forward-backward over four posts; room for `room(L, words)` vectors at `place`.
+template <typename R> struct FourPosts {
+    const int64_t size; // L
+    const R *start, *end, *rows[WIDTH];
+    R *outs[WIDTH];
+    int64_t n[WIDTH], longest = 0, shortest = INT64_MAX;
+    Bits words, lost = {};
+    Vec least = spread(INFINITY);
+    Vec *left, *factors, *u, *w, *row, *first, *from, *to;
+
+    static int64_t room(int64_t L, int64_t words) { return (2 * words + 6) * L; }
+
+    FourPosts(const int64_t *group, int64_t posts, int64_t L, int64_t T, int64_t most, const R *emissions,
+              const int64_t *lengths, const R *start, const R *end, R *result, Vec *place)
+        : size(L), start(start), end(end) {
+        for (int64_t k = 0; k < WIDTH; k++) { // lanes without a post repeat the first
+            const int64_t b = group[k < posts ? k : 0];
+            rows[k] = emissions + b * T * L;
+            outs[k] = result + b * T * L;
+            n[k] = words[k] = lengths[b];
+            longest = std::max(longest, n[k]);
+            shortest = std::min(shortest, n[k]);
+        }
+        u = place;
+        w = u + L, row = w + L, first = row + L, from = first + L, to = from + L;
+        left = to + L, factors = left + most * L;
+    }
+
+    // The factors of word t. (What loops read is taken out of `this` first: whatever is written might change it.)
+    void read(int64_t t) {
+        const int64_t L = size;
+        Vec *e = factors + t * L;
+        abreast<R, double>(rows, t * L, L, e);
+        if (!t)
+            for (int64_t j = 0; j < L; j++)
+                first[j] = e[j] + double(start[j]);
+        Bits within = ~Bits{};
+        for (int64_t j = 0; j < L; j++)
+            within &= in_range(e[j]);
+        if (all(within))
+            for (int64_t j = 0; j < L; j++)
+                e[j] = exponential_within<R>(e[j]);
+        else
+            for (int64_t j = 0; j < L; j++)
+                e[j] = exponential<R>(e[j]);
+        if (t >= shortest)
+            for (int64_t j = 0; j < L; j++)
+                e[j] = words > t ? e[j] : spread(1);
+    }
+
+    // message[j] = factor of word t times u[j]; `real` says for which posts that is a step of the recursion.
+    void multiply(int64_t t, Bits real, Vec *message) {
+        const int64_t L = size;
+        const Vec *e = factors + t * L, *y = u;
+        Vec lower = spread(INFINITY), total = spread(0);
+        for (int64_t j = 0; j < L; j++) {
+            const Vec v = y[j], x = e[j] * v;
+            message[j] = x;
+            total += x;
+            const Vec less = x < v ? x : v;
+            lower = less < lower ? less : lower;
+        }
+        lower = real ? lower : spread(INFINITY);
+        least = lower < least ? lower : least;
+        if (!all((total > 1 / NEAR) & (total < NEAR)))
+            rescale(message, total, L, lost);
+    }
+
+    // Log-marginals of word t; u holds the message from the right.
+    void answer(int64_t t) {
+        const int64_t L = size;
+        const Vec *x = left + t * L, *y = u;
+        Vec *out = row;
+        const Bits last = words == t + 1;
+        if (t && t + 1 < longest) {
+            Vec even = spread(0), odd = spread(0);
+            for (int64_t j = 0; j < L; j++) {
+                out[j] = x[j] * y[j];
+                (j % 2 ? odd : even) += out[j];
+            }
+            const Vec r = 1 / (even + odd);
+            for (int64_t j = 0; j < L; j++)
+                out[j] = logarithm<R>(out[j] * r);
+            R *own[WIDTH];
+            for (int64_t k = 0; k < WIDTH; k++)
+                own[k] = outs[k] + t * L;
+            if (t + 1 < shortest)
+                apart(out, L, own);
+            else
+                write(t, words > t + 1);
+        }
+        if (!t || t + 1 >= shortest) {
+            for (int64_t j = 0; j < L; j++) {
+                from[j] = t ? logarithm<R>(x[j]) : first[j];
+                to[j] = last ? spread(end[j]) : logarithm<R>(u[j]);
+            }
+            marginals_at_ends<R>(L, from, to, row);
+            write(t, t ? last : ~Bits{});
+        }
+    }
+
+    void write(int64_t t, Bits those) const {
+        for (int64_t k = 0; k < WIDTH; k++)
+            for (int64_t j = 0; j < size && those[k]; j++)
+                outs[k][t * size + j] = R(row[j][k]);
+    }
+};
+
+// Log-marginals of at most 4 G posts; how many were left out.
+template <typename R, int G>
+int64_t marginals_abreast(const int64_t *group, int64_t posts, const Factors &f, int64_t T, const R *emissions,
+                          const int64_t *lengths, const R *start, const R *end, R *result, uint8_t *beyond) {
+    typedef FourPosts<R> Four;
+    const int64_t L = f.L, P = f.P;
+    int64_t longest = 0;
+    for (int64_t k = 0; k < posts; k++)
+        longest = std::max(longest, lengths[group[k]]);
+    Vec *place = reinterpret_cast<Vec *>(scratch(0, size_t(G * Four::room(L, longest) * WIDTH)));
+    std::vector<Four> all;
+    all.reserve(G);
+    for (int g = 0; g < G; g++)
+        all.emplace_back(group + g * WIDTH, std::min(WIDTH, posts - g * WIDTH), L, T, longest, emissions, lengths, start,
+                         end, result, place + g * Four::room(L, longest));
+    for (int64_t t = 0; t < longest; t++) {
+        const Vec *x[G];
+        Vec *u[G];
+        for (int g = 0; g < G; g++) {
+            all[g].read(t);
+            x[g] = all[g].left + (t - 1) * L;
+            u[g] = all[g].u;
+        }
+        if (t)
+            steps_abreast<G>(f.moves, P, L, x, u);
+        else
+            for (int g = 0; g < G; g++)
+                for (int64_t j = 0; j < L; j++)
+                    u[g][j] = spread(f.start[j]);
+        for (int g = 0; g < G; g++)
+            all[g].multiply(t, t ? all[g].words > t : Bits{}, all[g].left + t * L); // a start may be impossible
+    }
+    for (Four &four : all)
+        for (int64_t j = 0; j < L; j++)
+            four.u[j] = spread(f.end[j]);
+    for (int64_t t = longest - 1; t >= 0; t--) {
+        const Vec *x[G];
+        Vec *u[G];
+        for (int g = 0; g < G; g++) {
+            all[g].answer(t);
+            if (t)
+                all[g].multiply(t, all[g].words > t + 1, all[g].w); // and so an end
+            x[g] = all[g].w;
+            u[g] = all[g].u;
+        }
+        if (!t)
+            break;
+        steps_abreast<G>(f.back, P, L, x, u);
+        for (Four &four : all)
+            if (t >= four.shortest) // the word before is its post's last, or behind it
+                for (int64_t j = 0; j < L; j++)
+                    four.u[j] = four.words <= t ? spread(f.end[j]) : four.u[j];
+    }
+    int64_t found = 0;
+    for (int64_t k = 0; k < posts; k++) {
+        const Four &own = all[k / WIDTH];
+        const int64_t b = group[k], n = lengths[b], lane = k % WIDTH;
+        beyond[b] = !f.within || own.lost[lane] || !(own.least[lane] >= SMALLEST);
+        found += beyond[b];
+        for (int64_t t = n; t < T; t++)
+            std::memcpy(result + (b * T + t) * L, result + (b * T + n - 1) * L, size_t(L) * sizeof(R));
+    }
+    return found;
+}
+
+// Best of score[i] + m[i, j] over i for N <= 4 tags j on, and the first i that has it, a byte for each tag.
+template <typename R, int N>
+inline void best_abreast(const R *m, int64_t L, const typename Lanes<R>::Type *score, typename Lanes<R>::Type *best,
+                         typename Lanes<R>::Whole &from) {
+    typedef typename Lanes<R>::Type V;
+    typedef typename Lanes<R>::Whole I;
+    V top[N];
+    I first[N];
+    I one = I{} + 1, i = I{};
+#pragma GCC unroll 8
+    for (int k = 0; k < N; k++) {
+        top[k] = score[0] + m[k];
+        first[k] = I{};
+    }
+    for (int64_t r = 1; r < L; r++) {
+        i += one;
+        const V own = score[r];
+#pragma GCC unroll 8
+        for (int k = 0; k < N; k++) {
+            const V x = own + m[r * L + k], greater = top[k] < x ? x : top[k];
+            const I better = greater != top[k];
+            top[k] = greater;
+            first[k] = better ? i : first[k];
+        }
+    }
+#pragma GCC unroll 8
+    for (int k = 0; k < N; k++) {
+        best[k] = top[k];
+        from = k ? from | first[k] << 8 * k : first[k];
+    }
+}
+
+template <typename R>
+void viterbi_abreast(const int64_t *group, int64_t posts, int64_t T, int64_t L, const R *emissions,
+                     const int64_t *lengths, const R *transitions, const R *start, const R *end, int64_t *paths,
+                     R *best) {
+    typedef typename Lanes<R>::Type V;
+    typedef typename Lanes<R>::Whole I;
+    constexpr int64_t W = 32 / sizeof(R);
+    const int64_t quarters = (L + 3) / 4;
+    const R *rows[W];
+    int64_t *own_paths[W];
+    int64_t n[W], longest = 0, shortest = T, tag[W];
+    for (int64_t k = 0; k < W; k++) { // lanes without a post repeat the first
+        const int64_t b = group[k < posts ? k : 0];
+        rows[k] = emissions + b * T * L;
+        own_paths[k] = paths + b * T;
+        n[k] = lengths[b];
+        longest = std::max(longest, n[k]);
+        shortest = std::min(shortest, n[k]);
+    }
+    V *score = reinterpret_cast<V *>(scratch(0, size_t(3 * L) * 4)), *next = score + L, *own = next + L;
+    I *from = reinterpret_cast<I *>(scratch(1, size_t(longest * quarters) * 4));
+    for (int64_t t = 0; t < longest; t++) {
+        abreast<R, R>(rows, t * L, L, own);
+        if (t) {
+            int64_t j = 0;
+            I *origin = from + t * quarters;
+            for (; j + 4 <= L; j += 4)
+                best_abreast<R, 4>(transitions + j, L, score, next + j, *origin++);
+            switch (L - j) {
+            case 1: best_abreast<R, 1>(transitions + j, L, score, next + j, *origin); break;
+            case 2: best_abreast<R, 2>(transitions + j, L, score, next + j, *origin); break;
+            case 3: best_abreast<R, 3>(transitions + j, L, score, next + j, *origin); break;
+            }
+            for (j = 0; j < L; j++)
+                score[j] = next[j] + own[j];
+        } else
+            for (int64_t j = 0; j < L; j++)
+                score[j] = own[j] + start[j];
+        if (t + 1 < shortest)
+            continue;
+        for (int64_t k = 0; k < posts; k++)
+            if (n[k] == t + 1) {
+                tag[k] = 0;
+                for (int64_t j = 1; j < L; j++)
+                    if (score[j][k] + end[j] > score[tag[k]][k] + end[tag[k]])
+                        tag[k] = j;
+                best[group[k]] = score[tag[k]][k] + end[tag[k]];
+            }
+    }
+    const uint8_t *origins = reinterpret_cast<const uint8_t *>(from);
+    int64_t places[256]; // of a tag's origin among those of a word
+    for (int64_t j = 0; j < L; j++)
+        places[j] = int64_t(sizeof(I)) * (j / 4) + j % 4;
+    for (int64_t t = longest - 1; t >= 0; t--) {
+        const uint8_t *word = origins + t * quarters * int64_t(sizeof(I));
+        for (int64_t k = 0; k < posts; k++)
+            if (t < n[k]) {
+                own_paths[k][t] = tag[k];
+                if (t)
+                    tag[k] = word[places[tag[k]] + k * int64_t(sizeof(R))];
+            }
+    }
+    for (int64_t k = 0; k < posts; k++)
+        for (int64_t t = n[k]; t < T; t++)
+            own_paths[k][t] = 0;
+}
+
+} // namespace

@@ -101,7 +101,8 @@ def test_markers_take_the_places_of_their_mentions_ends(expert: RelationExpert) 
     (pieces,) = expert.encoder.word_subtokens([[w.text for w in post.words]])
     starts = [1 + sum(map(len, pieces[:i])) for i in range(5)]
     assert own.levitated == (starts[2], starts[4] - 1, starts[0], starts[1] - 1)
-    assert [own.input_ids[a] for a in own.anchors] == expert.encoder.marker_ids(HEAD_START, TAIL_START)
+    assert [own.input_ids[a] for a in own.anchors[:2]] == expert.encoder.marker_ids(HEAD_START, TAIL_START)
+    assert own.anchors[2:] == (starts[2], starts[0]), "behind them the words that they stand at"
 
 
 def test_inputs_stay_within_budget_and_encoder(expert: RelationExpert) -> None:

@@ -19,6 +19,8 @@ from moreie.schema import Evidence, Mention, Passage, Post
 
 PAIR_MARKERS = 4
 """Levitated markers of a pair: where head and tail begin and end."""
+LEVITATED_ANCHORS = 4
+"""The two opening ones, and what they stand at: the text does not read them, so that it has states of its own."""
 
 
 class EvidenceForm(str, Enum):
@@ -56,7 +58,8 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """One encoder input. `anchors`: position of each word's first sub-token (NER), or of the two markers (RE).
+    """One encoder input. `anchors`: position of each word's first sub-token (NER), or of the two opening markers (RE),
+    behind which stand, if these are levitated, those of the sub-tokens that head and tail begin with.
 
     `used` and `dropped` count evidence passages that are in the input, and that found no room. `levitated`: the places
     in the text of the markers that stand behind it, PAIR_MARKERS for each pair; none where markers stand in the text.
@@ -218,9 +221,8 @@ def _levitated(
         text = _join(encoder, post.id, ids, [], own, budget, len(markers))
         places = tuple(p for m in (head, tail) for p in (spans[m.first][0], spans[m.last][1]))
         behind = len(text.input_ids)
-        results.append(
-            replace(text, input_ids=(*text.input_ids, *markers), anchors=(behind, behind + 2), levitated=places)
-        )
+        anchors = (behind, behind + 2, places[0], places[2])
+        results.append(replace(text, input_ids=(*text.input_ids, *markers), anchors=anchors, levitated=places))
     return results
 
 

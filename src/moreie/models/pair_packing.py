@@ -37,8 +37,9 @@ def packed_pairs(inputs: Sequence[Assembled], limit: int) -> list[Packed]:
             places = own[start : start + most]
             markers = [m for i in places for m in inputs[i].input_ids[-PAIR_MARKERS:]]
             levitated = tuple(p for i in places for p in inputs[i].levitated)
-            moved = [PAIR_MARKERS * n for n in range(len(places))]
-            anchors = tuple(a + by for i, by in zip(places, moved, strict=True) for a in inputs[i].anchors)
+            anchors = tuple(
+                a if a < len(text) else a + PAIR_MARKERS * n for n, i in enumerate(places) for a in inputs[i].anchors
+            )
             first = inputs[places[0]]
             together = Assembled((*text, *markers), anchors, first.used, first.dropped, levitated)
             found.append(Packed(together, tuple(places)))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from moreie.encoders.text import TextEncoder
 from moreie.errors import EncoderError
-from moreie.models.assembly import Assembled, assemble_pairs
+from moreie.models.assembly import LEVITATED_ANCHORS, Assembled, assemble_pairs
 from moreie.models.expert import Expert, ExpertSpec
 from moreie.models.pair_packing import packed_pairs, positions_and_reach, sub_tokens
 from moreie.schema import NO_RELATION, Evidence, Mention, Post
@@ -28,7 +28,12 @@ class RelationExpert(Expert):
         if self.levitates and not encoder.takes_positions:
             raise EncoderError(f"{encoder.name}: its positions are relative; expert {spec.name} needs plain markers")
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(2 * encoder.hidden_size, len(spec.labels))
+        self.classifier = nn.Linear(self.anchors * encoder.hidden_size, len(spec.labels))
+
+    @property
+    def anchors(self) -> int:
+        """States that the classifier reads of a pair: see `Assembled.anchors`."""
+        return LEVITATED_ANCHORS if self.levitates else 2
 
     @property
     def levitates(self) -> bool:
@@ -66,7 +71,7 @@ class RelationExpert(Expert):
         label_smoothing: float = 0.0,
         positions: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Logits [B, C] and, with `labels` [B], the mean cross-entropy. `anchors` [B, 2]: the opening markers."""
+        """Logits [B, C] and, with `labels` [B], the mean cross-entropy. `anchors` [B, A]: see `Assembled`."""
         states = self.states(input_ids, attention_mask, anchors, positions)
         with torch.autocast(states.device.type, enabled=False):
             logits = self.classifier(self.dropout(states.flatten(1)))
@@ -82,9 +87,9 @@ class RelationExpert(Expert):
         """Log-distribution [C] over the relations for each input."""
 
         def answers(states: Tensor, lengths: Tensor) -> list[Tensor]:
-            pairs = states.reshape(len(states), -1, 2 * states.shape[2])
+            pairs = states.reshape(len(states), -1, self.anchors * states.shape[2])
             said = torch.log_softmax(self.classifier(pairs), dim=2).cpu()
-            return [own[:pairs] for own, pairs in zip(said, (lengths // 2).tolist(), strict=True)]
+            return [own[:real] for own, real in zip(said, (lengths // self.anchors).tolist(), strict=True)]
 
         if not self.levitates:
             return [row[0] for row in self.read(inputs, tokens_per_batch, answers)]

@@ -205,7 +205,7 @@ inline void steps_abreast(const double *m, int64_t stride, int64_t L, const Vec 
 // Messages of four posts, and of what sum, brought back to the middle of the range; `lost` where that cannot be.
 inline void rescale(Vec *message, Vec total, int64_t L, Bits &lost) {
     lost |= ~((total > 1 / FURTHEST) & (total < FURTHEST));
-    const Vec by = (total > 1 / NEAR) & (total < NEAR) ? spread(1) : 1 / total;
+    const Vec by = ((total > 1 / NEAR) & (total < NEAR)) ? spread(1) : 1 / total;
     for (int64_t j = 0; j < L; j++)
         message[j] *= by;
 }

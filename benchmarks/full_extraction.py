@@ -1,24 +1,30 @@
 """Entities and relations with text and image retrieval: ours in batches, beside the same answered naively.
 
 Naively: one post at a time, and for each expert a model of its own (a whole encoder, its adapter folded in; no LoRA to
-pay for), to which all pairs of the post go as one batch. Retrieval, gate and decoding are the same code, and so have to
-be the answers. Memory is the peak of a fresh process that has answered the posts, beside one that does the same with a
-single expert for entities.
+pay for), to which all pairs of the post go as one batch, each an input of its own: with levitated markers (`--relations`)
+ours reads a post once for all of them. Retrieval, gate and decoding are the same code, and so have to be the answers.
+Memory is the peak of a fresh process that has answered the posts, beside one that does the same with a single expert for
+entities.
 
 python benchmarks/full_extraction.py --posts twitter2017/valid.txt
+python benchmarks/full_extraction.py --posts twitter2017/valid.txt --relations runs/mnre-minilm-levitated/seed-1
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import itertools
 import json
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -26,14 +32,16 @@ from typing import Any
 import torch
 from machine import threads
 from rows import Row, beside, save
+from torch import Tensor
 
 from moreie import Extractor
 from moreie.datasets import read_jsonl, read_posts
 from moreie.encoders.merging import merged_weights
 from moreie.encoders.text import TextEncoder
 from moreie.models.assembly import Assembled
-from moreie.models.expert import Expert
-from moreie.models.mixture import Mixture
+from moreie.models.expert import EncoderPool, Expert
+from moreie.models.mixture import Mixture, load_mixture
+from moreie.models.relation import RelationExpert
 from moreie.schema import Extraction, Post
 from moreie.shipped import DEMO_POSTS
 
@@ -49,7 +57,18 @@ def on_its_own(expert: Expert) -> Expert:
     new = type(expert)(expert.spec.model_copy(update={"adapter": None}), own)
     new.load_state_dict(expert.head_state(), strict=False)
     new.read = MethodType(all_at_once, new)
+    if isinstance(new, RelationExpert):
+        new.log_probabilities = MethodType(each_pair, new)
     return new.eval()
+
+
+def each_pair(expert: RelationExpert, inputs: Sequence[Assembled], **_: Any) -> list[Tensor]:
+    """What `RelationExpert.log_probabilities` gives, each pair an input of its own."""
+
+    def answers(states: Tensor, _: Tensor) -> list[Tensor]:
+        return list(torch.log_softmax(expert.classifier(states.flatten(1)), dim=1))
+
+    return all_at_once(expert, inputs, None, answers)  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
@@ -58,7 +77,7 @@ def all_at_once(expert: Expert, inputs: Sequence[Assembled], _: int | None, answ
     if not inputs:
         return []
     batch = expert.collate(inputs)
-    hidden = expert.encoder(batch["input_ids"], batch["attention_mask"])
+    hidden = expert.encoder(batch["input_ids"], batch["attention_mask"], batch.get("positions"))
     anchors = batch["anchors"][..., None].expand(-1, -1, hidden.shape[2])
     return answers(hidden.gather(1, anchors), batch["lengths"])
 
@@ -76,14 +95,30 @@ def of_mixtures(extractor: Extractor, ner: Mixture[Any], relations: Mixture[Any]
     )
 
 
-def made(kind: str) -> Extractor:
+@cache
+def folder_with(relations: Path) -> str:
+    """A model folder: the shipped entity experts, and the relation experts of a trained seed, over one encoder."""
     extractor = Extractor.from_pretrained()
+    place = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, place)
+    of_mixtures(extractor, extractor.ner, load_mixture(relations, EncoderPool())).save_pretrained(place)
+    return place
+
+
+def loaded(relations: Path | None) -> Extractor:
+    """The shipped extractor, or it with the relation experts of a trained seed."""
+    shipped = Extractor.from_pretrained()
+    return shipped if relations is None else Extractor.from_pretrained(folder_with(relations), corpus=shipped.corpus)
+
+
+def made(kind: str, trained: Path | None) -> Extractor:
+    extractor = loaded(trained)
     if kind == "ours":
         return extractor
     if kind == "one expert":
         text = next(e for e in extractor.ner.experts if e.spec.view.retriever == "text")
         return of_mixtures(extractor, Mixture([text], None), None)
-    mixtures = extractor.ner, Extractor.from_pretrained().relations
+    mixtures = extractor.ner, loaded(trained).relations
     for mixture in mixtures:
         # The gate reads the post by the bare encoder, which is the first expert's: this one keeps its adapter.
         first, *others = mixture.experts
@@ -116,6 +151,7 @@ def peak() -> float:
 
 def memory(kind: str, arguments: argparse.Namespace) -> float:
     command = [sys.executable, __file__, "--posts", str(arguments.posts), "--count", str(arguments.count)]
+    command += ["--relations", str(arguments.relations)] if arguments.relations else []
     done = subprocess.run([*command, "--memory-of", kind], check=True, capture_output=True, text=True)
     return float(json.loads(done.stdout.splitlines()[-1]))
 
@@ -125,20 +161,21 @@ def main() -> None:
     parser.add_argument("--posts", type=Path, required=True)
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--relations", type=Path, help="a seed's folder: its relation experts instead of the shipped")
     parser.add_argument("--memory-of", choices=KINDS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     pictures = itertools.cycle([p.image for p in read_jsonl(DEMO_POSTS) if p.image])
     posts = [replace(p, image=next(pictures)) for p in read_posts(arguments.posts)[: arguments.count]]
     bare = [replace(p, image=None) for p in posts]
     if arguments.memory_of:
-        extractor = made(arguments.memory_of)
+        extractor = made(arguments.memory_of, arguments.relations)
         if arguments.memory_of == "naive":
             one_by_one(extractor, posts)
         else:
             extractor.extract_batch(posts)
         print(json.dumps(peak()))
         return
-    ours, naive = made("ours"), made("naive")
+    ours, naive = (made(kind, arguments.relations) for kind in ("ours", "naive"))
     experts = len(ours.ner.experts) + (len(ours.relations.experts) if ours.relations else 0)
     rows = []
     for given, what in ((posts, "each with a picture"), (bare, "without pictures")):
@@ -185,7 +222,7 @@ def main() -> None:
                 met,
             )
         )
-    save("full_extraction", rows)
+    save("full_extraction_levitated" if arguments.relations else "full_extraction", rows)
 
 
 if __name__ == "__main__":

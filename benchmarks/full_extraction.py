@@ -2,8 +2,8 @@
 
 Naively: one post at a time, and for each expert a model of its own (a whole encoder, its adapter folded in; no LoRA to
 pay for), to which all pairs of the post go as one batch, each an input of its own: with levitated markers
-(`--relations`) ours reads a post once for all of them. Retrieval, gate and decoding are the same code, and so have to be
-the answers. Memory is the peak of a fresh process that has answered the posts, beside one that does the same with a
+(`--relations`) ours reads a post once for all of them. Retrieval, gate and decoding are the same code, and so have to
+be the answers. Memory is the peak of a fresh process that has answered the posts, beside one that does the same with a
 single expert for entities.
 
 python benchmarks/full_extraction.py --posts twitter2017/valid.txt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from moreie.encoders.text import HEAD_START, TAIL_START, AdapterConfig, TextEnco
 from moreie.errors import EncoderError, MoreieError
 from moreie.models.assembly import PAIR_MARKERS, Assembled, View, assemble_pairs
 from moreie.models.expert import ExpertSpec
-from moreie.models.pair_packing import MOST_PAIRS, packed_pairs, positions_and_reach, sub_tokens
+from moreie.models.pair_packing import MOST_PAIRS, packed_pairs, positions_and_reach
 from moreie.models.relation import RelationExpert
 from moreie.schema import Evidence, Mention, Passage, Post
 
@@ -121,7 +122,7 @@ def test_inputs_stay_within_budget_and_encoder(expert: RelationExpert) -> None:
     assert max(len(p.places) for p in packed) == min(MOST_PAIRS, (limit - len(many[0].input_ids) + 4) // PAIR_MARKERS)
     assert max(len(p.input.input_ids) for p in packed) <= limit
     assert sorted(i for p in packed for i in p.places) == list(range(len(many)))
-    assert sub_tokens(many) < sum(len(x.input_ids) for x in many) / 10
+    assert expert.sub_tokens(many) < sum(len(x.input_ids) for x in many) / 10
 
 
 @settings(max_examples=50, deadline=None)
@@ -141,37 +142,34 @@ def test_what_reads_what(shapes: list[tuple[int, int]], padding: int) -> None:
             assert reach[b, i].nonzero()[:, 0].tolist() == sorted({*range(text), *own})
 
 
-def test_an_encoder_of_relative_positions_is_refused(tmp_path: Path, tiny_encoder_folder: Path) -> None:
-    from transformers import AutoTokenizer, MPNetConfig, MPNetModel
+def of_another_kind(folder: Path, like: Path, configuration: type[Any]) -> TextEncoder:
+    """An encoder of random weights of the size and with the tokenizer of the one in `like`."""
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder_folder)
+    tokenizer = AutoTokenizer.from_pretrained(like)
+    small = AutoConfig.from_pretrained(like).to_diff_dict()
+    sizes = {
+        key: small[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    }
     torch.manual_seed(0)
-    MPNetModel(
-        MPNetConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=64,
-            pad_token_id=0,
-        )
-    ).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    relative = TextEncoder.from_pretrained(tmp_path)
+    AutoModel.from_config(configuration(vocab_size=len(tokenizer), pad_token_id=0, **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return TextEncoder.from_pretrained(folder)
+
+
+def test_an_encoder_of_relative_positions_is_refused(tmp_path: Path, tiny_encoder_folder: Path) -> None:
+    from transformers import MPNetConfig
+
+    relative = of_another_kind(tmp_path, tiny_encoder_folder, MPNetConfig)
     assert not relative.takes_positions
     with pytest.raises(EncoderError, match="positions are relative; expert text needs plain markers"):
         expert_over(relative)
 
 
 def test_positions_of_an_encoder_that_counts_from_behind_its_padding(tmp_path: Path, tiny_encoder_folder: Path) -> None:
-    from transformers import AutoTokenizer, RobertaConfig, RobertaModel
+    from transformers import RobertaConfig
 
-    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder_folder)
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    RobertaModel(RobertaConfig(vocab_size=len(tokenizer), pad_token_id=0, **shape)).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    assert TextEncoder.from_pretrained(tmp_path).takes_positions
+    assert of_another_kind(tmp_path, tiny_encoder_folder, RobertaConfig).takes_positions
 
 
 def test_in_8_bits_a_pair_is_answered_nearly_alike(expert: RelationExpert) -> None:

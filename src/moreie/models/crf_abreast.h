@@ -20,54 +20,42 @@ template <> struct Lanes<double> {
     typedef int64_t Whole __attribute__((vector_size(32)));
 };
 
-// The N-th of the pairs' halves side by side, as one instruction of AVX each.
+// Entries of a and then b, by their places in both, as one instruction of AVX; I is the vector of places.
 #if defined(__clang__) || __GNUC__ >= 12
-#define SHUFFLED(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#define SHUFFLED(I, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-#define SHUFFLED(a, b, ...) __builtin_shuffle(a, b, (typename Lanes<R>::Whole){__VA_ARGS__})
+#define SHUFFLED(I, a, b, ...) __builtin_shuffle(a, b, I{__VA_ARGS__})
 #endif
 
-template <typename R> struct Turned;
-
-// Rows to columns, eight floats of eight rows.
-template <> struct Turned<float> {
-    typedef float R;
-    typedef typename Lanes<float>::Type V;
-    static void turn(V *x) {
-        V a[8];
-        for (int i = 0; i < 8; i += 2) {
-            a[i] = SHUFFLED(x[i], x[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
-            a[i + 1] = SHUFFLED(x[i], x[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
-        }
-        V b[8];
-        for (int i = 0; i < 8; i += 4)
-            for (int h = 0; h < 2; h++) {
-                b[i + 2 * h] = SHUFFLED(a[i + h], a[i + 2 + h], 0, 1, 8, 9, 4, 5, 12, 13);
-                b[i + 2 * h + 1] = SHUFFLED(a[i + h], a[i + 2 + h], 2, 3, 10, 11, 6, 7, 14, 15);
-            }
-        for (int i = 0; i < 4; i++) {
-            x[i] = SHUFFLED(b[i], b[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-            x[i + 4] = SHUFFLED(b[i], b[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
-        }
+// Rows to columns: eight floats of eight rows.
+inline void turn(Lanes<float>::Type *x) {
+    typedef Lanes<float>::Whole I;
+    Lanes<float>::Type a[8], b[8];
+    for (int i = 0; i < 8; i += 2) {
+        a[i] = SHUFFLED(I, x[i], x[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        a[i + 1] = SHUFFLED(I, x[i], x[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
     }
-};
+    for (int i = 0; i < 8; i += 4)
+        for (int h = 0; h < 2; h++) {
+            b[i + 2 * h] = SHUFFLED(I, a[i + h], a[i + 2 + h], 0, 1, 8, 9, 4, 5, 12, 13);
+            b[i + 2 * h + 1] = SHUFFLED(I, a[i + h], a[i + 2 + h], 2, 3, 10, 11, 6, 7, 14, 15);
+        }
+    for (int i = 0; i < 4; i++) {
+        x[i] = SHUFFLED(I, b[i], b[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        x[i + 4] = SHUFFLED(I, b[i], b[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+}
 
 // The same of four doubles.
-template <> struct Turned<double> {
-    typedef double R;
-    typedef typename Lanes<double>::Type V;
-    static void turn(V *x) {
-        V a[4];
-        for (int i = 0; i < 4; i += 2) {
-            a[i] = SHUFFLED(x[i], x[i + 1], 0, 4, 2, 6);
-            a[i + 1] = SHUFFLED(x[i], x[i + 1], 1, 5, 3, 7);
-        }
-        for (int i = 0; i < 2; i++) {
-            x[i] = SHUFFLED(a[i], a[i + 2], 0, 1, 4, 5);
-            x[i + 2] = SHUFFLED(a[i], a[i + 2], 2, 3, 6, 7);
-        }
-    }
-};
+inline void turn(Lanes<double>::Type *x) {
+    typedef Lanes<double>::Whole I;
+    const Vec a = SHUFFLED(I, x[0], x[1], 0, 4, 2, 6), b = SHUFFLED(I, x[0], x[1], 1, 5, 3, 7);
+    const Vec c = SHUFFLED(I, x[2], x[3], 0, 4, 2, 6), d = SHUFFLED(I, x[2], x[3], 1, 5, 3, 7);
+    x[0] = SHUFFLED(I, a, c, 0, 1, 4, 5);
+    x[1] = SHUFFLED(I, b, d, 0, 1, 4, 5);
+    x[2] = SHUFFLED(I, a, c, 2, 3, 6, 7);
+    x[3] = SHUFFLED(I, b, d, 2, 3, 6, 7);
+}
 
 // L entries of each of the rows, from the one at `first` on, as numbers of type C: out[j] holds the j-th of every row.
 template <typename R, typename C>
@@ -85,7 +73,7 @@ inline void abreast(const R *const *rows, int64_t first, int64_t L, typename Lan
             std::memcpy(&row, rows[k] + first + c, sizeof row);
             block[k] = __builtin_convertvector(row, V);
         }
-        Turned<C>::turn(block);
+        turn(block);
         for (int64_t k = 0; k < W; k++)
             out[c + k] = block[k];
     }
@@ -103,7 +91,7 @@ template <typename R> inline void apart(const Vec *columns, int64_t L, R *const 
         Vec block[WIDTH];
         for (int64_t k = 0; k < WIDTH; k++)
             block[k] = columns[c + k];
-        Turned<double>::turn(block);
+        turn(block);
         for (int64_t k = 0; k < WIDTH; k++) {
             Narrow row = __builtin_convertvector(block[k], Narrow);
             std::memcpy(rows[k] + c, &row, sizeof row);
@@ -176,6 +164,16 @@ inline void step_abreast(const double *m, int64_t stride, int64_t L, const Vec *
             out[g][c + k] = total[k * G + g];
 }
 
+// `step_abreast` for n tags, n known at run time.
+template <int G, int N>
+inline void n_abreast(int64_t n, const double *m, int64_t stride, int64_t L, const Vec *const *x, Vec *const *out,
+                      int64_t c) {
+    if (n == N)
+        step_abreast<N, G>(m, stride, L, x, out, c);
+    else if constexpr (N > 1)
+        n_abreast<G, N - 1>(n, m, stride, L, x, out, c);
+}
+
 // As many tags at once as there are registers for.
 template <int G>
 inline void steps_abreast(const double *m, int64_t stride, int64_t L, const Vec *const *x, Vec *const *out) {
@@ -183,22 +181,7 @@ inline void steps_abreast(const double *m, int64_t stride, int64_t L, const Vec 
     for (int64_t c = 0, n; c < L; c += n) {
         const int64_t blocks = (L - c + MOST - 1) / MOST;
         n = (L - c + blocks - 1) / blocks;
-        switch (n) {
-        case 1: step_abreast<1, G>(m, stride, L, x, out, c); break;
-        case 2: step_abreast<2, G>(m, stride, L, x, out, c); break;
-        case 3: step_abreast<3, G>(m, stride, L, x, out, c); break;
-        case 4: step_abreast<4, G>(m, stride, L, x, out, c); break;
-        case 5: step_abreast<5, G>(m, stride, L, x, out, c); break;
-        default:
-            if constexpr (G == 1)
-                switch (n) {
-                case 6: step_abreast<6, G>(m, stride, L, x, out, c); break;
-                case 7: step_abreast<7, G>(m, stride, L, x, out, c); break;
-                case 8: step_abreast<8, G>(m, stride, L, x, out, c); break;
-                case 9: step_abreast<9, G>(m, stride, L, x, out, c); break;
-                case 10: step_abreast<10, G>(m, stride, L, x, out, c); break;
-                }
-        }
+        n_abreast<G, MOST>(n, m, stride, L, x, out, c);
     }
 }
 
@@ -230,7 +213,7 @@ template <typename R> struct FourPosts {
     const int64_t size; // L
     const R *start, *end, *rows[WIDTH];
     R *outs[WIDTH];
-    int64_t n[WIDTH], longest = 0, shortest = INT64_MAX;
+    int64_t longest = 0, shortest = INT64_MAX;
     Bits words, lost = {};
     Vec least = spread(INFINITY);
     Vec *left, *factors, *u, *w, *row, *first, *from, *to;
@@ -244,9 +227,9 @@ template <typename R> struct FourPosts {
             const int64_t b = group[k < posts ? k : 0];
             rows[k] = emissions + b * T * L;
             outs[k] = result + b * T * L;
-            n[k] = words[k] = lengths[b];
-            longest = std::max(longest, n[k]);
-            shortest = std::min(shortest, n[k]);
+            words[k] = lengths[b];
+            longest = std::max(longest, lengths[b]);
+            shortest = std::min(shortest, lengths[b]);
         }
         u = place;
         w = u + L, row = w + L, first = row + L, from = first + L, to = from + L;

@@ -46,12 +46,6 @@ def packed_pairs(inputs: Sequence[Assembled], limit: int) -> list[Packed]:
     return found
 
 
-def sub_tokens(inputs: Sequence[Assembled]) -> int:
-    """How many an encoder reads of inputs of one pair each, packed."""
-    texts = {x.input_ids[:-PAIR_MARKERS] for x in inputs}
-    return sum(map(len, texts)) + PAIR_MARKERS * len(inputs)
-
-
 def positions_and_reach(inputs: Sequence[Assembled], width: int) -> tuple[Tensor, Tensor]:
     """Positions [B, S] of inputs with levitated markers, padded to S = `width`, and what each token reads [B, S, S].
 

@@ -12,7 +12,7 @@ from moreie.encoders.text import TextEncoder
 from moreie.errors import EncoderError
 from moreie.models.assembly import LEVITATED_ANCHORS, Assembled, assemble_pairs
 from moreie.models.expert import Expert, ExpertSpec
-from moreie.models.pair_packing import packed_pairs, positions_and_reach, sub_tokens
+from moreie.models.pair_packing import Packed, packed_pairs, positions_and_reach
 from moreie.schema import NO_RELATION, Evidence, Mention, Post
 
 
@@ -93,7 +93,7 @@ class RelationExpert(Expert):
 
         if not self.levitates:
             return [row[0] for row in self.read(inputs, tokens_per_batch, answers)]
-        packed = packed_pairs(inputs, self.encoder.max_length)
+        packed = self._packed(inputs)
         said = self.read([p.input for p in packed], tokens_per_batch, answers)
         found = {
             i: log_p for p, rows in zip(packed, said, strict=True) for i, log_p in zip(p.places, rows, strict=True)
@@ -101,7 +101,10 @@ class RelationExpert(Expert):
         return [found[i] for i in range(len(inputs))]
 
     def sub_tokens(self, inputs: Sequence[Assembled]) -> int:
-        return sub_tokens(inputs) if self.levitates else super().sub_tokens(inputs)
+        return super().sub_tokens([p.input for p in self._packed(inputs)] if self.levitates else inputs)
+
+    def _packed(self, inputs: Sequence[Assembled]) -> list[Packed]:
+        return packed_pairs(inputs, self.encoder.max_length)
 
 
 def against_the_text(log_p: Tensor, labels: Sequence[str], head: Mention, tail: Mention, nats: float) -> Tensor:

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from moreie.datasets import post_from_text
 from moreie.encoders.int8 import Int8TextEncoder
-from moreie.encoders.text import HEAD_START, TAIL_START, AdapterConfig, TextEncoder
+from moreie.encoders.text import HEAD_START, TAIL_START, AdapterConfig, TextEncoder, reach
 from moreie.errors import EncoderError, MoreieError
 from moreie.models.assembly import PAIR_MARKERS, Assembled, View, assemble_pairs
 from moreie.models.expert import ExpertSpec
-from moreie.models.pair_packing import MOST_PAIRS, packed_pairs, positions_and_reach
+from moreie.models.pair_packing import MOST_PAIRS, packed_pairs, positions_and_mask
 from moreie.models.relation import RelationExpert
 from moreie.schema import Evidence, Mention, Passage, Post
 
@@ -133,13 +133,15 @@ def test_what_reads_what(shapes: list[tuple[int, int]], padding: int) -> None:
         places = tuple((7 * i + pairs) % text for i in range(PAIR_MARKERS * pairs))
         inputs.append(Assembled(tuple(range(text + len(places))), (), 0, 0, places))
     width = max(len(x.input_ids) for x in inputs) + padding
-    positions, reach = positions_and_reach(inputs, width)
+    positions, mask = positions_and_mask(inputs, width)
+    assert ((mask > 0).sum(1) == torch.tensor([len(x.input_ids) for x in inputs])).all()
+    reads = reach(mask)[:, 0]
     for b, (text, pairs) in enumerate(shapes):
         end = text + PAIR_MARKERS * pairs
         assert positions[b, :end].tolist() == [*range(text), *inputs[b].levitated]
         for i in range(end):
             own = range(0) if i < text else range(i - (i - text) % PAIR_MARKERS, i - (i - text) % PAIR_MARKERS + 4)
-            assert reach[b, i].nonzero()[:, 0].tolist() == sorted({*range(text), *own})
+            assert reads[b, i].nonzero()[:, 0].tolist() == sorted({*range(text), *own})
 
 
 def of_another_kind(folder: Path, like: Path, configuration: type[Any]) -> TextEncoder:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from moreie.encoders.merging import merged_weights
-from moreie.encoders.text import TextEncoder
+from moreie.encoders.text import TextEncoder, reach
 from moreie.errors import EncoderError, MissingExtraError
 
 
@@ -57,7 +57,6 @@ class Int8TextEncoder(TextEncoder):
         if self.takes_positions:
             if positions is None:
                 positions = torch.arange(input_ids.shape[1]).expand_as(input_ids)
-                fed["mask"] = attention_mask[:, None].expand(-1, input_ids.shape[1], -1).numpy()
             fed["positions"] = (positions + self._first_position).numpy()
         return torch.from_numpy(self._sessions[self._active].run(None, fed)[0])
 
@@ -96,7 +95,7 @@ class _Layers(nn.Module):
 
     def forward(self, embedded: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
         placed = {} if positions is None else {"position_ids": positions}
-        mask = mask if positions is None else mask[:, None].bool()
+        mask = mask if positions is None else reach(mask)
         states: Tensor = self.model(inputs_embeds=embedded, attention_mask=mask, **placed).last_hidden_state
         return states
 
@@ -111,20 +110,16 @@ def _exported(encoder: TextEncoder) -> Any:
     encoder.eval().use_adapter(None)
     example = [torch.zeros(2, 7, encoder.hidden_size), torch.ones(2, 7, dtype=torch.long)]
     if encoder.takes_positions:
-        example = [example[0], torch.ones(2, 7, 7, dtype=torch.long), torch.arange(7).repeat(2, 1)]
-    names = ["embedded", "mask", "positions"][: len(example)]
-    dynamic = [
-        dict.fromkeys(range(2 if n != "mask" else x.ndim), torch.export.Dim.DYNAMIC)
-        for n, x in zip(names, example, strict=True)
-    ]
+        example.append(torch.arange(7).repeat(2, 1))
+    sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     try:
         with _quietly():
             program = torch.onnx.export(
                 _Layers(encoder.model).eval(),
                 tuple(example),
-                input_names=names,
+                input_names=["embedded", "mask", "positions"][: len(example)],
                 output_names=["states"],
-                dynamic_shapes=tuple(dynamic),
+                dynamic_shapes=(sizes,) * len(example),
                 dynamo=True,
                 verbose=False,
             )

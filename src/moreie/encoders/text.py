@@ -137,17 +137,14 @@ class TextEncoder(nn.Module):
         }
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor | None = None) -> Tensor:
-        """States [B, S, H] of sub-token ids [B, S].
+        """States [B, S, H] of sub-token ids [B, S]; `attention_mask` [B, S] is 1 on real tokens.
 
-        `attention_mask`: 1 on real tokens [B, S]; or, where `positions` [B, S] say which place in the text each token
-        takes, what each token reads [B, S, S] (`takes_positions`).
+        With `positions` [B, S], the places in the text that the tokens take (`takes_positions`), it may also be 2 or
+        more, on tokens that only those of the same number read (`reach`).
         """
         placed: dict[str, Tensor] = {"attention_mask": attention_mask}
         if positions is not None:
-            placed = {
-                "attention_mask": attention_mask[:, None].bool(),
-                "position_ids": positions + self._first_position,
-            }
+            placed = {"attention_mask": reach(attention_mask), "position_ids": positions + self._first_position}
         states: Tensor = self.model(input_ids=input_ids, **placed).last_hidden_state
         return states
 
@@ -163,8 +160,8 @@ class TextEncoder(nn.Module):
         training = self.training
         try:
             self.eval()
-            mask = torch.ones(1, len(ids), len(ids), dtype=torch.long, device=self.device)
-            usual = self(ids[None], mask[:, 0])
+            mask = torch.ones_like(ids)[None]
+            usual = self(ids[None], mask)
             turned = self(ids[order][None], mask, order[None])
         except (RuntimeError, TypeError, ValueError):
             return False
@@ -289,6 +286,12 @@ class TextEncoder(nn.Module):
         packing.save_packed(self.trunk_state(), folder, bits)
         self.model.config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+
+def reach(attention_mask: Tensor) -> Tensor:
+    """Which tokens each one reads [B, 1, S, S] bool: the real ones (1), and those of its own number above 1."""
+    read, reads = attention_mask[:, None, None, :], attention_mask[:, None, :, None]
+    return (read == 1) | ((read > 1) & (read == reads))
 
 
 def batch_tensors(rows: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Pairs with levitated markers: many of one text in one input, and what each token of it reads."""
+"""Pairs with levitated markers: many of one text in one input, and where they stand."""
 
 from __future__ import annotations
 
@@ -46,19 +46,17 @@ def packed_pairs(inputs: Sequence[Assembled], limit: int) -> list[Packed]:
     return found
 
 
-def positions_and_reach(inputs: Sequence[Assembled], width: int) -> tuple[Tensor, Tensor]:
-    """Positions [B, S] of inputs with levitated markers, padded to S = `width`, and what each token reads [B, S, S].
+def positions_and_mask(inputs: Sequence[Assembled], width: int) -> tuple[Tensor, Tensor]:
+    """Positions [B, S] of inputs with levitated markers, padded to S = `width`, and their attention mask [B, S].
 
-    A text's tokens read the text, a pair's markers the text and each other.
+    It is 1 on the text and another number on each pair's markers (`encoders.text.reach`).
     """
-    lengths = torch.tensor([len(x.input_ids) - len(x.levitated) for x in inputs])[:, None]
-    places = torch.arange(width)[None].repeat(len(inputs), 1)
-    markers = torch.tensor([len(x.levitated) for x in inputs])[:, None]
-    # Which pair a marker belongs to, counted from 0; -1 for the text, and none alike for padding.
-    pair = (places - lengths).div(PAIR_MARKERS, rounding_mode="floor")
-    is_text, is_marker = places < lengths, (places >= lengths) & (places < lengths + markers)
-    own = (pair[:, :, None] == pair[:, None, :]) & is_marker[:, :, None] & is_marker[:, None, :]
-    reach = is_text[:, None, :] | own
-    positions = torch.where(is_text, places, 0)
-    positions[is_marker] = torch.tensor([p for x in inputs for p in x.levitated], dtype=torch.long)
-    return positions, reach.long()
+    positions, mask = (
+        torch.zeros(len(inputs), width, dtype=torch.long),
+        torch.zeros(len(inputs), width, dtype=torch.long),
+    )
+    for row, numbers, x in zip(positions, mask, inputs, strict=True):
+        end, text = len(x.input_ids), len(x.input_ids) - len(x.levitated)
+        row[:text], row[text:end] = torch.arange(text), torch.tensor(x.levitated)
+        numbers[:text], numbers[text:end] = 1, torch.arange(end - text) // PAIR_MARKERS + 2
+    return positions, mask

@@ -12,7 +12,7 @@ from moreie.encoders.text import TextEncoder
 from moreie.errors import EncoderError
 from moreie.models.assembly import LEVITATED_ANCHORS, Assembled, assemble_pairs
 from moreie.models.expert import Expert, ExpertSpec
-from moreie.models.pair_packing import Packed, packed_pairs, positions_and_reach
+from moreie.models.pair_packing import Packed, packed_pairs, positions_and_mask
 from moreie.schema import NO_RELATION, Evidence, Mention, Post
 
 
@@ -53,12 +53,12 @@ class RelationExpert(Expert):
         return case[0]
 
     def collate(self, inputs: Sequence[Assembled]) -> dict[str, Tensor]:
-        """As `Expert.collate`; with levitated markers also positions [B, S], and attention_mask is [B, S, S]."""
+        """As `Expert.collate`; with levitated markers also positions [B, S], and attention_mask tells pairs apart."""
         batch = super().collate(inputs)
         if self.levitates:
             device = batch["input_ids"].device
-            positions, reach = positions_and_reach(inputs, batch["input_ids"].shape[1])
-            batch |= {"positions": positions.to(device), "attention_mask": reach.to(device)}
+            positions, mask = positions_and_mask(inputs, batch["input_ids"].shape[1])
+            batch |= {"positions": positions.to(device), "attention_mask": mask.to(device)}
         return batch
 
     def forward(

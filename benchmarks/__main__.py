@@ -25,6 +25,7 @@ RUNS = (
     "extraction --posts twitter2017/test.txt",
     "extraction --posts twitter2017/test.txt --corpus wiki/ --repeats 3",
     "crf",
+    "gpu --posts twitter2017/ --evidence evidence/",
     "image_index",
     "sentence_splitters",
     "query_analysis --posts twitter2017/valid.txt --corpus wiki/",

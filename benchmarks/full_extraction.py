@@ -76,7 +76,7 @@ def all_at_once(expert: Expert, inputs: Sequence[Assembled], _: int | None, answ
     """What `Expert.read` gives, in one batch, its products by all threads."""
     if not inputs:
         return []
-    batch = expert.collate(inputs)
+    batch = {k: v.to(expert.encoder.device) for k, v in expert.collate(inputs).items()}
     hidden = expert.encoder(batch["input_ids"], batch["attention_mask"], batch.get("positions"))
     anchors = batch["anchors"][..., None].expand(-1, -1, hidden.shape[2])
     return answers(hidden.gather(1, anchors), batch["lengths"])

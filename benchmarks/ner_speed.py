@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 import transformers
+from exported import export
 from machine import bandwidth, encoder_floor, matmul_rate, threads
 from rows import beside, save
 from torch import Tensor
@@ -35,7 +36,6 @@ from transformers import AutoConfig, AutoModel, BertForTokenClassification, pipe
 from moreie import Extractor
 from moreie.datasets import read_posts
 from moreie.encoders.batches import fast_batches, length_batches, side_by_side
-from moreie.encoders.merging import merged
 from moreie.encoders.precision import fast_batch
 from moreie.encoders.text import batch_tensors
 from moreie.models.mixture import Mixture
@@ -44,21 +44,6 @@ from moreie.schema import Post
 
 PEER = Path(__file__).parent / "peers" / "flair_tagger.py"
 BATCH = 32
-
-
-def export(expert: NerExpert, folder: Path) -> None:
-    """Encoder with the adapter folded in, tokenizer, and the head's scores."""
-    with merged(expert.encoder, expert.adapter_name):
-        expert.encoder.save(folder)
-    settings = folder / "tokenizer_config.json"
-    kept = json.loads(settings.read_text(encoding="utf-8"))
-    kept.pop("extra_special_tokens", None)  # a list, of which transformers 4 knows nothing; the vocabulary has them
-    settings.write_text(json.dumps(kept), encoding="utf-8")
-    transitions, start, end = expert.crf.scores()
-    emission = expert.emission
-    head = {"tags": expert.tagset.tags, "weight": emission.weight.data, "bias": emission.bias.data}
-    scores = {"transitions": transitions.data, "start": start.data, "end": end.data}
-    torch.save(head | scores, folder / "head.pt")
 
 
 class Flair:

@@ -12,15 +12,13 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
 import transformers
+from epochs import BATCH, LENGTH, Padded, ours, theirs
 from machine import threads
 from rows import beside, save
-from transformers import AutoConfig, BertForTokenClassification, Trainer, TrainingArguments
+from transformers import AutoConfig, BertForTokenClassification
 
 from moreie.datasets import read_posts
 from moreie.encoders.text import TextEncoder
@@ -30,65 +28,7 @@ from moreie.models.expert import ExpertSpec
 from moreie.models.ner import NerExpert
 from moreie.retrieval.text import TextRetriever
 from moreie.shipped import DEMO_CORPUS, TEXT_ENCODER
-from moreie.training.features import Collator, Example, Examples, ner_examples
-from moreie.training.recipe import Optimisation
-from moreie.training.trainer import ExpertTrainer, training_arguments
-
-BATCH, LENGTH = 16, 512
-
-
-class Padded(torch.utils.data.Dataset[dict[str, Any]]):
-    """The same inputs for a token classifier: labels at the words' first sub-tokens, all 512 long."""
-
-    def __init__(self, examples: Sequence[Example]):
-        self.rows = []
-        for example in examples:
-            ids = torch.zeros(LENGTH, dtype=torch.long)
-            ids[: len(example.input.input_ids)] = torch.tensor(example.input.input_ids)
-            labels = torch.full((LENGTH,), -100)
-            labels[list(example.input.anchors)] = torch.tensor(example.tags)
-            mask = (torch.arange(LENGTH) < len(example.input.input_ids)).long()
-            self.rows.append({"input_ids": ids, "attention_mask": mask, "labels": labels})
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.rows[index]
-
-
-def ours(expert: NerExpert, examples: Sequence[Example], folder: Path) -> float:
-    """Seconds of an epoch."""
-    settings = Optimisation(epochs=1, batch_size=BATCH, precision="fp32")
-    arguments = training_arguments(settings, len(examples), folder, 0, disable_tqdm=True)
-    arguments.save_strategy = "no"
-    trainer = ExpertTrainer(
-        model=expert,
-        args=arguments,
-        train_dataset=Examples(examples),
-        data_collator=Collator(expert),
-        processing_class=expert.encoder.tokenizer,
-        settings=settings,
-        teacher_weight=0.0,
-        two_view=None,
-        average=None,
-    )
-    return float(trainer.train().metrics["train_runtime"])
-
-
-def theirs(model: BertForTokenClassification, rows: Padded, folder: Path) -> float:
-    """Seconds of an epoch."""
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=1,
-        per_device_train_batch_size=BATCH,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-    )
-    return float(Trainer(model=model, args=arguments, train_dataset=rows).train().metrics["train_runtime"])
+from moreie.training.features import ner_examples
 
 
 def main() -> None:

@@ -219,6 +219,25 @@ def test_kernels_equal_plain_functions(
 
 
 @with_kernels
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")
+def test_tensors_on_a_gpu_are_answered_there(kernels: bool) -> None:
+    emissions, lengths, *scores = random_case((4, 12, 5, 3))
+    tags = torch.zeros(4, 12, dtype=torch.long)
+    found = []
+    for device in ("cpu", "cuda"):
+        given = [x.to(device).requires_grad_() for x in (emissions, *scores)]
+        own, *learnt = given
+        real = lengths.to(device)
+        likelihood = log_likelihood(own, tags.to(device), real, *learnt)
+        marginals, (path, best) = log_marginals(own, real, *learnt), viterbi(own, real, *learnt)
+        gradients = torch.autograd.grad(likelihood.sum() + log_partition(own, real, *learnt).sum(), given)
+        found.append((likelihood, marginals, path, best, *gradients))
+    for here, there in zip(*found, strict=True):
+        assert there.is_cuda
+        assert torch.allclose(here, there.cpu())
+
+
+@with_kernels
 def test_kernels_equal_plain_functions_with_impossible_transitions(kernels: bool) -> None:
     tagset = TagSet(("PER", "LOC", "ORG", "MISC"))
     emissions, lengths, transitions, start, end = (

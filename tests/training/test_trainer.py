@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,29 @@ def enumerated_marginals(
 def mean_divergence(p: list[list[float]], q: list[list[float]]) -> float:
     """Mean over rows of KL(p ‖ q), term by term."""
     return sum(x * math.log(x / y) for a, b in zip(p, q, strict=True) for x, y in zip(a, b, strict=True) if x) / len(p)
+
+
+def test_batches_are_made_on_the_processor_wherever_the_encoder_is(tiny_encoder_folder: Path) -> None:
+    """A trainer pins them there before it moves them: of tensors on a GPU it cannot."""
+    expert = ner_expert(TextEncoder.from_pretrained(tiny_encoder_folder), "PER")
+    post = read_posts(Path(__file__).parents[1] / "data" / "twitter2017-sample.txt")[0]
+    (example,) = ner_examples(expert, [replace(post, mentions=())], [FOUND])
+    expert.to("meta")
+    batch = Collator(expert)([{"example": replace(example, plain=example.input)}])
+    assert "plain_input_ids" in batch
+    assert {t.device.type for t in batch.values()} == {"cpu"}
+
+
+def test_an_expert_that_learns_nothing_is_named(
+    encoder: TextEncoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expert = ner_expert(encoder, "PER")
+    posts = read_posts(Path(__file__).parents[1] / "data" / "twitter2017-sample.txt")[:4]
+    silent = ner_examples(expert, [replace(post, mentions=()) for post in posts], [()] * 4)
+    settings = Optimisation(epochs=1, patience=1, learning_rate=1e-6)
+    assert train_expert(expert, silent, silent, settings, output=tmp_path / "silent", seed=1) == 0
+    assert "finds nothing" in caplog.text
+    assert str(tmp_path / "silent") in caplog.text
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])

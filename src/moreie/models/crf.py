@@ -5,8 +5,9 @@ whatever stands in `emissions` behind them is ignored. Every function works in t
 `viterbi` are differentiable; the module keeps float32. Scores of impossible tags or transitions are `IMPOSSIBLE`, not
 -inf, so that gradients stay finite.
 
-`plain_...` say in torch operations, in log-space, what is computed. On the CPU the same comes from compiled kernels
-(`models.crf_kernels`); on other devices, where none were built, and for posts whose scores lie further apart than the
+`plain_...` say in torch operations, in log-space, what is computed. The same comes from compiled kernels on the CPU
+(`models.crf_kernels`), of tensors on a GPU too: emissions are kilobytes, and a GPU takes longer to start a loop over
+words than they are under way. Where no kernels were built, and for posts whose scores lie further apart than the
 kernels can hold, it comes from the plain functions.
 """
 
@@ -110,6 +111,11 @@ def plain_viterbi(
     return torch.where(steps[None, :] < lengths[:, None], tags, 0), final
 
 
+def _near(*inputs: Tensor) -> tuple[Tensor, ...]:
+    """The inputs on the processor."""
+    return inputs if all(x.is_cpu for x in inputs) else tuple(x.cpu() for x in inputs)
+
+
 def _completed(result: Tensor, beyond: Tensor | None, plain: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """The kernels' result with the posts they left out as `plain` computes them from `inputs`, in double precision."""
     if beyond is None:
@@ -124,7 +130,9 @@ def log_partition(emissions: Tensor, lengths: Tensor, transitions: Tensor, start
     inputs = (emissions, lengths, transitions, start, end)
     if not kernels.take(emissions, transitions, start, end):
         return plain_log_partition(*inputs)
-    return _completed(*kernels.log_likelihood(emissions, None, *inputs[1:]), plain_log_partition, *inputs)
+    near = _near(*inputs)
+    found = _completed(*kernels.log_likelihood(near[0], None, *near[1:]), plain_log_partition, *near)
+    return found.to(emissions.device)
 
 
 def log_likelihood(
@@ -134,7 +142,8 @@ def log_likelihood(
     inputs = (emissions, tags, lengths, transitions, start, end)
     if not kernels.take(emissions, transitions, start, end):
         return plain_log_likelihood(*inputs)
-    return _completed(*kernels.log_likelihood(*inputs), plain_log_likelihood, *inputs)
+    near = _near(*inputs)
+    return _completed(*kernels.log_likelihood(*near), plain_log_likelihood, *near).to(emissions.device)
 
 
 def log_marginals(emissions: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor) -> Tensor:
@@ -142,15 +151,19 @@ def log_marginals(emissions: Tensor, lengths: Tensor, transitions: Tensor, start
     inputs = (emissions, lengths, transitions, start, end)
     if not kernels.take(emissions, transitions, start, end):
         return plain_log_marginals(*inputs)
-    return _completed(*kernels.log_marginals(*inputs), plain_log_marginals, *inputs)
+    near = _near(*inputs)
+    return _completed(*kernels.log_marginals(*near), plain_log_marginals, *near).to(emissions.device)
 
 
 def viterbi(
     emissions: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Best tag path [B, T] (0 behind a post's last word) and its score [B]."""
-    run = kernels.viterbi if kernels.take(emissions, transitions, start, end) else plain_viterbi
-    return run(emissions, lengths, transitions, start, end)
+    inputs = (emissions, lengths, transitions, start, end)
+    if not kernels.take(emissions, transitions, start, end):
+        return plain_viterbi(*inputs)
+    tags, score = kernels.viterbi(*_near(*inputs))
+    return tags.to(emissions.device), score.to(emissions.device)
 
 
 class LinearChainCRF(nn.Module):

@@ -46,14 +46,9 @@ def _table(library: ctypes.CDLL, name: str) -> dict[str, Callable[..., int]]:
 
 
 def take(emissions: Tensor, *scores: Tensor) -> bool:
-    """Whether there are kernels for these tensors: on the CPU, float32 or float64 alike, not empty."""
+    """Whether there are kernels for these tensors, once on the CPU: float32 or float64 alike, not empty."""
     dtype = emissions.dtype
-    return (
-        emissions.is_cpu
-        and dtype in load()
-        and emissions.numel() > 0
-        and all(s.dtype == dtype and s.is_cpu for s in scores)
-    )
+    return dtype in load() and emissions.numel() > 0 and all(s.dtype == dtype for s in scores)
 
 
 def _run(name: str, emissions: Tensor, *tensors: Tensor | None) -> int:

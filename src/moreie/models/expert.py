@@ -133,13 +133,11 @@ class Expert(nn.Module, ABC):
         """
 
     def collate(self, inputs: Sequence[Assembled]) -> dict[str, Tensor]:
-        """input_ids, attention_mask [B, S], anchors [B, A] and lengths [B] (anchors that are real) on the device."""
+        """input_ids, attention_mask [B, S], anchors [B, A] and lengths [B] (real anchors), on the processor."""
         ids, mask = batch_tensors([x.input_ids for x in inputs], self.encoder.tokenizer.pad_token_id or 0)
         anchors, _ = batch_tensors([x.anchors for x in inputs], 0)
         lengths = torch.tensor([len(x.anchors) for x in inputs])
-        batch = {"input_ids": ids, "attention_mask": mask, "anchors": anchors, "lengths": lengths}
-        device = self.encoder.device
-        return {k: v.to(device) for k, v in batch.items()}
+        return {"input_ids": ids, "attention_mask": mask, "anchors": anchors, "lengths": lengths}
 
     def read(
         self,
@@ -159,7 +157,7 @@ class Expert(nn.Module, ABC):
 
         @torch.no_grad()
         def work(indices: list[int]) -> Sequence[R]:
-            batch = self.collate([inputs[i] for i in indices])
+            batch = {k: v.to(device) for k, v in self.collate([inputs[i] for i in indices]).items()}
             with autocast(device):
                 real = batch.pop("lengths")
                 states = self._at_anchors(**batch)

@@ -56,9 +56,8 @@ class RelationExpert(Expert):
         """As `Expert.collate`; with levitated markers also positions [B, S], and attention_mask tells pairs apart."""
         batch = super().collate(inputs)
         if self.levitates:
-            device = batch["input_ids"].device
             positions, mask = positions_and_mask(inputs, batch["input_ids"].shape[1])
-            batch |= {"positions": positions.to(device), "attention_mask": mask.to(device)}
+            batch |= {"positions": positions, "attention_mask": mask}
         return batch
 
     def forward(

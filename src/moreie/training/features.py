@@ -107,7 +107,8 @@ def with_plain_view(examples: Sequence[Example], plain: Sequence[Example]) -> li
 
 
 class Collator:
-    """Pads examples to their batch's longest and stacks the targets; keys of plain views begin with `plain_`."""
+    """Pads examples to their batch's longest and stacks the targets, all on the processor (the trainer moves them);
+    keys of plain views begin with `plain_`."""
 
     def __init__(self, expert: NerExpert | RelationExpert):
         self.expert = expert

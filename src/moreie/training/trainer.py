@@ -84,6 +84,12 @@ def train_expert(
         average.load(Path(last))
     trainer.train(resume_from_checkpoint=last)
     best = trainer.state.best_metric or 0.0
+    if not best:
+        log.warning(
+            "%s: after training it finds nothing in the validation posts (F1 0). A lower learning_rate, a longer "
+            "warmup, another seed or `precision: fp32` may help; experts that start from it will hardly be better",
+            output,
+        )
     if average and trainer.state.best_model_checkpoint:
         average.load(Path(trainer.state.best_model_checkpoint))
         average.apply()

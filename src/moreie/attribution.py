@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from moreie.models.attribution import LeftOut, leave_one_out
-from moreie.models.mixture import Mixture, span_confidence
+from moreie.models.mixture import Mixture, span_confidences
 from moreie.models.ner import NerExpert
 from moreie.models.outputs import Rows
 from moreie.models.relation import RelationExpert, against_the_text
@@ -33,8 +34,10 @@ def influences_on_mentions(
     tagset = mixture.experts[0].tagset
 
     def confidence(log_p: Tensor, own: Mention) -> float:
-        path = [0] * own.first + tagset.span_tags(own.type or "", own.last - own.first + 1)
-        return span_confidence(scaled(log_p, mixture.temperature), path, own.first, own.last)
+        tags = tagset.span_tags(own.type or "", own.last - own.first + 1)
+        rows = scaled(log_p[own.first : own.last + 1], mixture.temperature)
+        ((confidence,),) = span_confidences(rows, [tags], [[("", 0, len(tags) - 1)]])
+        return confidence
 
     def of(variant: LeftOut) -> Iterator[Influence]:
         window = windows[variant.case]
@@ -73,11 +76,9 @@ def influences_on_relations(
     def of(variant: LeftOut) -> Influence:
         choice = mixture.labels.index(extraction.relations[variant.case].type)
         _, head, tail = triples[variant.case]
-        said = (
-            against_the_text(log_p, mixture.labels, head, tail, mixture.reversed_none)
-            for log_p in (whole[variant.case], variant.log_probabilities)
-        )
-        before, after = (float(scaled(log_p, mixture.temperature)[choice].exp()) for log_p in said)
+        both = torch.stack([whole[variant.case], variant.log_probabilities])
+        said = against_the_text(both, mixture.labels, [(head, tail)] * 2, mixture.reversed_none)
+        before, after = scaled(said, mixture.temperature)[:, choice].exp().tolist()
         return Influence(_place(extraction, pair_rows, variant), None, variant.case, before - after)
 
     for piece in pieces:

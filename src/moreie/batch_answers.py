@@ -138,4 +138,7 @@ def _mean_weights(names: Sequence[str], weights: Tensor, origins: Sequence[int],
     index = torch.tensor(list(origins), dtype=torch.long)
     totals.index_add_(0, index, weights)
     counts.index_add_(0, index, torch.ones(len(index)))
-    return [dict(zip(names, (totals[i] / counts[i]).tolist(), strict=True)) if counts[i] else {} for i in range(posts)]
+    means = (totals / counts[:, None]).tolist()
+    return [
+        dict(zip(names, mean, strict=True)) if count else {} for mean, count in zip(means, counts.tolist(), strict=True)
+    ]

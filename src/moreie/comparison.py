@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from moreie.models.mixture import Mixture, decode_tags, span_confidence
+from moreie.models.mixture import Mixture, decode_tags, span_confidences
 from moreie.models.ner import NerExpert
 from moreie.models.outputs import ExpertOutputs
 from moreie.models.relation import RelationExpert
@@ -21,14 +22,19 @@ def found_mentions(
     mixture: Mixture[NerExpert], posts: Sequence[Post], windows: Sequence[Window], log_marginals: Sequence[Tensor]
 ) -> list[list[Mention]]:
     """The mentions of each post that log-marginals [T, L] of its windows give, in the order of the text."""
-    tagset = mixture.experts[0].tagset
     mentions: list[list[Mention]] = [[] for _ in posts]
-    for window, path, log_p in zip(windows, decode_tags(tagset, log_marginals), log_marginals, strict=True):
-        sure = scaled(log_p, mixture.temperature)
-        for type, first, last in tagset.spans(path):
-            confidence = span_confidence(sure, path, first, last)
-            post = posts[window.origin]
-            mentions[window.origin].append(post.mention(type, first + window.offset, last + window.offset, confidence))
+    if not log_marginals:
+        return mentions
+    tagset = mixture.experts[0].tagset
+    paths = decode_tags(tagset, log_marginals)
+    spans = [tagset.spans(path) for path in paths]
+    confidences = span_confidences(scaled(torch.cat(list(log_marginals)), mixture.temperature), paths, spans)
+    for window, found, sure in zip(windows, spans, confidences, strict=True):
+        post = posts[window.origin]
+        mentions[window.origin] += [
+            post.mention(type, first + window.offset, last + window.offset, confidence)
+            for (type, first, last), confidence in zip(found, sure, strict=True)
+        ]
     return mentions
 
 

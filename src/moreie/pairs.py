@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -31,7 +32,9 @@ class AskedPairs:
     notes: tuple[tuple[int, str], ...]
 
 
-def asked_pairs(windows: Sequence[Window], mentions: Sequence[Sequence[Mention]], labels: Sequence[str]) -> AskedPairs:
+def asked_pairs(
+    windows: Sequence[Window], mentions: Sequence[Sequence[Mention]], labels: tuple[str, ...]
+) -> AskedPairs:
     """Ordered pairs of each post's `mentions` in one window that some relation may join, the nearest of them."""
     pairs: list[list[tuple[int, int, int]]] = [[] for _ in mentions]
     for w, window in enumerate(windows):
@@ -52,27 +55,37 @@ def chosen_relations(
     mixture: Mixture[RelationExpert], asked: AskedPairs, log_probabilities: Sequence[Tensor], posts: int
 ) -> list[list[Relation]]:
     """The relations of each post: of a pair's two directions the likelier one, where it is a relation."""
+    if not asked.triples:
+        return [[] for _ in range(posts)]
     labels = mixture.labels
+    pairs = [(head, tail) for _, head, tail in asked.triples]
+    said = against_the_text(torch.stack(list(log_probabilities)), labels, pairs, mixture.reversed_none)
+    allowed = torch.tensor([admissible(labels, head.type, tail.type) for head, tail in pairs])
+    choices = said.masked_fill(~allowed, -torch.inf).argmax(1)
+    # The direction is chosen before scaling, which may order two distributions anew.
+    sure, confidences = (
+        rows.gather(1, choices[:, None])[:, 0].tolist() for rows in (said, scaled(said, mixture.temperature).exp())
+    )
     best: dict[tuple[int, int, int], tuple[float, Relation]] = {}
-    for (origin, head, tail), (_, a, b), log_p in zip(asked.places, asked.triples, log_probabilities, strict=True):
-        own = against_the_text(log_p, labels, a, b, mixture.reversed_none)
-        choice = int(own.masked_fill(~admissible(labels, a.type, b.type), -torch.inf).argmax())
-        if labels[choice] == NO_RELATION:
-            continue
+    for p, ((origin, head, tail), choice) in enumerate(zip(asked.places, choices.tolist(), strict=True)):
         key = (origin, min(head, tail), max(head, tail))
-        # The direction is chosen before scaling, which may order two distributions anew.
-        if key not in best or float(own[choice]) > best[key][0]:
-            confidence = float(scaled(own, mixture.temperature)[choice].exp())
-            best[key] = float(own[choice]), Relation(head, tail, labels[choice], confidence)
+        if labels[choice] != NO_RELATION and (key not in best or sure[p] > best[key][0]):
+            best[key] = sure[p], Relation(head, tail, labels[choice], confidences[p])
     relations: list[list[Relation]] = [[] for _ in range(posts)]
     for (origin, _, _), (_, relation) in sorted(best.items()):
         relations[origin].append(relation)
     return relations
 
 
-def _joinable(window: Window, mentions: Sequence[Mention], labels: Sequence[str]) -> list[tuple[int, int]]:
+def _joinable(window: Window, mentions: Sequence[Mention], labels: tuple[str, ...]) -> list[tuple[int, int]]:
     inside = [i for i, m in enumerate(mentions) if window.holds(m)]
-    types = {(mentions[a].type, mentions[b].type) for a in inside for b in inside if a != b}
-    none = [label == NO_RELATION for label in labels]
-    possible = {pair for pair in types if (admissible(labels, *pair) & ~torch.tensor(none)).any()}
-    return [(a, b) for a in inside for b in inside if a != b and (mentions[a].type, mentions[b].type) in possible]
+    return [
+        (a, b) for a in inside for b in inside if a != b and _may_be_related(labels, mentions[a].type, mentions[b].type)
+    ]
+
+
+@lru_cache(maxsize=4096)
+def _may_be_related(labels: tuple[str, ...], head: str | None, tail: str | None) -> bool:
+    return any(
+        fits and label != NO_RELATION for label, fits in zip(labels, admissible(labels, head, tail), strict=True)
+    )

@@ -17,7 +17,7 @@ from moreie.errors import CheckpointError, MoreieError
 from moreie.models.assembly import EvidenceForm, View
 from moreie.models.expert import EncoderPool, Expert, ExpertSpec, load_expert
 from moreie.models.gate import Gate, GateSpec, cross_validated_log_weights, fit_gate
-from moreie.models.mixture import Mixture, decode_tags, decode_tags_per_position, load_mixture, span_confidence
+from moreie.models.mixture import Mixture, decode_tags, decode_tags_per_position, load_mixture, span_confidences
 from moreie.models.ner import NerExpert
 from moreie.models.outputs import run_experts
 from moreie.models.relation import RelationExpert, Signature, admissible, against_the_text, signature
@@ -189,8 +189,11 @@ def test_constrained_decoding_finds_the_best_legal_path() -> None:
     ]
     assert tuple(path) == max(legal, key=lambda c: sum(float(log_p[t, y]) for t, y in enumerate(c)))
     assert decode_tags_per_position([log_p]) == [log_p.argmax(1).tolist()]
-    confidence = span_confidence(log_p, path, 0, 2)
-    assert confidence == pytest.approx(float(torch.stack([log_p[t, y] for t, y in enumerate(path)]).mean().exp()))
+    two = torch.cat([log_p, log_p])
+    (whole,), (middle, last) = span_confidences(two, [path, path], [[("", 0, 2)], [("", 1, 1), ("", 1, 2)]])
+    sure = torch.stack([log_p[t, y] for t, y in enumerate(path)])
+    assert whole == pytest.approx(float(sure.mean().exp()))
+    assert (middle, last) == pytest.approx((float(sure[1].exp()), float(sure[1:].mean().exp())))
     assert decode_tags(tagset, []) == []
 
 
@@ -218,9 +221,9 @@ def test_the_gate_learns_whom_to_trust_and_cross_validation_holds_out_groups() -
 def test_relation_signatures(encoder: TextEncoder, posts: list[Post]) -> None:
     labels = ("None", "/per/loc/place_of_birth", "/per/org/member_of", "likes")
     assert signature("/per/loc/place_of_birth") == Signature("per", "loc")
-    assert admissible(labels, "PER", "LOC").tolist() == [True, True, False, True]
-    assert admissible(labels, "LOC", "PER").tolist() == [True, False, False, True]
-    assert admissible(labels, None, None).all()
+    assert admissible(labels, "PER", "LOC") == (True, True, False, True)
+    assert admissible(labels, "LOC", "PER") == (True, False, False, True)
+    assert all(admissible(labels, None, None))
     spec = ExpertSpec(task="re", name="baseline", labels=labels, view=View(None), encoder=encoder.name)
     relation = RelationExpert(spec, encoder)
     post = posts[3]
@@ -233,9 +236,11 @@ def test_none_is_made_likelier_against_the_text_only() -> None:
     labels = ("/per/per/peer", "None", "/per/org/member_of")
     log_p = torch.log(torch.tensor([0.6, 0.01, 0.39]))
     first, second = Mention("PER", 0, 1, 0, 9), Mention("PER", 4, 4, 20, 25)
-    assert against_the_text(log_p, labels, first, second, 5.0) is log_p
-    assert against_the_text(log_p, labels, second, first, 0.0) is log_p
-    moved = against_the_text(log_p, labels, second, first, 5.0)
+    pairs = [(first, second), (second, first)]
+    both = torch.stack([log_p, log_p])
+    assert torch.equal(against_the_text(both, labels, pairs, 0.0), both)
+    same, moved = against_the_text(both, labels, pairs, 5.0)
+    assert torch.equal(same, log_p)
     assert float(moved.exp().sum()) == pytest.approx(1, abs=1e-6)
     odds = [float(p[1] - p[0]) for p in (moved, log_p)]
     assert odds[0] - odds[1] == pytest.approx(5.0, abs=1e-5)

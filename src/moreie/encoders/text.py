@@ -8,21 +8,26 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from moreie.encoders import packing
+from moreie.encoders.subtokens import RememberedSubtokens
 from moreie.errors import EncoderError
 
 SEPARATOR = "[X]"
 HEAD_START, HEAD_END, TAIL_START, TAIL_END = "[E1]", "[/E1]", "[E2]", "[/E2]"
 MARKERS = (SEPARATOR, HEAD_START, HEAD_END, TAIL_START, TAIL_END)
 ADAPTER_FILE = "adapter.safetensors"
+REMEMBERED = 1 << 19
+"""Sub-tokens of words, and as many of longer texts, that an encoder remembers: 20 MB each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class TextEncoder(nn.Module):
         self._adapted: dict[str, Any] | None = None
         self.adding = 0
         """Blocks of `encoders.merging.added` that are open."""
+        self._words, self._texts = RememberedSubtokens(REMEMBERED), RememberedSubtokens(REMEMBERED)
         backend = tokenizer.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()
@@ -98,7 +104,7 @@ class TextEncoder(nn.Module):
         """H."""
         return int(self.model.config.hidden_size)
 
-    @property
+    @cached_property
     def max_length(self) -> int:
         """Sub-tokens the encoder can read at once, special tokens included."""
         positions = getattr(self.model.config, "max_position_embeddings", 0) or 512
@@ -169,19 +175,22 @@ class TextEncoder(nn.Module):
             self.train(training)
         return torch.allclose(usual[:, order], turned, atol=1e-3)
 
-    def subtokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Sub-token ids of whole texts, no special tokens, one tokenizer call."""
-        encodings = self.tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [e.ids for e in encodings]
+    def subtokens(self, texts: Sequence[str]) -> list[Sequence[int]]:
+        """Sub-token ids of whole texts, no special tokens, at most one tokenizer call."""
+        return self._texts(texts, self._tokenized)
 
-    def word_subtokens(self, posts: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-        """Sub-token ids of each word of each post, one tokenizer call; a word unknown to the tokenizer is [UNK]."""
-        unknown = self.tokenizer.unk_token_id
+    def word_subtokens(self, posts: Sequence[Sequence[str]]) -> list[list[Sequence[int]]]:
+        """Sub-token ids of each word of each post, at most one tokenizer call; a word unknown to the tokenizer is
+        [UNK]."""
+        unknown = [self.tokenizer.unk_token_id]
         # Words go in one flat list: as "pre-tokenised input" some tokenizers merge or lose odd words.
         prefix = " " if self._marks_word_starts else ""
-        flat = self.subtokens([prefix + word for post in posts for word in post])
-        pieces = iter(flat)
-        return [[next(pieces) or [unknown] for _ in post] for post in posts]
+        pieces = iter(self._words([prefix + word for post in posts for word in post], self._tokenized))
+        return [[next(pieces) or unknown for _ in post] for post in posts]
+
+    def _tokenized(self, texts: list[str]) -> list[list[int]]:
+        encodings = self.tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [e.ids for e in encodings]
 
     @cached_property
     def _marks_word_starts(self) -> bool:
@@ -190,14 +199,25 @@ class TextEncoder(nn.Module):
 
     def marker_ids(self, *markers: str) -> list[int]:
         """Vocabulary indices of markers."""
-        indices: Any = self.tokenizer.convert_tokens_to_ids(list(markers))
-        return [int(i) for i in indices]
+        return [self._markers[marker] for marker in markers]
+
+    @cached_property
+    def _markers(self) -> dict[str, int]:
+        indices: Any = self.tokenizer.convert_tokens_to_ids(list(MARKERS))
+        return dict(zip(MARKERS, map(int, indices), strict=True))
 
     def framed(self, ids: Sequence[int]) -> list[int]:
         """Sub-token ids between the encoder's first and last special tokens."""
-        first = self.tokenizer.cls_token_id if self.tokenizer.cls_token_id is not None else self.tokenizer.bos_token_id
-        last = self.tokenizer.sep_token_id if self.tokenizer.sep_token_id is not None else self.tokenizer.eos_token_id
-        return [*([first] if first is not None else []), *ids, *([last] if last is not None else [])]
+        first, last = self.frame
+        return [*first, *ids, *last]
+
+    @cached_property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """The special tokens before and behind what the encoder reads: one or none each."""
+        names = self.tokenizer
+        first = names.cls_token_id if names.cls_token_id is not None else names.bos_token_id
+        last = names.sep_token_id if names.sep_token_id is not None else names.eos_token_id
+        return [first] if first is not None else [], [last] if last is not None else []
 
     # --- adapters -----------------------------------------------------------------------------------------------
 
@@ -296,13 +316,11 @@ def reach(attention_mask: Tensor) -> Tensor:
 
 def batch_tensors(rows: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:
     """Rows of ids padded to one [B, S] tensor, and its attention mask [B, S]."""
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), padding, dtype=torch.long)
-    mask = torch.zeros((len(rows), longest), dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.as_tensor(row)
-        mask[i, : len(row)] = 1
-    return ids, mask
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    real = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    ids = np.full(real.shape, padding, np.int64)
+    ids[real] = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
+    return torch.from_numpy(ids), torch.from_numpy(real.astype(np.int64))
 
 
 def describe(encoder: TextEncoder) -> dict[str, Any]:

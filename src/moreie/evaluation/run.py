@@ -14,7 +14,7 @@ from moreie.errors import RecipeError
 from moreie.evaluation.predictions import MEAN, MIXTURE, MIXTURE_PER_POSITION, MIXTURE_TOLD, Evaluation, Scaled
 from moreie.models.expert import Expert
 from moreie.models.gate import Gate
-from moreie.models.mixture import MIXTURE_FILE, decode_tags, decode_tags_per_position, read_spec, span_confidence
+from moreie.models.mixture import MIXTURE_FILE, decode_tags, decode_tags_per_position, read_spec, span_confidences
 from moreie.models.ner import NerExpert
 from moreie.models.outputs import ExpertOutputs, Rows, mean_weights, run_experts
 from moreie.models.temperature import scaled
@@ -117,10 +117,7 @@ def confidences_of(expert: Expert, mixed: Sequence[Tensor], read: Sequence[Tenso
     if not isinstance(expert, NerExpert):
         return [[float(p[int(m.argmax())].exp())] for p, m in zip(read, mixed, strict=True)]
     paths = decode_tags(expert.tagset, mixed)
-    return [
-        [span_confidence(p, path, a, b) for _, a, b in expert.tagset.spans(path)]
-        for p, path in zip(read, paths, strict=True)
-    ]
+    return span_confidences(torch.cat(list(read)), paths, [expert.tagset.spans(path) for path in paths])
 
 
 def _equal(outputs: ExpertOutputs) -> Tensor:

@@ -103,7 +103,7 @@ class PassageTokens:
 
     def __init__(self, encoder: TextEncoder, view: View):
         self.encoder, self.view = encoder, view
-        self._ids: dict[tuple[str, str | None], list[int]] = {}
+        self._ids: dict[tuple[str, str | None], Sequence[int]] = {}
 
     @staticmethod
     def _key(passage: Passage) -> tuple[str, str | None]:
@@ -122,7 +122,7 @@ class PassageTokens:
         for key, row in zip(new, pieces, strict=True):
             self._ids[key] = self._within_limit([next(ids) for _ in row])
 
-    def _within_limit(self, pieces: list[list[int]]) -> list[int]:
+    def _within_limit(self, pieces: list[Sequence[int]]) -> Sequence[int]:
         kept = list(pieces[0])
         for piece in pieces[1:]:
             if self.view.passage_limit is not None and len(kept) + len(piece) > self.view.passage_limit:
@@ -130,7 +130,7 @@ class PassageTokens:
             kept += piece
         return kept
 
-    def __getitem__(self, passage: Passage) -> list[int]:
+    def __getitem__(self, passage: Passage) -> Sequence[int]:
         return self._ids[self._key(passage)]
 
 
@@ -206,11 +206,11 @@ def _levitated(
     encoder: TextEncoder,
     pairs: Sequence[tuple[Post, Mention, Mention]],
     words: Sequence[Sequence[Sequence[int]]],
-    found: Sequence[list[list[int]]],
+    found: Sequence[list[Sequence[int]]],
     budget: int,
 ) -> list[Assembled]:
     markers = encoder.marker_ids(HEAD_START, HEAD_END, TAIL_START, TAIL_END)
-    lead = encoder.framed([-1]).index(-1)
+    lead = len(encoder.frame[0])
     results = []
     for (post, head, tail), pieces, own in zip(pairs, words, found, strict=True):
         ids: list[int] = []
@@ -226,7 +226,7 @@ def _levitated(
     return results
 
 
-def _word_tokens(encoder: TextEncoder, posts: Sequence[Post], view: View) -> list[list[list[int]]]:
+def _word_tokens(encoder: TextEncoder, posts: Sequence[Post], view: View) -> list[list[Sequence[int]]]:
     words = [[w.text for w in post.words] for post in posts]
     return encoder.word_subtokens([plain_words(row) for row in words] if view.words == "plain" else words)
 
@@ -239,7 +239,7 @@ def _type_tokens(encoder: TextEncoder, pairs: Sequence[tuple[Post, Mention, Ment
 
 def _evidence_tokens(
     encoder: TextEncoder, evidence: Sequence[Sequence[Evidence]], view: View, passages: PassageTokens | None
-) -> list[list[list[int]]]:
+) -> list[list[Sequence[int]]]:
     if view.retriever is None:
         return [[] for _ in evidence]
     if passages is None:
@@ -253,13 +253,13 @@ def _join(
     post_id: str,
     ids: list[int],
     anchors: list[int],
-    passages: list[list[int]],
+    passages: list[Sequence[int]],
     budget: int,
     behind: int = 0,
 ) -> Assembled:
     """`behind`: sub-tokens that are to stand behind the input."""
-    others = len(encoder.framed([])) + behind
-    lead = encoder.framed([-1]).index(-1)
+    first, last = encoder.frame
+    others = len(first) + len(last) + behind
     limit = encoder.max_length - others
     if len(ids) > limit:
         raise MoreieError(f"post {post_id}: {len(ids)} sub-tokens, more than the {limit} that fit the encoder")
@@ -273,4 +273,4 @@ def _join(
             used += 1
         else:
             dropped += 1
-    return Assembled(tuple(encoder.framed(ids)), tuple(a + lead for a in anchors), used, dropped)
+    return Assembled((*first, *ids, *last), tuple([a + len(first) for a in anchors]), used, dropped)

@@ -18,7 +18,7 @@ from moreie.encoders.precision import fast_batch
 from moreie.models.expert import Expert
 from moreie.models.gate_inputs import PostStates
 from moreie.models.mixture import Mixture
-from moreie.models.outputs import ExpertOutputs, Rows, availability, entropy_of, run_experts
+from moreie.models.outputs import ExpertOutputs, Rows, availability, entropies_of, run_experts
 from moreie.schema import Evidence
 
 # A piece has a variant for so many of the sub-tokens that the device reads at once. At 128 sub-tokens a variant that is
@@ -124,5 +124,8 @@ def _outputs(
             column[v], out[v] = log_p, assembled.dropped
         columns.append(tuple(column))
         dropped.append(tuple(out))
-    entropies = torch.tensor([[0.0 if p is None else entropy_of(p) for p in column] for column in columns])
-    return ExpertOutputs(base.names, tuple(columns), available, entropies.T, tuple(dropped))
+    entropies = torch.zeros(len(variants), len(experts))
+    for m, said_of in enumerate(columns):
+        spoken = [v for v, p in enumerate(said_of) if p is not None]
+        entropies[spoken, m] = entropies_of([p for p in said_of if p is not None])
+    return ExpertOutputs(base.names, tuple(columns), available, entropies, tuple(dropped))

@@ -105,7 +105,7 @@ def _post_states(encoder: TextEncoder, posts: Sequence[Sequence[str]], words: bo
     """Of each post [1, H], or with `words` [T, H]."""
     pieces = encoder.word_subtokens(posts)
     rows = [encoder.framed([i for piece in post for i in piece]) for post in pieces]
-    lead = encoder.framed([-1]).index(-1)
+    lead = len(encoder.frame[0])
     if encoder.training:
         encoder.eval()
     device, states = encoder.device, [torch.empty(0)] * len(rows)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -183,7 +185,7 @@ def decode_tags(tagset: TagSet, log_marginals: Sequence[Tensor]) -> list[list[in
     lengths = torch.tensor([len(p) for p in log_marginals])
     padded = torch.nn.utils.rnn.pad_sequence(list(log_marginals), batch_first=True).clamp_min(IMPOSSIBLE / 10)
     paths, _ = viterbi(padded, lengths, transitions, start, end)
-    return [path[:length].tolist() for path, length in zip(paths, lengths.tolist(), strict=True)]
+    return [path[: len(p)] for path, p in zip(paths.tolist(), log_marginals, strict=True)]
 
 
 def decode_tags_per_position(log_marginals: Sequence[Tensor]) -> list[list[int]]:
@@ -191,10 +193,20 @@ def decode_tags_per_position(log_marginals: Sequence[Tensor]) -> list[list[int]]
     return [p.argmax(1).tolist() for p in log_marginals]
 
 
-def span_confidence(log_marginals: Tensor, path: Sequence[int], first: int, last: int) -> float:
-    """Geometric mean of the marginals of a span's tags: between 0 and 1, whatever the span's length."""
-    tags = torch.as_tensor(path[first : last + 1])
-    return float(log_marginals[first : last + 1].gather(1, tags[:, None]).mean().exp())
+def span_confidences(
+    log_marginals: Tensor, paths: Sequence[Sequence[int]], spans: Sequence[Sequence[tuple[str, int, int]]]
+) -> list[list[float]]:
+    """Geometric means of the marginals of spans' tags: between 0 and 1, whatever a span's length.
+
+    `log_marginals` [R, L]: those of all posts, one post after the other, each as long as its path.
+    """
+    tags = torch.tensor(list(chain.from_iterable(paths)), dtype=torch.long)
+    own = log_marginals.gather(1, tags[:, None])[:, 0].tolist()
+    starts = accumulate(map(len, paths), initial=0)
+    return [
+        [math.exp(sum(own[start + first : start + last + 1]) / (last + 1 - first)) for _, first, last in found]
+        for start, found in zip(starts, spans, strict=False)
+    ]
 
 
 def load_mixture(folder: Path, pool: EncoderPool) -> Mixture[Any]:

@@ -57,15 +57,38 @@ class ExpertOutputs:
 
     def mix(self, log_weights: Tensor | Sequence[Tensor]) -> list[Tensor]:
         """log Σ_m g_m p_m of each case ([T, L] or [C]) under log-weights, for each case [M] or [T, M]."""
-        mixed = []
-        for n in range(len(self.available)):
-            parts = [
-                log_weights[n][..., m, None] + own[n]  # type: ignore[operator]
-                for m, own in enumerate(self.log_probabilities)
-                if self.available[n, m]
-            ]
-            mixed.append(torch.logsumexp(torch.stack(parts), dim=0))
-        return mixed
+        if not len(self.available):
+            return []
+        available = self.available_rows("token")
+        logs = self._weights_of_rows(log_weights)
+        weighed: list[Tensor] = []
+        for m, (column, speaks) in enumerate(zip(self.log_probabilities, self.available.T.tolist(), strict=True)):
+            said = [p for p, here in zip(column, speaks, strict=True) if here and p is not None]
+            if said:
+                rows = stacked(said)
+                own = rows.new_full((len(available), rows.shape[1]), -torch.inf)
+                own[available[:, m]] = rows
+                weighed.append(own + logs[:, m, None])
+        mixed = torch.logsumexp(torch.stack(weighed), dim=0)
+        return list(mixed if self._of_pairs else torch.split(mixed, list(self.lengths)))
+
+    @property
+    def _of_pairs(self) -> bool:
+        """Whether a case has one distribution [C], not [T, L]."""
+        return next(p.ndim for column in self.log_probabilities for p in column if p is not None) == 1
+
+    def _weights_of_rows(self, log_weights: Tensor | Sequence[Tensor]) -> Tensor:
+        """[R, M], a row a word or pair."""
+        if isinstance(log_weights, Tensor) or log_weights[0].ndim == 1:
+            each = log_weights if isinstance(log_weights, Tensor) else torch.stack(list(log_weights))
+            return each.repeat_interleave(torch.tensor(self.lengths), 0)
+        return torch.cat(list(log_weights))
+
+
+def stacked(log_probabilities: Sequence[Tensor]) -> Tensor:
+    """Distributions of cases, [T, L] or [C] each, as rows [R, L] of one tensor."""
+    rows = list(log_probabilities)
+    return torch.cat(rows) if rows[0].ndim == 2 else torch.stack(rows)
 
 
 def run_experts(experts: Sequence[Expert], cases: Sequence[Any], evidence: Mapping[str, Rows]) -> ExpertOutputs:
@@ -90,7 +113,7 @@ def run_experts(experts: Sequence[Expert], cases: Sequence[Any], evidence: Mappi
         for i, assembled, log_p in zip(own, inputs[m], said[m], strict=True):
             column[i] = log_p
             out[i] = assembled.dropped
-            entropies[i, m] = entropy_of(log_p)
+        entropies[own, m] = entropies_of(said[m])
         distributions.append(tuple(column))
         dropped.append(tuple(out))
     return ExpertOutputs(
@@ -112,9 +135,14 @@ def _read(experts: Sequence[Expert], inputs: Sequence[Sequence[Assembled]]) -> l
     return [said.get(m, []) for m in range(len(experts))]
 
 
-def entropy_of(log_probabilities: Tensor) -> float:
-    """Mean entropy in nats of log-distributions [T, L] or [C]."""
-    return float(-(log_probabilities.exp() * log_probabilities.clamp_min(IMPOSSIBLE)).sum(-1).mean())
+def entropies_of(log_probabilities: Sequence[Tensor]) -> Tensor:
+    """Mean entropy [N] in nats of the log-distributions [T, L] or [C] of each case."""
+    if not log_probabilities:
+        return torch.zeros(0)
+    rows = stacked(log_probabilities)
+    entropies = -(rows.exp() * rows.clamp_min(IMPOSSIBLE)).sum(1)
+    lengths = torch.tensor([p.numel() // rows.shape[1] for p in log_probabilities])
+    return torch.segment_reduce(entropies, "mean", lengths=lengths)
 
 
 def availability(retrievers: Sequence[str | None], rows: Mapping[int, Rows]) -> Tensor:
@@ -129,8 +157,12 @@ def availability(retrievers: Sequence[str | None], rows: Mapping[int, Rows]) -> 
 
 def mean_weights(log_weights: Sequence[Tensor], experts: int) -> Tensor:
     """Weights [N, M] of the experts in each case, at token level the means over its words."""
-    means = [w.exp().reshape(-1, experts).mean(0) for w in log_weights]
-    return torch.stack(means) if means else torch.empty(0, experts)
+    if not len(log_weights):
+        return torch.empty(0, experts)
+    if log_weights[0].ndim == 1:
+        return torch.stack(list(log_weights)).exp()
+    lengths = torch.tensor([len(w) for w in log_weights])
+    return torch.segment_reduce(torch.cat(list(log_weights)).exp(), "mean", lengths=lengths, axis=0)
 
 
 def joined(parts: Sequence[ExpertOutputs]) -> ExpertOutputs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -106,17 +107,21 @@ class RelationExpert(Expert):
         return packed_pairs(inputs, self.encoder.max_length)
 
 
-def against_the_text(log_p: Tensor, labels: Sequence[str], head: Mention, tail: Mention, nats: float) -> Tensor:
-    """Log-distribution [C] of a pair, with `None` made e^nats times as likely where the head stands behind the tail.
+def against_the_text(
+    log_p: Tensor, labels: Sequence[str], pairs: Sequence[tuple[Mention, Mention]], nats: float
+) -> Tensor:
+    """Log-distributions [P, C] of pairs (head, tail), with `None` made e^nats times as likely where the head stands
+    behind the tail.
 
     A data set that gives pairs without a relation in the order of the text only (MNRE) teaches that any pair the other
     way round has one. The remedy is that of a shifted prior (Saerens et al., Neural Computation 2002),
     p'(y) ∝ p(y) π'(y) / π(y): `nats` is by how much `None` is too rare among such pairs in training.
     """
-    if not nats or head.first <= tail.first:
+    behind = torch.tensor([head.first > tail.first for head, tail in pairs], dtype=torch.bool)
+    if not nats or not behind.any():
         return log_p
     none = torch.tensor([label == NO_RELATION for label in labels])
-    return torch.log_softmax(log_p + nats * none, dim=0)
+    return torch.where(behind[:, None], torch.log_softmax(log_p + nats * none, dim=1), log_p)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +146,7 @@ def signature(relation: str) -> Signature:
     return Signature(parts[0], parts[1])
 
 
-def admissible(labels: Sequence[str], head: str | None, tail: str | None) -> Tensor:
-    """[C] bool: which relations may hold between two mention types (`None` always may)."""
-    return torch.tensor([signature(label).admits(head, tail) for label in labels])
+@lru_cache(maxsize=4096)
+def admissible(labels: tuple[str, ...], head: str | None, tail: str | None) -> tuple[bool, ...]:
+    """Which of C relations may hold between two mention types (`None` always may)."""
+    return tuple(signature(label).admits(head, tail) for label in labels)

@@ -18,6 +18,7 @@ import pytest
 
 if TYPE_CHECKING:
     from moreie.encoders.images import ImageEncoder
+    from moreie.encoders.text import TextEncoder
     from moreie.extractor import Extractor
     from moreie.training.recipe import Recipe
 
@@ -61,6 +62,29 @@ def tiny_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     BertModel(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def encoder_of_kind(tmp_path: Path, tiny_encoder_folder: Path) -> Callable[[type[Any]], TextEncoder]:
+    """Makes encoders of random weights of a kind (a `transformers` configuration): else they are as the tiny BERT."""
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    from moreie.encoders.text import TextEncoder
+
+    def made(configuration: type[Any]) -> TextEncoder:
+        tokenizer = AutoTokenizer.from_pretrained(tiny_encoder_folder)
+        small = AutoConfig.from_pretrained(tiny_encoder_folder).to_diff_dict()
+        sizes = {
+            key: small[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        }
+        torch.manual_seed(0)
+        folder = tmp_path / configuration.__name__
+        AutoModel.from_config(configuration(vocab_size=len(tokenizer), pad_token_id=0, **sizes)).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return TextEncoder.from_pretrained(folder)
+
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -144,34 +145,21 @@ def test_what_reads_what(shapes: list[tuple[int, int]], padding: int) -> None:
             assert reads[b, i].nonzero()[:, 0].tolist() == sorted({*range(text), *own})
 
 
-def of_another_kind(folder: Path, like: Path, configuration: type[Any]) -> TextEncoder:
-    """An encoder of random weights of the size and with the tokenizer of the one in `like`."""
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(like)
-    small = AutoConfig.from_pretrained(like).to_diff_dict()
-    sizes = {
-        key: small[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    }
-    torch.manual_seed(0)
-    AutoModel.from_config(configuration(vocab_size=len(tokenizer), pad_token_id=0, **sizes)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return TextEncoder.from_pretrained(folder)
-
-
-def test_an_encoder_of_relative_positions_is_refused(tmp_path: Path, tiny_encoder_folder: Path) -> None:
+def test_an_encoder_of_relative_positions_is_refused(encoder_of_kind: Callable[[type[Any]], TextEncoder]) -> None:
     from transformers import MPNetConfig
 
-    relative = of_another_kind(tmp_path, tiny_encoder_folder, MPNetConfig)
+    relative = encoder_of_kind(MPNetConfig)
     assert not relative.takes_positions
     with pytest.raises(EncoderError, match="positions are relative; expert text needs plain markers"):
         expert_over(relative)
 
 
-def test_positions_of_an_encoder_that_counts_from_behind_its_padding(tmp_path: Path, tiny_encoder_folder: Path) -> None:
+def test_positions_of_an_encoder_that_counts_from_behind_its_padding(
+    encoder_of_kind: Callable[[type[Any]], TextEncoder],
+) -> None:
     from transformers import RobertaConfig
 
-    assert of_another_kind(tmp_path, tiny_encoder_folder, RobertaConfig).takes_positions
+    assert encoder_of_kind(RobertaConfig).takes_positions
 
 
 def test_in_8_bits_a_pair_is_answered_nearly_alike(expert: RelationExpert) -> None:

@@ -41,6 +41,7 @@ class Int8TextEncoder(TextEncoder):
         self.model: Any = _Embedding(encoder.model.get_input_embeddings(), encoder.model.config)
         self.tokenizer, self.name = encoder.tokenizer, encoder.name
         self._words, self._texts = encoder._words, encoder._texts
+        self._without_last = None
         self.fingerprint = f"{encoder.fingerprint}-int8"
         self.takes_positions = encoder.takes_positions
         self._adapted = {}

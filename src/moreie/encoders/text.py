@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from moreie.encoders import packing
+from moreie.encoders.last_layer import has_known_layers, last_layer_at, up_to_the_last
 from moreie.encoders.subtokens import RememberedSubtokens
 from moreie.errors import EncoderError
 
@@ -148,11 +149,34 @@ class TextEncoder(nn.Module):
         With `positions` [B, S], the places in the text that the tokens take (`takes_positions`), it may also be 2 or
         more, on tokens that only those of the same number read (`reach`).
         """
-        placed: dict[str, Tensor] = {"attention_mask": attention_mask}
-        if positions is not None:
-            placed = {"attention_mask": reach(attention_mask), "position_ids": positions + self._first_position}
-        states: Tensor = self.model(input_ids=input_ids, **placed).last_hidden_state
+        states: Tensor = self.model(input_ids=input_ids, **self._placed(attention_mask, positions)).last_hidden_state
         return states
+
+    def _placed(self, attention_mask: Tensor, positions: Tensor | None) -> dict[str, Tensor]:
+        if positions is None:
+            return {"attention_mask": attention_mask}
+        return {"attention_mask": reach(attention_mask), "position_ids": positions + self._first_position}
+
+    def states_at(
+        self, input_ids: Tensor, attention_mask: Tensor, anchors: Tensor, positions: Tensor | None = None
+    ) -> Tensor:
+        """What `forward` gives at the tokens `anchors` [B, A] of each row: [B, A, H], at less cost where it may be."""
+        if self._without_last is None:
+            states: Tensor = self(input_ids, attention_mask, positions)
+            return states.gather(1, anchors[..., None].expand(-1, -1, states.shape[2]))
+        placed = self._placed(attention_mask, positions)
+        hidden = self._without_last(input_ids=input_ids, **placed).last_hidden_state
+        reads = placed["attention_mask"]
+        if reads.ndim == 2:
+            reads = reads[:, None, None, :] > 0
+        else:
+            reads = reads.gather(2, anchors[:, None, :, None].expand(-1, -1, -1, reads.shape[3]))
+        return last_layer_at(self.model, hidden, reads, anchors)
+
+    @cached_property
+    def _without_last(self) -> Any:
+        """The model up to its last layer; None where `encoders.last_layer` does not know it."""
+        return up_to_the_last(self.model) if has_known_layers(self.model) else None
 
     @cached_property
     @torch.no_grad()

@@ -106,8 +106,7 @@ class Expert(nn.Module, ABC):
     def _at_anchors(
         self, input_ids: Tensor, attention_mask: Tensor, anchors: Tensor, positions: Tensor | None = None
     ) -> Tensor:
-        hidden: Tensor = self.encoder(input_ids, attention_mask, positions).float()
-        return hidden.gather(1, anchors[..., None].expand(-1, -1, hidden.shape[2]))
+        return self.encoder.states_at(input_ids, attention_mask, anchors, positions).float()
 
     @abstractmethod
     def assemble(self, cases: Sequence[Any], evidence: Sequence[Sequence[Evidence]]) -> list[Assembled]:

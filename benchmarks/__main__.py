@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 # Arguments of each script; words with a slash are files of --data, PEERS is the peers' interpreter.
 RUNS = (
     "ner_speed --posts twitter2017/valid.txt --flair-python PEERS",
+    "last_layer --posts twitter2017/valid.txt",
     "int8 --posts twitter2017/valid.txt",
     "full_extraction --posts twitter2017/valid.txt",
     "training --posts twitter2017/train.txt",

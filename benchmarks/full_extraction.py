@@ -30,6 +30,7 @@ from types import MethodType
 from typing import Any
 
 import torch
+from fresh import forget
 from machine import threads
 from rows import Row, beside, save
 from torch import Tensor
@@ -129,6 +130,7 @@ def made(kind: str, trained: Path | None) -> Extractor:
 def one_by_one(extractor: Extractor, posts: Sequence[Post]) -> tuple[list[Extraction], list[float]]:
     """Extractions, and the seconds of each."""
     found, taken = [], []
+    forget(extractor)
     for post in posts:
         start = time.perf_counter()
         found.append(extractor.extract(post))
@@ -181,6 +183,7 @@ def main() -> None:
     for given, what in ((posts, "each with a picture"), (bare, "without pictures")):
         mine, theirs, single, naive_single = [], [], [], []
         for repeat in range(arguments.repeats + 1):
+            forget(ours)
             start = time.perf_counter()
             found = ours.extract_batch(given)
             seconds = time.perf_counter() - start

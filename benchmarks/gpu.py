@@ -144,7 +144,7 @@ def ner_rows(folder: Path, count: int, rate: float, device: torch.device, repeat
         return lambda: found(texts, aggregation_strategy="first", batch_size=size)
 
     runs: dict[str, Callable[[], object]] = {
-        "ours": lambda: expert.log_probabilities(expert.assemble(posts, [()] * len(posts))),
+        "ours": lambda: (expert.encoder.forget(), expert.log_probabilities(expert.assemble(posts, [()] * len(posts)))),
         "bare": encode,
     }
     for dtype, named in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16")):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fresh import forget
 from full_extraction import of_mixtures
 from machine import threads
 from rows import Row, beside, save
@@ -61,6 +62,7 @@ def main() -> None:
         taken: tuple[list[float], list[float]] = ([], [])
         for repeat in range(arguments.repeats + 1):
             for extractor, times in zip(pair, taken, strict=True):
+                forget(extractor)
                 start = time.perf_counter()
                 extractor.extract_batch(few)
                 if repeat:  # the first warms up

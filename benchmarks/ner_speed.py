@@ -28,6 +28,7 @@ from typing import Any
 import torch
 import transformers
 from exported import export
+from fresh import forget
 from machine import bandwidth, encoder_floor, matmul_rate, threads
 from rows import beside, save
 from torch import Tensor
@@ -132,6 +133,7 @@ def main() -> None:
         taken: dict[str, list[float]] = {name: [] for name in runs}
         for repeat in range(arguments.repeats + 1):
             for name, run in runs.items():
+                forget(extractor)
                 seconds = run()
                 if repeat:  # the first warms up
                     taken[name].append(seconds)

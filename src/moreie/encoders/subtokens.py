@@ -24,5 +24,9 @@ class RememberedSubtokens:
             self._held += sum(map(len, made))
         found: list[Sequence[int]] = [known[text] for text in texts]
         if self._held > self.limit:
-            self._known, self._held = {}, 0
+            self.forget()
         return found
+
+    def forget(self) -> None:
+        """Hold nothing again."""
+        self._known, self._held = {}, 0

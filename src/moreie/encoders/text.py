@@ -212,6 +212,11 @@ class TextEncoder(nn.Module):
         pieces = iter(self._words([prefix + word for post in posts for word in post], self._tokenized))
         return [[next(pieces) or unknown for _ in post] for post in posts]
 
+    def forget(self) -> None:
+        """Forget the sub-tokens of all texts read so far."""
+        self._words.forget()
+        self._texts.forget()
+
     def _tokenized(self, texts: list[str]) -> list[list[int]]:
         encodings = self.tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [e.ids for e in encodings]

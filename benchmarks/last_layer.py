@@ -1,4 +1,4 @@
-"""An expert's encoder computed where it is read alone, beside the whole forward pass; and what there is beside encoders.
+"""An expert's encoder computed where it is read alone, beside the whole forward pass; and what extraction costs beside it.
 
 The first rows are the answers of experts of the shipped model to the same inputs, with and without
 `encoders.last_layer`: posts alone, posts with text evidence, pairs of mentions with text evidence. The last is an

@@ -1,4 +1,4 @@
-"""An expert's encoder computed where it is read alone, beside the whole forward pass; and what extraction costs beside it.
+"""Encoders computed where they are read alone, beside whole forward passes; and what extraction costs beside them.
 
 The first rows are the answers of experts of the shipped model to the same inputs, with and without
 `encoders.last_layer`: posts alone, posts with text evidence, pairs of mentions with text evidence. The last is an

@@ -31,6 +31,7 @@ def test_everything_that_is_needed_works_here(small_corpus: Path) -> None:
 def test_what_is_broken_is_said_and_ends_with_status_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The model is tried in the other test.
     monkeypatch.setattr(environment, "_model", lambda: iter(()))
+    monkeypatch.setenv("COLUMNS", "500")  # a path in two lines is told by no test
     done = runner.invoke(app, ["doctor", "--corpus", str(tmp_path / "nowhere")])
     assert done.exit_code == 1, done.output
     assert "nowhere" in "".join(done.stdout.split())

@@ -344,8 +344,10 @@ def test_costs_are_those_of_the_real_forward_pass(make: Make) -> None:
     layers, width, inner = 2, 32, 64
 
     def operations(s: int, words: int) -> float:
-        layer = 4 * 2 * s * width**2 + 2 * 2 * s * width * inner + 2 * 2 * s**2 * width
-        return layers * layer + 2 * width**2 + 2 * words * width * len(experts[0].tagset)  # encoder, pooler, emissions
+        def layer(asked: int) -> float:  # keys and values of all tokens; queries, attention and the rest of those asked
+            return 2 * 2 * s * width**2 + asked * (2 * 2 * width**2 + 2 * 2 * width * inner + 2 * 2 * s * width)
+
+        return (layers - 1) * layer(s) + layer(words) + 2 * words * width * len(experts[0].tagset)
 
     expected = np.mean([operations(len(x.input_ids), len(x.anchors)) for x in inputs]) / 1e9
     assert rows["baseline"].gflops == pytest.approx(expected, rel=0.01)

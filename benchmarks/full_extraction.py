@@ -37,6 +37,7 @@ from torch import Tensor
 
 from moreie import Extractor
 from moreie.datasets import read_jsonl, read_posts
+from moreie.encoders.last_layer import at
 from moreie.encoders.merging import merged_weights
 from moreie.encoders.text import TextEncoder
 from moreie.models.assembly import Assembled
@@ -79,8 +80,7 @@ def all_at_once(expert: Expert, inputs: Sequence[Assembled], _: int | None, answ
         return []
     batch = {k: v.to(expert.encoder.device) for k, v in expert.collate(inputs).items()}
     hidden = expert.encoder(batch["input_ids"], batch["attention_mask"], batch.get("positions"))
-    anchors = batch["anchors"][..., None].expand(-1, -1, hidden.shape[2])
-    return answers(hidden.gather(1, anchors), batch["lengths"])
+    return answers(at(hidden, batch["anchors"]), batch["lengths"])
 
 
 def of_mixtures(extractor: Extractor, ner: Mixture[Any], relations: Mixture[Any] | None) -> Extractor:

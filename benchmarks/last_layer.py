@@ -1,9 +1,9 @@
 """Encoders computed where they are read alone, beside whole forward passes; and what extraction costs beside them.
 
 The first rows are the answers of experts of the shipped model to the same inputs, with and without
-`encoders.last_layer`: posts alone, posts with text evidence, pairs of mentions with text evidence. The last is an
-extraction whose encoder costs hardly anything (one layer, 16 wide, random weights), beside a `transformers` pipeline
-over the same model: the tokenizer, Python, the CRF and the answers.
+`encoders.last_layer`: posts alone, posts with text evidence, pairs of mentions with text evidence; and the gradients of
+a training batch. The last is an extraction whose encoder costs hardly anything (one layer, 16 wide, random weights),
+beside a `transformers` pipeline over the same model: the tokenizer, Python, the CRF and the answers.
 
 python benchmarks/last_layer.py --posts twitter2017/valid.txt
 """
@@ -12,60 +12,72 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import transformers
+from epochs import BATCH
 from fresh import forget
 from machine import threads
 from rows import Row, compare, save
+from torch import Tensor
 from transformers import BertConfig, BertForTokenClassification, BertModel, pipeline
 
 from moreie import Extractor
 from moreie.datasets import read_posts
+from moreie.encoders.last_layer import at
 from moreie.encoders.text import TextEncoder
 from moreie.models.assembly import Assembled, View
 from moreie.models.expert import Expert, ExpertSpec
 from moreie.models.mixture import Mixture
 from moreie.models.ner import NerExpert
+from moreie.models.tagset import OUTSIDE
 from moreie.schema import Post
 from moreie.shipped import MODEL
+from moreie.training.features import Collator, Example, ner_examples
 
-OUTSIDE = 4.0
+TOLERANCE = 1e-3
+RELUCTANCE = 4.0
 """Nats by which a random model is made to prefer "no entity": else it finds a dozen in each post."""
 
 
-def read_where_asked(expert: Expert, inputs: Sequence[Assembled], what: str, repeats: int) -> Row:
-    encoder = expert.encoder
-    short = encoder._without_last
+def computed_everywhere(
+    encoder: TextEncoder, ids: Tensor, mask: Tensor, anchors: Tensor, positions: Tensor | None = None
+) -> Tensor:
+    """What `TextEncoder.states_at` gives, from a whole forward pass."""
+    return at(encoder(ids, mask, positions), anchors)
 
+
+def both_ways(name: str, what: str, inputs: Sequence[Assembled], work: Callable[[], Any], repeats: int) -> Row:
     def whole() -> Any:
-        encoder.__dict__["_without_last"] = None
-        try:
-            return expert.log_probabilities(inputs)
-        finally:
-            encoder.__dict__["_without_last"] = short
+        with patch.object(TextEncoder, "states_at", computed_everywhere):
+            return work()
 
-    unlike = max(
-        float((a.exp() - b.exp()).abs().max()) for a, b in zip(expert.log_probabilities(inputs), whole(), strict=True)
-    )
-    assert unlike < 1e-4, f"{what}: probabilities differ by {unlike}"
     length = sum(len(x.input_ids) for x in inputs) / len(inputs)
     anchors = sum(len(x.anchors) for x in inputs) / len(inputs)
-    work = f"{len(inputs)} {what}, {length:.0f} sub-tokens, {anchors:.0f} of them read, {threads()}"
-    return compare(
-        "an expert's answers",
-        work,
-        lambda: expert.log_probabilities(inputs),
-        whole,
-        "the last layer computed everywhere",
-        amount=len(inputs),
-        unit="inputs/s",
-        repeats=repeats,
-    )
+    shape = f"{len(inputs)} {what}, {length:.0f} sub-tokens, {anchors:.0f} of them read, {threads()}"
+    unlike = max(float((a - b).abs().max()) for a, b in zip(work(), whole(), strict=True))
+    assert unlike < TOLERANCE, f"{what}: answers differ by {unlike}"
+    peer, unit = "the last layer computed everywhere", "inputs/s"
+    return compare(name, shape, work, whole, peer, amount=len(inputs), unit=unit, repeats=repeats)
+
+
+def answers(expert: Expert, inputs: Sequence[Assembled]) -> list[Tensor]:
+    """The expert's probabilities."""
+    return [log_p.exp() for log_p in expert.log_probabilities(inputs)]
+
+
+def gradients(expert: NerExpert, examples: Sequence[Example]) -> tuple[Tensor, ...]:
+    """Of the loss of a batch, by the adapter and the head: a training step but for the optimiser."""
+    expert.use()
+    loss = expert(**Collator(expert)([{"example": example} for example in examples]))["loss"]
+    weights = [p for p in expert.parameters() if p.requires_grad]
+    return torch.autograd.grad(loss, weights, materialize_grads=True)
 
 
 def beside_the_encoder(posts: Sequence[Post], tokenizer: Any, repeats: int) -> Row:
@@ -83,7 +95,7 @@ def beside_the_encoder(posts: Sequence[Post], tokenizer: Any, repeats: int) -> R
         model = BertForTokenClassification.from_pretrained(place, num_labels=len(expert.tagset)).eval()
     head: Any = expert.emission
     with torch.no_grad():
-        head.bias[0] += OUTSIDE
+        head.bias[OUTSIDE] += RELUCTANCE
         model.classifier.weight.copy_(head.weight)
         model.classifier.bias.copy_(head.bias)
     model.config.id2label = dict(enumerate(expert.tagset.tags))
@@ -134,7 +146,15 @@ def main() -> None:
         (of_entities, of_entities.assemble(posts, evidence), "posts with text evidence"),
         (of_relations, of_relations.assemble(*zip(*pairs, strict=True)), "pairs with text evidence"),
     ]
-    rows = [read_where_asked(*run, arguments.repeats) for run in runs]
+    rows = [
+        both_ways("an expert's answers", what, inputs, partial(answers, expert, inputs), arguments.repeats)
+        for expert, inputs, what in runs
+    ]
+    batch = ner_examples(of_entities, posts[:BATCH], evidence[:BATCH])
+    step = partial(gradients, of_entities, batch)
+    rows.append(
+        both_ways("gradients of a batch", "posts with text evidence", [e.input for e in batch], step, arguments.repeats)
+    )
     save("last_layer", [*rows, beside_the_encoder(every, alone.encoder.tokenizer, arguments.repeats)])
 
 

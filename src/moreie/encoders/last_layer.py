@@ -2,7 +2,7 @@
 
 Task models read the states of a post's words, or of a few markers; those of the evidence behind them serve the last
 layer as keys and values alone. For a token that is not asked for, two of its twelve products of H² are left, so that an
-input with much evidence costs a seventh less in an encoder of six layers, a fourteenth in one of twelve.
+input with much evidence has a seventh fewer of them in an encoder of six layers, a fourteenth in one of twelve.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ def up_to_the_last(model: Any) -> Any:
     return short
 
 
+def at(states: Tensor, anchors: Tensor) -> Tensor:
+    """Of states [B, S, H] those at `anchors` [B, A]: [B, A, H]."""
+    return states.gather(1, anchors[..., None].expand(-1, -1, states.shape[2]))
+
+
 def last_layer_at(model: Any, hidden: Tensor, reads: Tensor, anchors: Tensor) -> Tensor:
     """States [B, A, H] of the last layer at `anchors` [B, A], from all states [B, S, H] of the one before.
 
@@ -38,7 +43,7 @@ def last_layer_at(model: Any, hidden: Tensor, reads: Tensor, anchors: Tensor) ->
     """
     layer = model.encoder.layer[-1]
     attention = layer.attention.self
-    own = hidden.gather(1, anchors[..., None].expand(-1, -1, hidden.shape[2]))
+    own = at(hidden, anchors)
 
     def heads(states: Tensor) -> Tensor:
         return states.view(*states.shape[:2], attention.num_attention_heads, -1).transpose(1, 2)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from moreie.encoders import packing
-from moreie.encoders.last_layer import has_known_layers, last_layer_at, up_to_the_last
+from moreie.encoders.last_layer import at, has_known_layers, last_layer_at, up_to_the_last
 from moreie.encoders.subtokens import RememberedSubtokens
 from moreie.errors import EncoderError
 
@@ -162,8 +162,7 @@ class TextEncoder(nn.Module):
     ) -> Tensor:
         """What `forward` gives at the tokens `anchors` [B, A] of each row: [B, A, H], at less cost where it may be."""
         if self._without_last is None:
-            states: Tensor = self(input_ids, attention_mask, positions)
-            return states.gather(1, anchors[..., None].expand(-1, -1, states.shape[2]))
+            return at(self(input_ids, attention_mask, positions), anchors)
         placed = self._placed(attention_mask, positions)
         hidden = self._without_last(input_ids=input_ids, **placed).last_hidden_state
         reads = placed["attention_mask"]

@@ -98,48 +98,11 @@ def anchored_text(passage: Passage) -> str:
     return "".join([*pieces, passage.text[position:]])
 
 
-class PassageTokens:
-    """Sub-tokens of evidence passages, tokenized once each over the life of the object."""
-
-    def __init__(self, encoder: TextEncoder, view: View):
-        self.encoder, self.view = encoder, view
-        self._ids: dict[tuple[str, str | None], Sequence[int]] = {}
-
-    @staticmethod
-    def _key(passage: Passage) -> tuple[str, str | None]:
-        return passage.id, passage.sentence
-
-    def add(self, evidence: Sequence[Sequence[Evidence]]) -> None:
-        """Tokenize, in one call, every passage not seen before."""
-        new = {
-            self._key(e.passage): e.passage
-            for row in evidence
-            for e in row[: self.view.k]
-            if self._key(e.passage) not in self._ids
-        }
-        pieces = [evidence_text(passage, self.view.form) for passage in new.values()]
-        ids = iter(self.encoder.subtokens([piece for row in pieces for piece in row]))
-        for key, row in zip(new, pieces, strict=True):
-            self._ids[key] = self._within_limit([next(ids) for _ in row])
-
-    def _within_limit(self, pieces: list[Sequence[int]]) -> Sequence[int]:
-        kept = list(pieces[0])
-        for piece in pieces[1:]:
-            if self.view.passage_limit is not None and len(kept) + len(piece) > self.view.passage_limit:
-                break
-            kept += piece
-        return kept
-
-    def __getitem__(self, passage: Passage) -> Sequence[int]:
-        return self._ids[self._key(passage)]
-
-
 def assemble_posts(
     encoder: TextEncoder,
     posts: Sequence[Post],
     evidence: Sequence[Sequence[Evidence]],
     view: View,
-    passages: PassageTokens | None = None,
 ) -> list[Assembled]:
     """NER inputs: anchors are the first sub-token of each of the post's words.
 
@@ -147,7 +110,7 @@ def assemble_posts(
         MoreieError: a post alone exceeds what the encoder can read (cut it first: `models.windows`).
     """
     words = _word_tokens(encoder, posts, view)
-    found = _evidence_tokens(encoder, evidence, view, passages)
+    found = _evidence_tokens(encoder, evidence, view)
     results = []
     for post, pieces, own in zip(posts, words, found, strict=True):
         ids: list[int] = []
@@ -164,7 +127,6 @@ def assemble_pairs(
     pairs: Sequence[tuple[Post, Mention, Mention]],
     evidence: Sequence[Sequence[Evidence]],
     view: View,
-    passages: PassageTokens | None = None,
 ) -> list[Assembled]:
     """RE inputs: `[E1] head [/E1]` and `[E2] tail [/E2]` inside the post; anchors are the two opening markers.
 
@@ -177,7 +139,7 @@ def assemble_pairs(
     whatever pair is asked about, and is read once for all of its pairs (`models.pair_packing`).
     """
     words = _word_tokens(encoder, [post for post, _, _ in pairs], view)
-    found = _evidence_tokens(encoder, evidence, view, passages)
+    found = _evidence_tokens(encoder, evidence, view)
     if view.markers == "levitated":
         return _levitated(encoder, pairs, words, found, view.budget)
     types = _type_tokens(encoder, pairs) if view.markers == "typed" else {}
@@ -238,14 +200,28 @@ def _type_tokens(encoder: TextEncoder, pairs: Sequence[tuple[Post, Mention, Ment
 
 
 def _evidence_tokens(
-    encoder: TextEncoder, evidence: Sequence[Sequence[Evidence]], view: View, passages: PassageTokens | None
+    encoder: TextEncoder, evidence: Sequence[Sequence[Evidence]], view: View
 ) -> list[list[Sequence[int]]]:
     if view.retriever is None:
         return [[] for _ in evidence]
-    if passages is None:
-        passages = PassageTokens(encoder, view)
-    passages.add(evidence)
-    return [[passages[e.passage] for e in row[: view.k]] for row in evidence]
+    rows = [[e.passage for e in row[: view.k]] for row in evidence]
+    # Passages by what they are known by: pairs of one post have the same, posts of one topic similar ones.
+    passages = {(p.id, p.sentence): p for row in rows for p in row}
+    pieces = [evidence_text(passage, view.form) for passage in passages.values()]
+    ids = iter(encoder.subtokens([piece for row in pieces for piece in row]))
+    kept = [_within_limit([next(ids) for _ in row], view.passage_limit) for row in pieces]
+    found = dict(zip(passages, kept, strict=True))
+    return [[found[p.id, p.sentence] for p in row] for row in rows]
+
+
+def _within_limit(pieces: Sequence[Sequence[int]], limit: int | None) -> Sequence[int]:
+    """The first piece, and of those behind it as many as `limit` has room for."""
+    kept = list(pieces[0])
+    for piece in pieces[1:]:
+        if limit is not None and len(kept) + len(piece) > limit:
+            break
+        kept += piece
+    return kept
 
 
 def _join(

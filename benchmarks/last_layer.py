@@ -2,8 +2,10 @@
 
 The first rows are the answers of experts of the shipped model to the same inputs, with and without
 `encoders.last_layer`: posts alone, posts with text evidence, pairs of mentions with text evidence; and the gradients of
-a training batch. The last is an extraction whose encoder costs hardly anything (one layer, 16 wide, random weights),
-beside a `transformers` pipeline over the same model: the tokenizer, Python, the CRF and the answers.
+a training batch, also with the adapter added in place (`encoders.merging.added`, as in training) and as layers of its
+own (`peft`). Then both at once, for an encoder of base size with relative positions (MPNet, random weights). The last
+is an extraction whose encoder costs hardly anything (one layer, 16 wide, random weights), beside a `transformers`
+pipeline over the same model: the tokenizer, Python, the CRF and the answers.
 
 python benchmarks/last_layer.py --posts twitter2017/valid.txt
 """
@@ -26,22 +28,24 @@ from fresh import forget
 from machine import threads
 from rows import Row, compare, save
 from torch import Tensor
-from transformers import BertConfig, BertForTokenClassification, BertModel, pipeline
+from transformers import BertConfig, BertForTokenClassification, BertModel, MPNetConfig, MPNetModel, pipeline
 
 from moreie import Extractor
 from moreie.datasets import read_posts
 from moreie.encoders.last_layer import at
-from moreie.encoders.text import TextEncoder
+from moreie.encoders.merging import added
+from moreie.encoders.text import AdapterConfig, TextEncoder
 from moreie.models.assembly import Assembled, View
 from moreie.models.expert import Expert, ExpertSpec
 from moreie.models.mixture import Mixture
 from moreie.models.ner import NerExpert
 from moreie.models.tagset import OUTSIDE
-from moreie.schema import Post
+from moreie.schema import Evidence, Post
 from moreie.shipped import MODEL
 from moreie.training.features import Collator, Example, ner_examples
 
 TOLERANCE = 1e-3
+PEFT = "the adapter as layers of its own (peft)"
 RELUCTANCE = 4.0
 """Nats by which a random model is made to prefer "no entity": else it finds a dozen in each post."""
 
@@ -78,6 +82,61 @@ def gradients(expert: NerExpert, examples: Sequence[Example]) -> tuple[Tensor, .
     loss = expert(**Collator(expert)([{"example": example} for example in examples]))["loss"]
     weights = [p for p in expert.parameters() if p.requires_grad]
     return torch.autograd.grad(loss, weights, materialize_grads=True)
+
+
+def in_place(expert: NerExpert, examples: Sequence[Example], repeats: int) -> Row:
+    """A training batch's gradients with the adapter added in place, as in training, beside those by peft's layers."""
+
+    def ours() -> tuple[Tensor, ...]:
+        with added(expert.encoder, expert.adapter_name):
+            return gradients(expert, examples)
+
+    return gradients_beside(expert, examples, ours, partial(gradients, expert, examples), PEFT, repeats)
+
+
+def base_size(tokenizer: Any, posts: Sequence[Post], evidence: Sequence[Sequence[Evidence]], repeats: int) -> Row:
+    """A training batch's gradients in MPNet of base size, by all that makes training cheaper and without it."""
+    with tempfile.TemporaryDirectory() as place:
+        torch.manual_seed(0)
+        MPNetModel(MPNetConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)).save_pretrained(place)
+        tokenizer.save_pretrained(place)
+        spec = ExpertSpec(
+            task="ner",
+            name="text",
+            labels=("PER", "LOC", "ORG", "MISC"),
+            view=View("text"),
+            encoder=place,
+            adapter=AdapterConfig(16, 32),
+        )
+        expert = NerExpert(spec, TextEncoder.from_pretrained(place)).eval()
+    examples = ner_examples(expert, posts, evidence)
+
+    def ours() -> tuple[Tensor, ...]:
+        with added(expert.encoder, expert.adapter_name):
+            return gradients(expert, examples)
+
+    def theirs() -> tuple[Tensor, ...]:
+        with patch.object(TextEncoder, "states_at", computed_everywhere):
+            return gradients(expert, examples)
+
+    return gradients_beside(expert, examples, ours, theirs, f"{PEFT}, the last layer computed everywhere", repeats)
+
+
+def gradients_beside(
+    expert: NerExpert,
+    examples: Sequence[Example],
+    ours: Callable[[], tuple[Tensor, ...]],
+    theirs: Callable[[], tuple[Tensor, ...]],
+    peer: str,
+    repeats: int,
+) -> Row:
+    unlike = max(float((a - b).abs().max()) for a, b in zip(ours(), theirs(), strict=True))
+    assert unlike < TOLERANCE, f"{expert.encoder.model.config.model_type}: gradients differ by {unlike}"
+    length = sum(len(e.input.input_ids) for e in examples) / len(examples)
+    layers = expert.encoder.model.config.num_hidden_layers
+    shape = f"{len(examples)} posts with text evidence, {length:.0f} sub-tokens, {layers} layers, {threads()}"
+    name, unit = "gradients of a batch, the adapter added in place", "inputs/s"
+    return compare(name, shape, ours, theirs, peer, amount=len(examples), unit=unit, repeats=repeats)
 
 
 def beside_the_encoder(posts: Sequence[Post], tokenizer: Any, repeats: int) -> Row:
@@ -155,6 +214,8 @@ def main() -> None:
     rows.append(
         both_ways("gradients of a batch", "posts with text evidence", [e.input for e in batch], step, arguments.repeats)
     )
+    rows.append(in_place(of_entities, batch, arguments.repeats))
+    rows.append(base_size(alone.encoder.tokenizer, posts[:BATCH], evidence[:BATCH], arguments.repeats))
     save("last_layer", [*rows, beside_the_encoder(every, alone.encoder.tokenizer, arguments.repeats)])
 
 

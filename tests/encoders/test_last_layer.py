@@ -27,7 +27,10 @@ def test_states_at_some_tokens_are_those_of_the_whole_forward_pass(
 ) -> None:
     encoder = encoder_of_kind(kind)
     ids, mask = batch_tensors(ROWS, 0)
-    assert (encoder._without_last is None) is (kind is MPNetConfig), "relative positions are read the long way"
+    assert encoder._without_last is not None
+    for name, weight in encoder.model.named_parameters():
+        if "relative_attention_bias" in name:
+            weight.data.normal_(0, 3, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.allclose(encoder.states_at(ids, mask, ANCHORS), whole(encoder, ids, mask), atol=1e-5)
     assert not any("_without_last" in name for name in encoder.state_dict())

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -126,3 +127,27 @@ def test_an_adapter_made_cheap_gives_the_same_states_and_leaves_the_weights(
         raise RuntimeError("midway")
     encoder.use_adapter(None)
     assert torch.equal(states(encoder, [5, 6, 7]), plain)
+
+
+def test_an_adapter_added_in_place_has_the_same_gradients(tiny_encoder_folder: Path) -> None:
+    encoder = TextEncoder.from_pretrained(tiny_encoder_folder)
+    for name in ("one", "two"):
+        encoder.add_adapter(name, AdapterConfig(4, 8))
+    for key, value in encoder.model.state_dict().items():
+        if "lora_B" in key:
+            value.normal_(0, 0.3, generator=torch.Generator().manual_seed(len(key)))
+    encoder.use_adapter("one")
+    embeddings: Any = encoder.model.get_input_embeddings()
+    embeddings.weight.requires_grad_()
+    weights = [p for p in encoder.parameters() if p.requires_grad]
+    ids, mask = batch_tensors([[5, 6, 7, 8], [9, 10]], 0)
+
+    def gradients() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(encoder(ids, mask)[:, :2].square().sum(), weights, materialize_grads=True)
+
+    usual = gradients()
+    with added(encoder, "one"):
+        in_place = gradients()
+    assert sum(bool(gradient.any()) for gradient in usual) > 10
+    for a, b in zip(usual, in_place, strict=True):
+        assert torch.allclose(a, b, atol=1e-4, rtol=1e-4)

@@ -8,18 +8,39 @@ input with much evidence has a seventh fewer of them in an encoder of six layers
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 LAID_OUT_ALIKE = ("bert", "roberta", "xlm-roberta")
 """Model types whose layers have BERT's parts, and nothing behind the last one."""
+RELATIVE = "mpnet"
+"""The model type whose layers add a bias of the distance between two tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a layer's attention is made of."""
+
+    query: Callable[[Tensor], Tensor]
+    key: Callable[[Tensor], Tensor]
+    value: Callable[[Tensor], Tensor]
+    output: Callable[[Tensor, Tensor], Tensor]
+    """Of what was attended to and of the layer's own input, the input of its second half."""
+    dropout: nn.Dropout
+    heads: int
 
 
 def has_known_layers(model: Any) -> bool:
     """Whether `up_to_the_last` and `last_layer_at` are for this model."""
-    return model.config.model_type in LAID_OUT_ALIKE and not model.config.is_decoder and len(model.encoder.layer) > 0
+    config = model.config
+    if config.model_type in LAID_OUT_ALIKE and config.is_decoder:
+        return False
+    return config.model_type in (*LAID_OUT_ALIKE, RELATIVE) and len(model.encoder.layer) > 0
 
 
 def up_to_the_last(model: Any) -> Any:
@@ -42,22 +63,44 @@ def last_layer_at(model: Any, hidden: Tensor, reads: Tensor, anchors: Tensor) ->
     `reads` [B, 1, A, S] bool, or [B, 1, 1, S]: the tokens that each anchor attends to.
     """
     layer = model.encoder.layer[-1]
-    attention = layer.attention.self
+    relative = model.config.model_type == RELATIVE
+    parts = _relative_parts(layer) if relative else _parts(layer)
     own = at(hidden, anchors)
 
     def heads(states: Tensor) -> Tensor:
-        return states.view(*states.shape[:2], attention.num_attention_heads, -1).transpose(1, 2)
+        return states.view(*states.shape[:2], parts.heads, -1).transpose(1, 2)
 
     attended = functional.scaled_dot_product_attention(
-        heads(attention.query(own)),
-        heads(attention.key(hidden)),
-        heads(attention.value(hidden)),
-        attn_mask=reads,
-        dropout_p=attention.dropout.p if attention.training else 0.0,
+        heads(parts.query(own)),
+        heads(parts.key(hidden)),
+        heads(parts.value(hidden)),
+        attn_mask=_with_distances(model.encoder, hidden, reads, anchors) if relative else reads,
+        dropout_p=parts.dropout.p if parts.dropout.training else 0.0,
     )
-    mixed = layer.attention.output(attended.transpose(1, 2).flatten(2), own)
+    mixed = parts.output(attended.transpose(1, 2).flatten(2), own)
     states: Tensor = layer.output(layer.intermediate(mixed), mixed)
     return states
+
+
+def _parts(layer: Any) -> _Parts:
+    attention, within = layer.attention, layer.attention.self
+    return _Parts(within.query, within.key, within.value, attention.output, within.dropout, within.num_attention_heads)
+
+
+def _relative_parts(layer: Any) -> _Parts:
+    attention, within = layer.attention, layer.attention.attn
+
+    def output(attended: Tensor, own: Tensor) -> Tensor:
+        mixed: Tensor = attention.LayerNorm(attention.dropout(within.o(attended)) + own)
+        return mixed
+
+    return _Parts(within.q, within.k, within.v, output, within.dropout, within.num_attention_heads)
+
+
+def _with_distances(encoder: Any, hidden: Tensor, reads: Tensor, anchors: Tensor) -> Tensor:
+    """What is added to the scores [B, heads, A, S]: the bias of each distance, and -inf where nothing is to be read."""
+    every: Tensor = encoder.compute_position_bias(hidden[:1])[0]  # [heads, S, S]
+    return every[:, anchors].transpose(0, 1).masked_fill(~reads, -torch.inf)
 
 
 def _sharing(module: Any) -> Any:

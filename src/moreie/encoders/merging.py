@@ -1,5 +1,5 @@
 """An adapter's part of the states at less cost than as layers of its own: folded into the weights, or, where tokens are
-few, added in place. For the forward pass alone.
+few, or in training, added in place.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from moreie.encoders.precision import bf16_is_fast
@@ -79,7 +80,7 @@ def adds_in_place(encoder: TextEncoder) -> bool:
 @contextmanager
 def added(encoder: TextEncoder, adapter: str) -> Iterator[None]:
     """Within the block every layer adds the adapter's products to its own in one go, x·Wᵀ + b + s·(x·Aᵀ)·Bᵀ, instead
-    of scaling and adding them behind; the states are the same. Not for training.
+    of scaling and adding them behind; states and first gradients are the same. For adapters without dropout.
 
     It holds in the block's context (`contextvars`, which `encoders.batches.side_by_side` hands on): other threads may
     be in blocks of other adapters at the same time.
@@ -114,14 +115,56 @@ def _adding(layer: Any) -> Callable[[Tensor], Tensor]:
         if adapter is None:  # a thread that is in no such block
             elsewhere: Tensor = type(layer).forward(layer, states)
             return elsewhere
-        out: Tensor = base(states)
-        if adapter in layer.lora_A:
-            narrow = functional.linear(states, layer.lora_A[adapter].weight)
-            up = layer.lora_B[adapter].weight.t()
-            out.view(-1, out.shape[-1]).addmm_(narrow.view(-1, narrow.shape[-1]), up, alpha=layer.scaling[adapter])
+        if adapter not in layer.lora_A:
+            bare: Tensor = base(states)
+            return bare
+        weights = base.weight, base.bias, layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+        if not torch.is_grad_enabled():
+            return _sum(states, *weights, layer.scaling[adapter])[0]
+        out: Tensor = _Added.apply(states, *weights, layer.scaling[adapter])  # type: ignore[no-untyped-call]
         return out
 
     return forward
+
+
+def _sum(
+    states: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """x·Wᵀ + b + s·(x·Aᵀ)·Bᵀ and x·Aᵀ."""
+    narrow = functional.linear(states, down)
+    out = functional.linear(states, weight, bias)
+    out.view(-1, out.shape[-1]).addmm_(narrow.view(-1, narrow.shape[-1]), up.t(), alpha=scale)
+    return out, narrow
+
+
+class _Added(torch.autograd.Function):
+    """x·Wᵀ + b + s·(x·Aᵀ)·Bᵀ of rows x [..., in], a frozen layer W [out, in], b [out], and an adapter A [r, in], B
+    [out, r]. Its gradient, too, scales and adds no product in a pass of its own."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
+    ) -> Tensor:
+        out, narrow = _sum(states, weight, bias, down, up, scale)
+        ctx.save_for_backward(states, weight, down, up, narrow)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        states, weight, down, up, narrow = ctx.saved_tensors
+        scale = ctx.scale
+        rows = gradient.reshape(-1, gradient.shape[-1])
+        back = rows @ up  # [N, r]
+        to_states = to_down = to_up = None
+        if ctx.needs_input_grad[0]:
+            to_states = (rows @ weight).addmm_(back, down, alpha=scale).view_as(states)
+        if ctx.needs_input_grad[3]:
+            to_down = (back.t() @ states.reshape(-1, states.shape[-1])).mul_(scale)
+        if ctx.needs_input_grad[4]:
+            to_up = (rows.t() @ narrow.view(-1, narrow.shape[-1])).mul_(scale)
+        return to_states, None, None, to_down, to_up, None
 
 
 def _carrying(encoder: TextEncoder, adapter: str) -> dict[str, Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import ElectraConfig, MPNetConfig, PretrainedConfig, RobertaConfig
 
 from moreie.datasets import post_from_text
 from moreie.encoders.int8 import Int8TextEncoder
+from moreie.encoders.last_layer import at
 from moreie.encoders.text import AdapterConfig, TextEncoder, batch_tensors
 from moreie.errors import EncoderError
 from moreie.models.assembly import View
@@ -47,6 +51,16 @@ def test_states_are_nearly_those_of_the_encoder(
     assert not torch.equal(expected, found)
 
 
+def test_states_at_some_tokens_are_those_of_all(small: Int8TextEncoder) -> None:
+    ids, mask = batch_tensors([[2, 7, 9, 30, 41, 3], [2, 12, 3], [2, *range(10, 60), 3]], 0)
+    anchors = torch.tensor([[1, 4], [1, 0], [50, 7]])
+    for adapter in (None, "ner-one"):
+        small.use_adapter(adapter)
+        # Each side of a product is quantised by its range: that of the anchors alone is not that of all.
+        some = small.states_at(ids, mask, anchors)
+        assert torch.cosine_similarity(some, at(small(ids, mask), anchors), dim=2).min() > 0.99
+
+
 def test_adapters_differ_and_others_are_refused(small: Int8TextEncoder) -> None:
     ids, mask = batch_tensors([[2, 7, 9, 3]], 0)
     small.use_adapter(None)
@@ -82,3 +96,18 @@ def test_experts_share_the_small_encoder_and_keep_their_heads(encoder: TextEncod
     wholes, smalls = [e.log_probabilities(e.assemble(posts, [()] * 200)) for e in (expert, own)]
     assert all(a.shape == b.shape for a, b in zip(wholes, smalls, strict=True))
     assert max((a.exp() - b.exp()).abs().max() for a, b in zip(wholes, smalls, strict=True)) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [RobertaConfig, MPNetConfig, ElectraConfig])
+def test_encoders_of_other_kinds(
+    kind: type[PretrainedConfig], encoder_of_kind: Callable[[type[Any]], TextEncoder]
+) -> None:
+    """Positions from 2 on, a bias of the distance, layers that are computed everywhere."""
+    encoder = encoder_of_kind(kind).eval()
+    ids, mask = batch_tensors([[2, 7, 9, 30, 41, 3], [2, 12, 3], [2, *range(10, 60), 3]], 0)
+    anchors = torch.tensor([[1, 4], [1, 0], [50, 7]])
+    with torch.no_grad():
+        expected = at(encoder(ids, mask), anchors)
+    found = Int8TextEncoder(encoder, []).states_at(ids, mask, anchors)
+    assert torch.cosine_similarity(expected, found, dim=2).min() > 0.98

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from moreie.encoders.merging import merged_weights
-from moreie.encoders.text import TextEncoder, reach
+from moreie.encoders.text import TextEncoder
 from moreie.errors import EncoderError, MissingExtraError
 
 
@@ -41,7 +41,6 @@ class Int8TextEncoder(TextEncoder):
         self.model: Any = _Embedding(encoder.model.get_input_embeddings(), encoder.model.config)
         self.tokenizer, self.name = encoder.tokenizer, encoder.name
         self._words, self._texts = encoder._words, encoder._texts
-        self._without_last = None
         self.fingerprint = f"{encoder.fingerprint}-int8"
         self.takes_positions = encoder.takes_positions
         self._adapted = {}
@@ -53,13 +52,19 @@ class Int8TextEncoder(TextEncoder):
             self._sessions[adapter] = _session(_adapted(graph, initial, encoder, adapter))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor | None = None) -> Tensor:
+        every = torch.arange(input_ids.shape[1]).expand_as(input_ids)
+        return self.states_at(input_ids, attention_mask, every, positions)
+
+    def states_at(
+        self, input_ids: Tensor, attention_mask: Tensor, anchors: Tensor, positions: Tensor | None = None
+    ) -> Tensor:
         with torch.no_grad():
             embedded = self.model.get_input_embeddings()(input_ids)
-        fed = {"embedded": embedded.numpy(), "mask": attention_mask.numpy()}
+        fed = {"embedded": embedded.numpy(), "mask": attention_mask.numpy(), "anchors": anchors.numpy()}
         if self.takes_positions:
             if positions is None:
                 positions = torch.arange(input_ids.shape[1]).expand_as(input_ids)
-            fed["positions"] = (positions + self._first_position).numpy()
+            fed["positions"] = positions.numpy()
         return torch.from_numpy(self._sessions[self._active].run(None, fed)[0])
 
     def use_adapter(self, name: str | None) -> None:
@@ -89,17 +94,14 @@ class _Embedding(nn.Module):
 
 
 class _Layers(nn.Module):
-    """States of embedded sub-tokens: all of the encoder but the look-up."""
+    """States at some of the embedded sub-tokens: all of the encoder but the look-up."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, encoder: TextEncoder):
         super().__init__()
-        self.model = model
+        self.encoder = encoder
 
-    def forward(self, embedded: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
-        placed = {} if positions is None else {"position_ids": positions}
-        mask = mask if positions is None else reach(mask)
-        states: Tensor = self.model(inputs_embeds=embedded, attention_mask=mask, **placed).last_hidden_state
-        return states
+    def forward(self, embedded: Tensor, mask: Tensor, anchors: Tensor, positions: Tensor | None = None) -> Tensor:
+        return self.encoder.embedded_states_at(embedded, mask, anchors, positions)
 
 
 def _exported(encoder: TextEncoder) -> Any:
@@ -110,16 +112,16 @@ def _exported(encoder: TextEncoder) -> Any:
     except ModuleNotFoundError as problem:
         raise MissingExtraError("onnx", "extraction in 8 bits") from problem
     encoder.eval().use_adapter(None)
-    example = [torch.zeros(2, 7, encoder.hidden_size), torch.ones(2, 7, dtype=torch.long)]
+    example = [torch.zeros(2, 7, encoder.embedding_size), torch.ones(2, 7, dtype=torch.long), torch.arange(3).repeat(2, 1)]
     if encoder.takes_positions:
         example.append(torch.arange(7).repeat(2, 1))
     sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     try:
-        with _quietly():
+        with _quietly(), torch.no_grad():
             program = torch.onnx.export(
-                _Layers(encoder.model).eval(),
+                _Layers(encoder).eval(),
                 tuple(example),
-                input_names=["embedded", "mask", "positions"][: len(example)],
+                input_names=["embedded", "mask", "anchors", "positions"][: len(example)],
                 output_names=["states"],
                 dynamic_shapes=(sizes,) * len(example),
                 dynamo=True,

@@ -105,6 +105,11 @@ class TextEncoder(nn.Module):
         """H."""
         return int(self.model.config.hidden_size)
 
+    @property
+    def embedding_size(self) -> int:
+        """Of a sub-token that has been looked up; some encoders widen it to H behind."""
+        return int(self._embedding().shape[1])
+
     @cached_property
     def max_length(self) -> int:
         """Sub-tokens the encoder can read at once, special tokens included."""
@@ -161,11 +166,22 @@ class TextEncoder(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, anchors: Tensor, positions: Tensor | None = None
     ) -> Tensor:
         """What `forward` gives at the tokens `anchors` [B, A] of each row: [B, A, H], at less cost where it may be."""
+        return self._read_at({"input_ids": input_ids}, attention_mask, anchors, positions)
+
+    def embedded_states_at(
+        self, embedded: Tensor, attention_mask: Tensor, anchors: Tensor, positions: Tensor | None = None
+    ) -> Tensor:
+        """`states_at` of sub-tokens that have been looked up: embedded [B, S, H]."""
+        return self._read_at({"inputs_embeds": embedded}, attention_mask, anchors, positions)
+
+    def _read_at(
+        self, read: dict[str, Tensor], attention_mask: Tensor, anchors: Tensor, positions: Tensor | None
+    ) -> Tensor:
+        read |= self._placed(attention_mask, positions)
         if self._without_last is None:
-            return at(self(input_ids, attention_mask, positions), anchors)
-        placed = self._placed(attention_mask, positions)
-        hidden = self._without_last(input_ids=input_ids, **placed).last_hidden_state
-        reads = placed["attention_mask"]
+            return at(self.model(**read).last_hidden_state, anchors)
+        hidden = self._without_last(**read).last_hidden_state
+        reads = read["attention_mask"]
         if reads.ndim == 2:
             reads = reads[:, None, None, :] > 0
         else:

@@ -20,6 +20,7 @@ RUNS = (
     "last_layer --posts twitter2017/valid.txt",
     "int8 --posts twitter2017/valid.txt",
     "full_extraction --posts twitter2017/valid.txt",
+    "certainty --posts twitter2017/valid.txt --pairs mnre/val.txt",
     "training --posts twitter2017/train.txt",
     "cold_start --corpus wiki/ --peer-python PEERS",
     "growth --posts twitter2017/valid.txt --articles ./wikipedia-408k.jsonl.zst",

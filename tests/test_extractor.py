@@ -17,7 +17,7 @@ from moreie.datasets import post_from_text, read_jsonl
 from moreie.encoders.batches import computing_with
 from moreie.encoders.images import ImageEncoder
 from moreie.encoders.text import TextEncoder
-from moreie.errors import CheckpointError, KnowledgeCorpusError
+from moreie.errors import CheckpointError, KnowledgeCorpusError, MoreieError
 from moreie.knowledge.build import Sources
 from moreie.knowledge.update import add
 from moreie.models.assembly import View
@@ -421,6 +421,24 @@ def test_evidence_alone_is_that_of_the_extraction(extractor: Extractor) -> None:
     bare = Extractor(extractor.ner, None, corpus=None, image_encoder=None)
     with pytest.raises(KnowledgeCorpusError, match="no knowledge corpus"):
         bare.retrieve("Obama")
+
+
+def test_evidence_is_read_where_the_post_alone_leaves_doubt(
+    answers: dict[str, Extraction], extractor: Extractor
+) -> None:
+    selective = extractor.selective(0.9)
+    found = selective.extract_batch(read_jsonl(DEMO_POSTS))
+    assert {e.model for e in found} == {f"{extractor.name} (certainty 0.9)"}
+    unread = [e for e in found if e.gate.entities.get("baseline") == 1 and e.evidence]
+    assert 0 < len(unread) < len(found)
+    for e in found:
+        whole = answers[e.id]
+        assert e.evidence == whole.evidence, "it is retrieved all the same"
+        assert {(m.type, m.first, m.last) for m in e.mentions} == {(m.type, m.first, m.last) for m in whole.mentions}
+    influences = selective.attribute(unread[0].text).influences
+    assert not [i for i in influences if i.mention is not None]
+    with pytest.raises(MoreieError, match="a probability above 0"):
+        extractor.selective(1.5)
 
 
 @pytest.mark.slow

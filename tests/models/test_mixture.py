@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,12 @@ from moreie.encoders.precision import bf16_is_fast
 from moreie.encoders.text import AdapterConfig, TextEncoder
 from moreie.errors import CheckpointError, MoreieError
 from moreie.models.assembly import EvidenceForm, View
+from moreie.models.attribution import leave_one_out
 from moreie.models.expert import EncoderPool, Expert, ExpertSpec, load_expert
-from moreie.models.gate import Gate, GateSpec, cross_validated_log_weights, fit_gate
+from moreie.models.gate import Gate, GateLevel, GateSpec, cross_validated_log_weights, fit_gate
 from moreie.models.mixture import Mixture, decode_tags, decode_tags_per_position, load_mixture, span_confidences
 from moreie.models.ner import NerExpert
-from moreie.models.outputs import run_experts
+from moreie.models.outputs import certainties, run_experts
 from moreie.models.relation import RelationExpert, Signature, admissible, against_the_text, signature
 from moreie.models.tagset import TagSet
 from moreie.schema import Evidence, Mention, Passage, Post
@@ -87,6 +89,57 @@ def test_one_expert_is_a_mixture_and_none_is_not(encoder: TextEncoder, posts: li
         Mixture([], None)
     with pytest.raises(MoreieError, match="the experts are"):
         Mixture([only, expert(encoder, "image", "image")], None)
+
+
+@pytest.mark.parametrize("level", ["sequence", "token"])
+def test_what_is_certain_without_evidence_is_left_to_the_expert_that_reads_none(
+    encoder: TextEncoder, posts: list[Post], level: GateLevel
+) -> None:
+    experts = [expert(encoder, "text", "text"), expert(encoder, "baseline", None), expert(encoder, "image", "image")]
+    gate = Gate(GateSpec(experts=("text", "baseline", "image"), inputs=("entropy",), sizes=(3,), level=level))
+    torch.nn.init.normal_(gate.linear.weight)
+    mixture = Mixture(experts, gate, 1.5, reversed_none=2.0)
+    evidence = {"text": [FOUND, (), FOUND, FOUND, FOUND, FOUND], "image": [(), (), FOUND, FOUND, (), ()]}
+    whole = mixture(posts, evidence)
+    alone = [p for p in whole.outputs.log_probabilities[1] if p is not None]
+    certain = torch.tensor([float(p.exp().max(1).values.min()) for p in alone])
+    assert torch.allclose(certainties(alone), certain)
+    limit = float(certain.sort().values[3])
+    selective = mixture.selective(limit)
+    assert (selective.temperature, selective.reversed_none) == (1.5, 2.0)
+    said = selective(posts, evidence)
+    sure = [n for n in range(6) if certain[n] >= limit]
+    assert len(sure) == 3
+    for n in range(6):
+        expected = alone[n] if n in sure else whole.log_probabilities[n]
+        assert torch.allclose(said.log_probabilities[n].exp(), expected.exp(), atol=1e-5)
+        others = [said.outputs.log_probabilities[m][n] for m in (0, 2)]
+        assert said.weights[n].tolist() == [0, 1, 0] if n in sure else any(p is not None for p in others) or n == 1
+        assert n not in sure or others == [None, None]
+    assert not torch.allclose(said.weights, whole.weights), "the others had a say before"
+    assert mixture(posts, evidence).weights.equal(whole.weights), "what it is made of stays as it is"
+
+
+def test_passages_that_nobody_has_read_have_no_influence(encoder: TextEncoder, posts: list[Post]) -> None:
+    mixture = Mixture(
+        [expert(encoder, "baseline", None), expert(encoder, "text", "text")], gate_for(("baseline", "text"))
+    )
+    evidence = {"text": [FOUND] * 6}
+    certain = certainties([p for p in mixture(posts, evidence).outputs.log_probabilities[0] if p is not None])
+    limit = float(certain.sort().values[3])
+    whole, pieces = leave_one_out(mixture.selective(limit), posts, evidence)
+    left_out = [variant for piece in pieces for variant in piece]
+    assert {variant.case for variant in left_out} == {n for n in range(6) if certain[n] < limit}
+    assert len(whole) == 6
+
+
+def test_a_certainty_has_to_be_one(encoder: TextEncoder) -> None:
+    mixture = Mixture([expert(encoder, "baseline", None)], None)
+    for certainty in (0.0, 1.1, math.nan):
+        with pytest.raises(MoreieError, match="a probability above 0 and up to 1"):
+            mixture.selective(certainty)
+    with pytest.raises(MoreieError, match=r"all experts read evidence \(text\)"):
+        Mixture([expert(encoder, "text", "text")], None).selective(0.9)
 
 
 @pytest.mark.parametrize("copies", [1, 40])

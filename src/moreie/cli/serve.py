@@ -23,7 +23,7 @@ echo "write $(openssl rand -hex 32)" > tokens && moreie serve --corpus wiki --to
 
 moreie serve --host 0.0.0.0 --corpus milvus://milvus:19530/wiki --queue-size 512 --batch-size 32 --time-limit 20
 
-moreie serve --corpus wiki --int8
+moreie serve --corpus wiki --int8 --certainty 0.9
 
 moreie serve --corpus wiki --cors-origin https://app.example --log-format text
 """
@@ -45,6 +45,13 @@ def serve(
             "with (extra `onnx`). The model's name then says `(int8)`, at /ready too.",
         ),
     ] = False,
+    certainty: Annotated[
+        float | None,
+        typer.Option(
+            help="Read evidence only for posts and pairs of which the expert without evidence is less sure than this "
+            "(0.9, for example). The model's name then says so \\[default: always]."
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
     token_file: Annotated[
@@ -92,16 +99,18 @@ def serve(
             cors_origins=tuple(cors_origin or ()),
         )
         log_to_stderr("json" if log_format is LogForm.json else "text")
-        app = create_app(lambda: _loaded(model, corpus, int8=int8), settings)
+        app = create_app(lambda: _loaded(model, corpus, int8=int8, certainty=certainty), settings)
         run(app, host=host, port=port, grace=grace)
 
 
-def _loaded(model: Path | None, corpus: str | None, *, int8: bool) -> Extractor:
+def _loaded(model: Path | None, corpus: str | None, *, int8: bool, certainty: float | None) -> Extractor:
     import logging
 
     from moreie.extractor import Extractor
 
     extractor = Extractor.from_pretrained(model, corpus=corpus)
+    if certainty is not None:
+        extractor = extractor.selective(certainty)
     if not int8:
         return extractor
     logging.getLogger("moreie.serving").info("bringing the encoders into 8 bits")

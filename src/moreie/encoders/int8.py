@@ -112,7 +112,11 @@ def _exported(encoder: TextEncoder) -> Any:
     except ModuleNotFoundError as problem:
         raise MissingExtraError("onnx", "extraction in 8 bits") from problem
     encoder.eval().use_adapter(None)
-    example = [torch.zeros(2, 7, encoder.embedding_size), torch.ones(2, 7, dtype=torch.long), torch.arange(3).repeat(2, 1)]
+    example = [
+        torch.zeros(2, 7, encoder.embedding_size),
+        torch.ones(2, 7, dtype=torch.long),
+        torch.arange(3).repeat(2, 1),
+    ]
     if encoder.takes_positions:
         example.append(torch.arange(7).repeat(2, 1))
     sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}

@@ -18,7 +18,7 @@ from moreie.encoders.precision import fast_batch
 from moreie.models.expert import Expert
 from moreie.models.gate_inputs import PostStates
 from moreie.models.mixture import Mixture
-from moreie.models.outputs import ExpertOutputs, Rows, availability, entropies_of, run_experts
+from moreie.models.outputs import ExpertOutputs, Rows, availability, entropies_of
 from moreie.schema import Evidence
 
 # A piece has a variant for so many of the sub-tokens that the device reads at once. At 128 sub-tokens a variant that is
@@ -41,16 +41,17 @@ def leave_one_out(
     mixture: Mixture[Any], cases: Sequence[Any], evidence: Mapping[str, Rows], images: Tensor | None = None
 ) -> tuple[list[Tensor], Iterator[list[LeftOut]]]:
     """The mixture's log-distributions of each case with all evidence, and with each passage that an expert may read
-    left out; `images` as for the mixture.
+    left out; `images` as for the mixture. What no expert has read, since the post alone was certain, is not left out.
 
     N cases with k passages each have N · k variants. They come in pieces of about two of the device's batches, each
     computed when it is asked for, so that other work finds room between two of them.
     """
-    base = run_experts(mixture.experts, cases, evidence)
+    base = mixture.outputs(cases, evidence)
     variants = [
         (n, name, i)
         for name, limit in _readable(mixture.experts).items()
         for n, row in enumerate(evidence.get(name, ()))
+        if _read(mixture.experts, base, n, name)
         for i in range(min(limit, len(row)))
     ]
     states = PostStates()
@@ -90,6 +91,12 @@ def _readable(experts: Sequence[Expert]) -> dict[str, int]:
         if view.retriever is not None:
             limits[view.retriever] = max(view.k, limits.get(view.retriever, 0))
     return limits
+
+
+def _read(experts: Sequence[Expert], outputs: ExpertOutputs, case: int, retriever: str) -> bool:
+    """Whether an expert has read such evidence for the case."""
+    speaks = outputs.available[case].tolist()
+    return any(here and e.spec.view.retriever == retriever for e, here in zip(experts, speaks, strict=True))
 
 
 def _without(row: Sequence[Evidence], place: int) -> Sequence[Evidence]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from moreie.models.expert import EncoderPool, Expert, load_expert
 from moreie.models.gate import Gate
 from moreie.models.gate_inputs import PostStates, gate_features
 from moreie.models.ner import NerExpert
-from moreie.models.outputs import ExpertOutputs, Rows, mean_weights, run_experts
+from moreie.models.outputs import ExpertOutputs, Rows, mean_weights, reads_nothing, run_experts
 from moreie.models.relation import RelationExpert
 from moreie.models.tagset import TagSet
 from moreie.whole_files import replace_file
@@ -68,7 +69,7 @@ class Mixture(Generic[X]):
 
     `temperature`: what confidences are read at (`models.temperature`), 1 where none was fitted; answers are given at 1.
     `image_encoder`: the one whose embeddings the gate reads, where it reads pictures. `titles`,
-    `reversed_none`: see `MixtureSpec`.
+    `reversed_none`: see `MixtureSpec`. `certainty`: see `selective`.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Mixture(Generic[X]):
         self.fitted_temperature = temperature
         self.titles = dict(titles or {})
         self.reversed_none = reversed_none
+        self.certainty: float | None = None
 
     @property
     def temperature(self) -> float:
@@ -106,7 +108,7 @@ class Mixture(Generic[X]):
 
     def outputs(self, cases: Sequence[Any], evidence: Mapping[str, Rows]) -> ExpertOutputs:
         """Run every expert on the cases it has evidence for; `evidence` maps a retriever to one row a case."""
-        return run_experts(self.experts, cases, evidence)
+        return run_experts(self.experts, cases, evidence, self.certainty)
 
     def __call__(
         self,
@@ -134,13 +136,34 @@ class Mixture(Generic[X]):
         if self.gate is None or not len(cases):
             log_weights = [torch.zeros(len(self.names))] * len(cases)
         else:
-            spec = self.gate.spec
-            if images is None and self.image_encoder is not None:
-                images = self._embedded(cases, self.image_encoder)
-            features = gate_features(spec, self.experts, cases, evidence, outputs, images, states)
-            rows = self.gate.weigh(features, outputs.available_rows(spec.level))
-            log_weights = outputs.per_case(rows, spec.level)
+            log_weights = self._weighed(self.gate, cases, evidence, outputs, images, states)
         return Mixed(outputs.mix(log_weights), mean_weights(log_weights, len(self.names)), outputs)
+
+    def _weighed(
+        self,
+        gate: Gate,
+        cases: Sequence[Any],
+        evidence: Mapping[str, Rows],
+        outputs: ExpertOutputs,
+        images: Tensor | None,
+        states: PostStates | None,
+    ) -> list[Tensor]:
+        """Log-weights of each case, [M] or [T, M]. The gate is asked where more than one expert speaks."""
+        level = gate.spec.level
+        contested = torch.nonzero(outputs.available.sum(1) > 1)[:, 0].tolist()
+        log_weights = outputs.per_case(outputs.available_rows(level).float().log(), level)
+        if contested:
+            own, said = [cases[n] for n in contested], outputs.of(contested)
+            rows = {name: [column[n] for n in contested] for name, column in evidence.items()}
+            if images is not None:
+                images = images[contested]
+            elif self.image_encoder is not None:
+                images = self._embedded(own, self.image_encoder)
+            features = gate_features(gate.spec, self.experts, own, rows, said, images, states)
+            weighed = said.per_case(gate.weigh(features, said.available_rows(level)), level)
+            for n, row in zip(contested, weighed, strict=True):
+                log_weights[n] = row
+        return log_weights
 
     def _embedded(self, cases: Sequence[Any], encoder: ImageEncoder) -> Tensor:
         embedded = embed_pictures([self.experts[0].post_of(case) for case in cases], encoder)
@@ -150,14 +173,26 @@ class Mixture(Generic[X]):
 
     def at_temperature(self, temperature: float) -> Mixture[X]:
         """The same experts and gate, confidences read at another temperature."""
-        return Mixture(
-            self.experts,
-            self.gate,
-            temperature,
-            image_encoder=self.image_encoder,
-            titles=self.titles,
-            reversed_none=self.reversed_none,
-        )
+        other = copy.copy(self)
+        other.fitted_temperature = temperature
+        return other
+
+    def selective(self, certainty: float) -> Mixture[X]:
+        """The same, but cases of which the first expert without evidence is at least so sure are left to it alone, and
+        no evidence is read for them: the probability of its answer, of a post's words that of the least certain.
+
+        Raises:
+            MoreieError: it is no probability, or all experts read evidence.
+        """
+        if not 0 < certainty <= 1:
+            raise MoreieError(f"certainty {certainty:g}: give a probability above 0 and up to 1, such as 0.9")
+        if reads_nothing(self.experts) is None:
+            raise MoreieError(
+                f"all experts read evidence ({', '.join(self.names)}): none can say when it is not needed"
+            )
+        other = copy.copy(self)
+        other.certainty = certainty
+        return other
 
     def save_spec(self, folder: Path, experts: Sequence[str], scores: Mapping[str, float]) -> None:
         """Write gate and `mixture.json` beside expert folders already saved under `folder`."""

@@ -51,6 +51,17 @@ class ExpertOutputs:
             self.available if level == "sequence" else self.available.repeat_interleave(torch.tensor(self.lengths), 0)
         )
 
+    def of(self, cases: Sequence[int]) -> ExpertOutputs:
+        """Those of some of the cases."""
+        index = torch.tensor(list(cases), dtype=torch.long)
+        return ExpertOutputs(
+            self.names,
+            tuple(tuple(column[n] for n in cases) for column in self.log_probabilities),
+            self.available[index],
+            self.entropies[index],
+            tuple(tuple(out[n] for n in cases) for out in self.dropped),
+        )
+
     def per_case(self, log_weights: Tensor, level: GateLevel) -> list[Tensor]:
         """Log-weights [R, M] of a gate's rows, case by case: [M], or at token level [T, M]."""
         return list(log_weights) if level == "sequence" else list(torch.split(log_weights, list(self.lengths)))
@@ -91,26 +102,43 @@ def stacked(log_probabilities: Sequence[Tensor]) -> Tensor:
     return torch.cat(rows) if rows[0].ndim == 2 else torch.stack(rows)
 
 
-def run_experts(experts: Sequence[Expert], cases: Sequence[Any], evidence: Mapping[str, Rows]) -> ExpertOutputs:
-    """Every expert on every case it can speak on (see `availability`)."""
+def run_experts(
+    experts: Sequence[Expert], cases: Sequence[Any], evidence: Mapping[str, Rows], certainty: float | None = None
+) -> ExpertOutputs:
+    """Every expert on every case it can speak on (see `availability`).
+
+    With `certainty` the first expert without evidence reads first, and cases of which it is at least so sure
+    (`certainties`) are left to it alone.
+    """
     rows = {
         m: evidence.get(e.spec.view.retriever, [()] * len(cases)) if e.spec.view.retriever else [()] * len(cases)
         for m, e in enumerate(experts)
     }
     available = availability([e.spec.view.retriever for e in experts], rows)
+
+    def inputs(m: int) -> list[Assembled]:
+        own = _places(available, m)
+        return experts[m].assemble([cases[i] for i in own], [rows[m][i] for i in own])
+
+    read: dict[int, list[Assembled]] = {}
+    said: dict[int, list[Tensor]] = {}
+    first = reads_nothing(experts)
+    if certainty is not None and first is not None:
+        read[first] = inputs(first)
+        said[first] = experts[first].log_probabilities(read[first])
+        sure = certainties(said[first]) >= certainty
+        available[sure] = torch.arange(len(experts)) == first
+    rest = [m for m in range(len(experts)) if m not in said]
+    read |= {m: inputs(m) for m in rest}
+    said |= dict(zip(rest, _read([experts[m] for m in rest], [read[m] for m in rest]), strict=True))
     entropies = torch.zeros(len(cases), len(experts))
     distributions: list[tuple[Tensor | None, ...]] = []
     dropped: list[tuple[int, ...]] = []
-    places = [torch.nonzero(column)[:, 0].tolist() for column in available.T]
-    inputs = [
-        expert.assemble([cases[i] for i in own], [rows[m][i] for i in own])
-        for m, (expert, own) in enumerate(zip(experts, places, strict=True))
-    ]
-    said = _read(experts, inputs)
-    for m, own in enumerate(places):
+    for m in range(len(experts)):
         column: list[Tensor | None] = [None] * len(cases)
         out = [0] * len(cases)
-        for i, assembled, log_p in zip(own, inputs[m], said[m], strict=True):
+        own = _places(available, m)
+        for i, assembled, log_p in zip(own, read[m], said[m], strict=True):
             column[i] = log_p
             out[i] = assembled.dropped
         entropies[own, m] = entropies_of(said[m])
@@ -119,6 +147,23 @@ def run_experts(experts: Sequence[Expert], cases: Sequence[Any], evidence: Mappi
     return ExpertOutputs(
         tuple(e.spec.name for e in experts), tuple(distributions), available, entropies, tuple(dropped)
     )
+
+
+def reads_nothing(experts: Sequence[Expert]) -> int | None:
+    """The first expert without evidence."""
+    return next((m for m, expert in enumerate(experts) if expert.spec.view.retriever is None), None)
+
+
+def certainties(log_probabilities: Sequence[Tensor]) -> Tensor:
+    """[N] probabilities of the likeliest answer of each case; of a post's words that of the least certain one."""
+    return (
+        torch.stack([p.max(-1).values.min() for p in log_probabilities]).exp() if log_probabilities else torch.empty(0)
+    )
+
+
+def _places(available: Tensor, m: int) -> list[int]:
+    places: list[int] = torch.nonzero(available[:, m])[:, 0].tolist()
+    return places
 
 
 def _read(experts: Sequence[Expert], inputs: Sequence[Sequence[Assembled]]) -> list[list[Tensor]]:

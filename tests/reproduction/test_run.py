@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,6 +171,18 @@ def test_evidence_results_and_page_are_made_once(plan: Plan) -> None:
     plan.recipe.write_text(yaml.safe_dump(content))
     with pytest.raises(RecipeError, match=r"text holds an expert of another .*\(expert.view.budget changed"):
         reproduce(_one_seed(plan), said.append)
+
+
+def test_a_seed_is_added_to_results_whose_experts_are_gone(plan: Plan) -> None:
+    reproduce(_one_seed(plan), [].append)
+    runs = plan.data.parent.parent / "runs" / "twitter2017-tiny"
+    shutil.rmtree(runs)
+    said: list[str] = []
+    reproduce(plan, said.append)
+    assert {path.name for path in runs.iterdir()} == {"seed-2"}, "nothing of the first is trained again"
+    assert sum(line.endswith("-seed-1.jsonl.zst: predicted before, kept") for line in said) == 2
+    assert {row.seeds for row in read_summary(plan.results)} == {(1, 2)}
+    assert recompute(plan.results)[1] == []
 
 
 def _one_seed(plan: Plan) -> Plan:

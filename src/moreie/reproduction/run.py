@@ -15,7 +15,7 @@ from moreie.evaluation.analysis.run import ensure_analysis
 from moreie.evaluation.predictions import Evaluation, load_predictions, save_predictions
 from moreie.evaluation.report import write_report
 from moreie.evaluation.run import evaluate_seed
-from moreie.evaluation.summary import read_summary, record
+from moreie.evaluation.summary import predictions_name, read_summary, record
 from moreie.models.mixture import MIXTURE_FILE
 from moreie.reproduction.evidence import ensure_evidence
 from moreie.reproduction.recipes import with_data_folder, with_k, with_seeds, without_absent_test
@@ -89,12 +89,13 @@ def reproduce(plan: Plan, say: Callable[[str], None]) -> list[Path]:
     pictures = GatePictures(recipe)
     if open_splits:
         for seed in recipe.seeds:
-            _train(recipe, seed, pictures, say)
+            if not all(_predictions(plan, recipe, split, seed) for split in open_splits):
+                _train(recipe, seed, pictures, say)
     for split in splits:
         if split not in open_splits:
             say(f"{plan.name.stem}, {split}: results of this configuration are there, kept")
         else:
-            evaluations = [_evaluated(recipe, split, seed, pictures, say) for seed in recipe.seeds]
+            evaluations = [_evaluated(plan, recipe, split, seed, pictures, say) for seed in recipe.seeds]
             record(plan.results, plan.name, recipe, split, evaluations, plan.command)
             say(f"{plan.name.stem}, {split}: recorded in {plan.results}")
         if path := ensure_analysis(plan.results, plan.name.stem, recipe, split):
@@ -119,13 +120,33 @@ def _train(recipe: Recipe, seed: int, pictures: GatePictures, say: Callable[[str
         train_recipe(recipe.model_copy(update={"seeds": (seed,)}), say, pictures)
 
 
-def _evaluated(recipe: Recipe, split: str, seed: int, pictures: GatePictures, say: Callable[[str], None]) -> Evaluation:
-    """The seed's predictions, made or, where the run's folder holds them already, read."""
-    name = configuration.digest(configuration.configuration(recipe, split))
-    path = seed_folder(recipe, seed) / f"{split}-{name}.jsonl.zst"
-    if path.is_file():
+def _evaluated(
+    plan: Plan, recipe: Recipe, split: str, seed: int, pictures: GatePictures, say: Callable[[str], None]
+) -> Evaluation:
+    """The seed's predictions, made or, where they are there already, read."""
+    path = _predictions(plan, recipe, split, seed)
+    if path is not None:
         say(f"{path}: predicted before, kept")
     else:
+        path = _own_predictions(recipe, split, seed)
         save_predictions(evaluate_seed(recipe, split, seed, pictures), path)
         say(f"{path}: predicted")
     return load_predictions(path, recipe.task, seed)
+
+
+def _predictions(plan: Plan, recipe: Recipe, split: str, seed: int) -> Path | None:
+    """Where a seed's predictions of this configuration are: in the run's folder, or recorded with the results."""
+    own = _own_predictions(recipe, split, seed)
+    if own.is_file():
+        return own
+    name = configuration.digest(configuration.configuration(recipe, split))
+    rows = [
+        r for r in read_summary(plan.results) if (r.recipe, r.split, r.configuration) == (plan.name.stem, split, name)
+    ]
+    recorded = plan.results / predictions_name(plan.name, split, seed)
+    return recorded if any(seed in r.seeds for r in rows) and recorded.is_file() else None
+
+
+def _own_predictions(recipe: Recipe, split: str, seed: int) -> Path:
+    name = configuration.digest(configuration.configuration(recipe, split))
+    return seed_folder(recipe, seed) / f"{split}-{name}.jsonl.zst"

@@ -182,6 +182,9 @@ def test_a_seed_is_added_to_results_whose_experts_are_gone(plan: Plan) -> None:
     assert {path.name for path in runs.iterdir()} == {"seed-2"}, "nothing of the first is trained again"
     assert sum(line.endswith("-seed-1.jsonl.zst: predicted before, kept") for line in said) == 2
     assert {row.seeds for row in read_summary(plan.results)} == {(1, 2)}
+    analysis = read_analysis(plan.results, plan.recipe.stem, "validation")
+    assert analysis is not None
+    assert analysis.costs is not None, "of the seed that is at hand"
     assert recompute(plan.results)[1] == []
 
 

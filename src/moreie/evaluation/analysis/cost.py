@@ -35,8 +35,9 @@ MOST_CASES = 200
 COUNTED_CASES = 50
 
 
-def costs(recipe: Recipe, split: str) -> Costs:
-    """Every expert of the first seed, the gate, and the mixture as their sum (the most, for memory).
+def costs(recipe: Recipe, split: str, folder: Path | None = None) -> Costs:
+    """Every expert of a seed, the gate, and the mixture as their sum (the most, for memory). They lie in `folder`, by
+    default that of the first seed.
 
     Operations are floating-point ones of matrix products (a multiplication and an addition count two), by torch's
     counter on real forward passes. Seconds are wall time of assembly and batched forward passes on this machine.
@@ -44,7 +45,7 @@ def costs(recipe: Recipe, split: str) -> Costs:
     Raises:
         MoreieError: the experts are not trained yet.
     """
-    folder = seed_folder(recipe, recipe.seeds[0])
+    folder = folder or seed_folder(recipe, recipe.seeds[0])
     experts: list[Expert] = load_experts(recipe, folder)
     read = load_split(recipe.splits[split], mention_types=recipe.data.mention_types)
     loaded = within_limit(read, experts[0].encoder)

@@ -62,11 +62,13 @@ def analysed(
 
 
 def costs_if_trained(recipe: Recipe, split: str) -> Costs | None:
-    """None where an expert of the first seed, the mixture or an evidence file is missing."""
-    folder = seed_folder(recipe, recipe.seeds[0])
-    needed = [folder / MIXTURE_FILE, *(folder / e.name / CONFIG_FILE for e in recipe.experts)]
-    needed += recipe.splits[split].evidence.values()
-    return costs(recipe, split) if all(path.is_file() for path in needed) else None
+    """Of the first seed that is at hand; None where each lacks an expert or the mixture, or evidence is missing."""
+    if not all(path.is_file() for path in recipe.splits[split].evidence.values()):
+        return None
+    parts = (MIXTURE_FILE, *(f"{e.name}/{CONFIG_FILE}" for e in recipe.experts))
+    folders = (seed_folder(recipe, seed) for seed in recipe.seeds)
+    trained = next((folder for folder in folders if all((folder / part).is_file() for part in parts)), None)
+    return costs(recipe, split, trained) if trained else None
 
 
 def first_scored(recipe: Recipe, split: str, evaluations: Sequence[Evaluation]) -> list[Scored]:

@@ -4,8 +4,9 @@ Naively: one post at a time, and for each expert a model of its own (a whole enc
 pay for), to which all pairs of the post go as one batch, each an input of its own: with levitated markers
 (`--relations`) ours reads a post once for all of them. Retrieval, gate and decoding are the same code, and so have to
 be the answers. Then ours once more, which reads evidence only where the post alone leaves doubt
-(`Extractor.selective`); how many posts it answers otherwise is among the rows. Memory is the peak of a fresh process
-that has answered the posts, beside one that does the same with a single expert for entities.
+(`Extractor.selective`), and once in 8 bits besides; how many posts they answer otherwise is among the rows. Memory is
+the peak of a fresh process that has answered the posts, beside one that does the same with a single expert for
+entities. Needs the extra `onnx`.
 
 python benchmarks/full_extraction.py --posts twitter2017/valid.txt
 python benchmarks/full_extraction.py --posts twitter2017/valid.txt --relations runs/mnre-minilm-levitated/seed-1
@@ -140,6 +141,19 @@ def one_by_one(extractor: Extractor, posts: Sequence[Post]) -> tuple[list[Extrac
     return found, taken
 
 
+def all_in_one(extractor: Extractor, posts: Sequence[Post]) -> tuple[list[Extraction], float]:
+    """Extractions, and the seconds of all."""
+    forget(extractor)
+    start = time.perf_counter()
+    found = extractor.extract_batch(posts)
+    return found, time.perf_counter() - start
+
+
+def unlike(found: Sequence[Extraction], others: Sequence[Extraction]) -> int:
+    """Posts answered otherwise."""
+    return sum(a != b for a, b in zip(answers(found), answers(others), strict=True))
+
+
 def answers(found: Sequence[Extraction]) -> list[Any]:
     return [
         ([(m.type, m.first, m.last) for m in e.mentions], sorted((r.type, r.head, r.tail) for r in e.relations))
@@ -181,37 +195,37 @@ def main() -> None:
         return
     ours, naive = (made(kind, arguments.relations) for kind in ("ours", "naive"))
     experts = len(ours.ner.experts) + (len(ours.relations.experts) if ours.relations else 0)
-    selective = ours.selective(CERTAINTY)
+    certain = f"evidence read where the post leaves doubt (certainty {CERTAINTY})"
+    others = {certain: ours.selective(CERTAINTY), f"{certain}, 8 bits": ours.quantized().selective(CERTAINTY)}
     rows = []
     for given, what in ((posts, "each with a picture"), (bare, "without pictures")):
-        mine, sparing, theirs, single, naive_single = [], [], [], [], []
+        mine, theirs, single, naive_single = [], [], [], []
+        taken_otherwise: dict[str, list[float]] = {name: [] for name in others}
+        answered_otherwise = dict.fromkeys(others, 0)
         for repeat in range(arguments.repeats + 1):
-            forget(ours)
-            start = time.perf_counter()
-            found = ours.extract_batch(given)
-            seconds = time.perf_counter() - start
-            forget(selective)
-            start = time.perf_counter()
-            spared = selective.extract_batch(given)
-            selective_seconds = time.perf_counter() - start
-            others, naive_taken = one_by_one(naive, given)
+            found, seconds = all_in_one(ours, given)
+            for name, other in others.items():
+                spared, other_seconds = all_in_one(other, given)
+                answered_otherwise[name] = unlike(found, spared)
+                if repeat:
+                    taken_otherwise[name].append(other_seconds)
+            naive_found, naive_taken = one_by_one(naive, given)
             _, taken = one_by_one(ours, given)
             if not repeat:  # warms up
-                unlike = sum(a != b for a, b in zip(answers(found), answers(others), strict=True))
-                print(f"{what}: {unlike} of {len(given)} posts are answered otherwise (rounding)")
+                print(f"{what}: {unlike(found, naive_found)} of {len(given)} posts are answered otherwise (rounding)")
                 continue
             mine.append(seconds)
-            sparing.append(selective_seconds)
             theirs.append(sum(naive_taken))
             single += taken
             naive_single += naive_taken
         work = f"{len(given)} posts of {arguments.posts.parent.name}, {what}, {experts} experts, {threads()}"
         peer = "one post at a time, a model for each expert"
         rows.append(beside("full extraction", work, len(given), mine, theirs, peer, 4.0))
-        name = f"full extraction, evidence read where the post leaves doubt (certainty {CERTAINTY})"
-        rows.append(beside(name, work, len(given), sparing, theirs, peer, 4.0))
-        unlike = sum(a != b for a, b in zip(answers(found), answers(spared), strict=True))
-        rows.append(Row(f"the same: posts answered otherwise, of {len(given)}", work, unlike, "posts"))
+        for name in others:
+            own_work = f"{work}; {answered_otherwise[name]} posts are answered otherwise"
+            rows.append(
+                beside(f"full extraction, {name}", own_work, len(given), taken_otherwise[name], theirs, peer, 4.0)
+            )
         for share, name in ((50, "p50"), (99, "p99")):
             own, other = (1e3 * statistics.quantiles(t, n=100)[share - 1] for t in (single, naive_single))
             ratio = other / own

@@ -109,6 +109,7 @@ def base_size(tokenizer: Any, posts: Sequence[Post], evidence: Sequence[Sequence
             adapter=AdapterConfig(16, 32),
         )
         expert = NerExpert(spec, TextEncoder.from_pretrained(place)).eval()
+    expert.encoder.add_adapter(expert.adapter_name, AdapterConfig(16, 32))
     examples = ner_examples(expert, posts, evidence)
 
     def ours() -> tuple[Tensor, ...]:
@@ -215,7 +216,8 @@ def main() -> None:
         both_ways("gradients of a batch", "posts with text evidence", [e.input for e in batch], step, arguments.repeats)
     )
     rows.append(in_place(of_entities, batch, arguments.repeats))
-    rows.append(base_size(alone.encoder.tokenizer, posts[:BATCH], evidence[:BATCH], arguments.repeats))
+    few = BATCH // 4
+    rows.append(base_size(alone.encoder.tokenizer, posts[:few], evidence[:few], arguments.repeats))
     save("last_layer", [*rows, beside_the_encoder(every, alone.encoder.tokenizer, arguments.repeats)])
 
 

@@ -94,20 +94,15 @@ def in_place(expert: NerExpert, examples: Sequence[Example], repeats: int) -> Ro
     return gradients_beside(expert, examples, ours, partial(gradients, expert, examples), PEFT, repeats)
 
 
-def base_size(tokenizer: Any, posts: Sequence[Post], evidence: Sequence[Sequence[Evidence]], repeats: int) -> Row:
-    """A training batch's gradients in MPNet of base size, by all that makes training cheaper and without it."""
+def base_size(like: NerExpert, posts: Sequence[Post], evidence: Sequence[Sequence[Evidence]], repeats: int) -> Row:
+    """A training batch's gradients in MPNet of base size, by all that makes training cheaper and without it; the batch
+    is read as the expert `like` reads it."""
+    tokenizer = like.encoder.tokenizer
     with tempfile.TemporaryDirectory() as place:
         torch.manual_seed(0)
         MPNetModel(MPNetConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)).save_pretrained(place)
         tokenizer.save_pretrained(place)
-        spec = ExpertSpec(
-            task="ner",
-            name="text",
-            labels=("PER", "LOC", "ORG", "MISC"),
-            view=View("text"),
-            encoder=place,
-            adapter=AdapterConfig(16, 32),
-        )
+        spec = like.spec.model_copy(update={"encoder": place, "adapter": AdapterConfig(16, 32)})
         expert = NerExpert(spec, TextEncoder.from_pretrained(place)).eval()
     expert.encoder.add_adapter(expert.adapter_name, AdapterConfig(16, 32))
     examples = ner_examples(expert, posts, evidence)
@@ -216,8 +211,7 @@ def main() -> None:
         both_ways("gradients of a batch", "posts with text evidence", [e.input for e in batch], step, arguments.repeats)
     )
     rows.append(in_place(of_entities, batch, arguments.repeats))
-    few = BATCH // 4
-    rows.append(base_size(alone.encoder.tokenizer, posts[:few], evidence[:few], arguments.repeats))
+    rows.append(base_size(of_entities, posts[:BATCH], evidence[:BATCH], arguments.repeats))
     save("last_layer", [*rows, beside_the_encoder(every, alone.encoder.tokenizer, arguments.repeats)])
 
 

@@ -100,8 +100,8 @@ def streamed(posts: Sequence[Post], size: int) -> Point:
 
 
 def evidence_of(extractor: Extractor, posts: Sequence[Post]) -> list[tuple[Evidence, ...]]:
-    assert extractor.text_retriever is not None
-    return [r.evidence for r in extractor.text_retriever.retrieve(posts)]
+    assert extractor.retrievers.text is not None
+    return [r.evidence for r in extractor.retrievers.text.retrieve(posts)]
 
 
 def with_evidence(posts: Sequence[Post], budget: int, repeats: int) -> Point:

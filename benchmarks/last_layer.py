@@ -84,14 +84,10 @@ def gradients(expert: NerExpert, examples: Sequence[Example]) -> tuple[Tensor, .
     return torch.autograd.grad(loss, weights, materialize_grads=True)
 
 
-def in_place(expert: NerExpert, examples: Sequence[Example], repeats: int) -> Row:
-    """A training batch's gradients with the adapter added in place, as in training, beside those by peft's layers."""
-
-    def ours() -> tuple[Tensor, ...]:
-        with added(expert.encoder, expert.adapter_name):
-            return gradients(expert, examples)
-
-    return gradients_beside(expert, examples, ours, partial(gradients, expert, examples), PEFT, repeats)
+def gradients_in_place(expert: NerExpert, examples: Sequence[Example]) -> tuple[Tensor, ...]:
+    """The same with the adapter added in place, as in training."""
+    with added(expert.encoder, expert.adapter_name):
+        return gradients(expert, examples)
 
 
 def base_size(like: NerExpert, posts: Sequence[Post], evidence: Sequence[Sequence[Evidence]], repeats: int) -> Row:
@@ -107,25 +103,17 @@ def base_size(like: NerExpert, posts: Sequence[Post], evidence: Sequence[Sequenc
     expert.encoder.add_adapter(expert.adapter_name, AdapterConfig(16, 32))
     examples = ner_examples(expert, posts, evidence)
 
-    def ours() -> tuple[Tensor, ...]:
-        with added(expert.encoder, expert.adapter_name):
-            return gradients(expert, examples)
-
     def theirs() -> tuple[Tensor, ...]:
         with patch.object(TextEncoder, "states_at", computed_everywhere):
             return gradients(expert, examples)
 
-    return gradients_beside(expert, examples, ours, theirs, f"{PEFT}, the last layer computed everywhere", repeats)
+    return in_place_beside(expert, examples, theirs, f"{PEFT}, the last layer computed everywhere", repeats)
 
 
-def gradients_beside(
-    expert: NerExpert,
-    examples: Sequence[Example],
-    ours: Callable[[], tuple[Tensor, ...]],
-    theirs: Callable[[], tuple[Tensor, ...]],
-    peer: str,
-    repeats: int,
+def in_place_beside(
+    expert: NerExpert, examples: Sequence[Example], theirs: Callable[[], tuple[Tensor, ...]], peer: str, repeats: int
 ) -> Row:
+    ours = partial(gradients_in_place, expert, examples)
     unlike = max(float((a - b).abs().max()) for a, b in zip(ours(), theirs(), strict=True))
     assert unlike < TOLERANCE, f"{expert.encoder.model.config.model_type}: gradients differ by {unlike}"
     length = sum(len(e.input.input_ids) for e in examples) / len(examples)
@@ -183,9 +171,9 @@ def main() -> None:
     every = [replace(post, image=None) for post in read_posts(arguments.posts)]
     posts = every[: arguments.count]
     extractor = Extractor.from_pretrained(MODEL)
-    assert extractor.text_retriever is not None
+    assert extractor.retrievers.text is not None
     assert extractor.relations is not None
-    evidence = [found.evidence for found in extractor.text_retriever.retrieve(posts)]
+    evidence = [found.evidence for found in extractor.retrievers.text.retrieve(posts)]
     alone = next(e for e in extractor.ner.experts if e.spec.view.retriever is None)
     of_entities, of_relations = (
         next(e for e in mixture.experts if e.spec.view.retriever == "text")
@@ -210,7 +198,7 @@ def main() -> None:
     rows.append(
         both_ways("gradients of a batch", "posts with text evidence", [e.input for e in batch], step, arguments.repeats)
     )
-    rows.append(in_place(of_entities, batch, arguments.repeats))
+    rows.append(in_place_beside(of_entities, batch, partial(gradients, of_entities, batch), PEFT, arguments.repeats))
     rows.append(base_size(of_entities, posts[:BATCH], evidence[:BATCH], arguments.repeats))
     save("last_layer", [*rows, beside_the_encoder(every, alone.encoder.tokenizer, arguments.repeats)])
 

@@ -16,16 +16,9 @@ from moreie.models.gate_inputs import PostStates
 from moreie.models.mixture import Mixed, Mixture
 from moreie.models.windows import Window
 from moreie.retrieval.image import ImageRetriever
-from moreie.retrieval.retrieved import Retrieved, Retriever
+from moreie.retrieval.over_corpus import Retrievers
+from moreie.retrieval.retrieved import Retrieved
 from moreie.schema import Evidence, Post
-
-
-@dataclass(frozen=True)
-class Retrievers:
-    """Those of one corpus; `text` is None where there is none, `image` where it holds no pictures."""
-
-    text: Retriever | None
-    image: ImageRetriever | None
 
 
 @dataclass(frozen=True)

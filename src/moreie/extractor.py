@@ -11,29 +11,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from moreie.attachments import attachable, own_texts, paired
 from moreie.attribution import influences_on_mentions, influences_on_relations
 from moreie.batch_answers import Mixtures, Provenance, Said, answer, compared
-from moreie.batch_evidence import BatchEvidence, Retrievers, gather_evidence
+from moreie.batch_evidence import BatchEvidence, gather_evidence
 from moreie.comparison import found_mentions
 from moreie.datasets import post_from_text
 from moreie.encoders.images import ImageEncoder
 from moreie.encoders.places import located, relative_name
 from moreie.encoders.precision import default_device
-from moreie.errors import KnowledgeCorpusError
 from moreie.hub import model_folder, publish
 from moreie.knowledge.corpus import KnowledgeCorpus
-from moreie.models.bundle import bring_encoders
+from moreie.models.bundle import write_model
 from moreie.models.expert import EncoderPool
-from moreie.models.folder import EXTRACTOR_FILE, ExtractorSpec, read_extractor_spec
+from moreie.models.folder import ExtractorSpec, read_extractor_spec
 from moreie.models.mixture import Mixture, load_mixture
 from moreie.models.ner import NerExpert
 from moreie.models.relation import RelationExpert
 from moreie.models.windows import Window, cut_windows
 from moreie.rendering.progress import tracked
-from moreie.retrieval.image import ImageRetriever
+from moreie.retrieval.over_corpus import retrievers_over
 from moreie.retrieval.retrieved import Retrieved
 from moreie.retrieval.settings import Mode, RetrievalSettings
 from moreie.schema import (
@@ -94,14 +91,7 @@ class Extractor:
     def _use(self, corpus: KnowledgeCorpus | None) -> None:
         self.corpus = corpus
         settings = RetrievalSettings(mode=self.text_mode, k=self.k)
-        self.text_retriever = settings.retriever(corpus, self.mentions_alone) if corpus else None
-        self._image = None
-        if corpus and self.image_encoder and corpus.manifest.image_encoder and corpus.manifest.images:
-            if corpus.manifest.image_encoder.fingerprint != self.image_encoder.fingerprint:
-                corpus.search_images(
-                    np.zeros((0, 1), np.float32), 1, encoder_fingerprint=self.image_encoder.fingerprint
-                )  # raises, and says which encoder is needed
-            self._image = ImageRetriever(corpus, self.image_encoder, self.k, self.image_floor)
+        self.retrievers = retrievers_over(corpus, settings, self.image_encoder, self.image_floor, self.mentions_alone)
 
     @classmethod
     def from_pretrained(
@@ -294,16 +284,7 @@ class Extractor:
         post = _as_post(post, image)
         with self._lock:
             self._renew()
-            if self.text_retriever is None:
-                raise KnowledgeCorpusError("no knowledge corpus: nothing can be retrieved")
-            found = [] if post.image and not post.text.strip() else self.text_retriever.retrieve([post])
-            if post.image:
-                unused = Retrieved((), ("the picture was not used: the corpus holds no images",))
-                found += self._image.retrieve([post]) if self._image else [unused]
-        return Retrieved(
-            tuple(evidence for part in found for evidence in part.evidence),
-            tuple(warning for part in found for warning in part.warnings),
-        )
+            return self.retrievers.of_one(post)
 
     def mentions_alone(self, posts: Sequence[Post]) -> list[list[Mention]]:
         """Entities of each post found without any evidence: the queries of iterative retrieval."""
@@ -358,20 +339,12 @@ class Extractor:
         windows: Sequence[Window],
         lap: Callable[[str], None],
     ) -> BatchEvidence:
-        retrievers = Retrievers(self.text_retriever, self._image)
-        return gather_evidence(posts, texts, windows, self._mixtures, retrievers, lap)
+        return gather_evidence(posts, texts, windows, self._mixtures, self.retrievers, lap)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model (not the corpus) as a folder that `from_pretrained` loads, here or on another machine:
         encoders that are folders of this one are copied into it, those of the hub are named."""
         folder = Path(folder)
-        mixtures: list[tuple[str, Mixture[Any]]] = [("ner", self.ner)]
-        if self.relations:
-            mixtures.append(("relations", self.relations))
-        for task, mixture in mixtures:
-            for expert in mixture.experts:
-                expert.save(folder / task / expert.spec.name)
-            mixture.save_spec(folder / task, mixture.names, {})
         spec = ExtractorSpec(
             name=self.name,
             ner="ner",
@@ -381,8 +354,7 @@ class Extractor:
             image_floor=self.image_floor,
             text_mode=self.text_mode,
         )
-        (folder / EXTRACTOR_FILE).write_text(spec.model_dump_json(indent=2) + "\n")
-        bring_encoders(folder)
+        write_model(folder, spec, self.ner, self.relations)
 
     def push_to_hub(
         self,

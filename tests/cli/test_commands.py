@@ -80,6 +80,10 @@ def test_extract_prints_json(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     row = json.loads(done.stdout)
     assert {m["text"] for m in row["mentions"]} >= {"Angela Merkel", "Paris"}
+    sparing = runner.invoke(app, ["extract", "--text", "Angela Merkel visits Paris", "--json", "--certainty", "0.5"])
+    assert sparing.exit_code == 0, sparing.output
+    assert json.loads(sparing.stdout)["model"] == f"{row['model']} (certainty 0.5)"
+    assert json.loads(sparing.stdout)["gate"]["entities"]["baseline"] == 1
 
 
 def test_extract_reads_a_file_and_writes_a_report(tmp_path: Path, data: Path) -> None:
@@ -285,6 +289,8 @@ def test_data_check_counts(data: Path) -> None:
         (["extract", "--text", "x", "--corpus", "nowhere"], "nowhere"),
         (["extract", "--text", "x", "--model", "nowhere"], "nowhere"),
         (["extract", "--input", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["extract", "--text", "x", "--certainty", "0"], "certainty 0: give a probability above 0"),
+        (["extract", "--text", "x", "--certainty", "1.5"], "--certainty"),
         (["retrieve"], "give --text"),
         (["retrieve", "--image", "x.png", "--search", "sounds"], "--search sounds: texts or pictures"),
         (["retrieve", "--text", "x", "--search", "pictures"], "without a text tower"),
@@ -343,6 +349,7 @@ def test_a_misspelt_recipe_key_is_named(tmp_path: Path) -> None:
         (["--queue-size", "0"], "queue size 0"),
         (["--token-file", "nowhere"], "nowhere: tokens cannot be read"),
         (["--cors-origin", "app.example"], "CORS origin 'app.example'"),
+        (["--certainty", "1.5"], "--certainty"),
     ],
 )
 def test_serve_says_what_is_wrong_before_it_loads_anything(options: list[str], said: str) -> None:

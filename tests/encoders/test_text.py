@@ -21,6 +21,17 @@ def states(encoder: TextEncoder, ids: list[int]) -> torch.Tensor:
         return encoder(*batch_tensors([ids], 0))
 
 
+def with_two_adapters(folder: Path, spread: float) -> TextEncoder:
+    """An encoder with adapters "one" and "two", whose parts of the states have the `spread` of their weights."""
+    encoder = TextEncoder.from_pretrained(folder)
+    for name in ("one", "two"):
+        encoder.add_adapter(name, AdapterConfig(4, 8))
+    for key, value in encoder.model.state_dict().items():
+        if "lora_B" in key:
+            value.normal_(0, spread, generator=torch.Generator().manual_seed(len(key)))
+    return encoder
+
+
 def test_markers_are_the_same_every_time_and_survive_saving(tiny_encoder_folder: Path, tmp_path: Path) -> None:
     a, b = (TextEncoder.from_pretrained(tiny_encoder_folder) for _ in range(2))
     assert a.fingerprint == b.fingerprint
@@ -103,12 +114,7 @@ def test_threads_add_adapters_of_their_own(tiny_encoder_folder: Path) -> None:
 def test_an_adapter_made_cheap_gives_the_same_states_and_leaves_the_weights(
     tiny_encoder_folder: Path, way: Callable[..., AbstractContextManager[None]]
 ) -> None:
-    encoder = TextEncoder.from_pretrained(tiny_encoder_folder)
-    for name in ("one", "two"):
-        encoder.add_adapter(name, AdapterConfig(4, 8))
-    for key, value in encoder.model.state_dict().items():
-        if "lora_B" in key:
-            value.normal_(0, 1, generator=torch.Generator().manual_seed(len(key)))
+    encoder = with_two_adapters(tiny_encoder_folder, 1)
     encoder.use_adapter("one")
     beside = states(encoder, [5, 6, 7])
     encoder.use_adapter(None)
@@ -130,12 +136,7 @@ def test_an_adapter_made_cheap_gives_the_same_states_and_leaves_the_weights(
 
 
 def test_an_adapter_added_in_place_has_the_same_gradients(tiny_encoder_folder: Path) -> None:
-    encoder = TextEncoder.from_pretrained(tiny_encoder_folder)
-    for name in ("one", "two"):
-        encoder.add_adapter(name, AdapterConfig(4, 8))
-    for key, value in encoder.model.state_dict().items():
-        if "lora_B" in key:
-            value.normal_(0, 0.3, generator=torch.Generator().manual_seed(len(key)))
+    encoder = with_two_adapters(tiny_encoder_folder, 0.3)
     encoder.use_adapter("one")
     embeddings: Any = encoder.model.get_input_embeddings()
     embeddings.weight.requires_grad_()

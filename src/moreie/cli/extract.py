@@ -85,8 +85,10 @@ def extract(
     certainty: Annotated[
         float | None,
         typer.Option(
+            min=0,
+            max=1,
             help="Read evidence only for posts and pairs of which the expert without evidence is less sure than this "
-            "(0.9, for example): faster, hardly another answer \\[default: always]."
+            "(0.9, for example): faster, hardly another answer \\[default: always].",
         ),
     ] = None,
     skip_bad: Annotated[bool, typer.Option(help="Skip and count malformed lines of --input.")] = False,
@@ -205,11 +207,11 @@ def _run(
     from moreie.rendering.terminal import render, render_influences
 
     extractor = Extractor.from_pretrained(model, corpus=corpus)
+    if certainty is not None:
+        extractor = extractor.selective(certainty)
     if int8:
         with console(stderr=True).status("bringing the encoders into 8 bits"):
             extractor = extractor.quantized()
-    if certainty is not None:
-        extractor = extractor.selective(certainty)
     linker = _linker(extractor) if link else None
     results = []
     with progress_bar() as bar:

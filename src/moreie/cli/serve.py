@@ -48,8 +48,10 @@ def serve(
     certainty: Annotated[
         float | None,
         typer.Option(
+            min=0,
+            max=1,
             help="Read evidence only for posts and pairs of which the expert without evidence is less sure than this "
-            "(0.9, for example). The model's name then says so \\[default: always]."
+            "(0.9, for example). The model's name then says so \\[default: always].",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

@@ -51,7 +51,7 @@ def leave_one_out(
         (n, name, i)
         for name, limit in _readable(mixture.experts).items()
         for n, row in enumerate(evidence.get(name, ()))
-        if _read(mixture.experts, base, n, name)
+        if _was_read(mixture.experts, base, n, name)
         for i in range(min(limit, len(row)))
     ]
     states = PostStates()
@@ -93,7 +93,7 @@ def _readable(experts: Sequence[Expert]) -> dict[str, int]:
     return limits
 
 
-def _read(experts: Sequence[Expert], outputs: ExpertOutputs, case: int, retriever: str) -> bool:
+def _was_read(experts: Sequence[Expert], outputs: ExpertOutputs, case: int, retriever: str) -> bool:
     """Whether an expert has read such evidence for the case."""
     speaks = outputs.available[case].tolist()
     return any(here and e.spec.view.retriever == retriever for e, here in zip(experts, speaks, strict=True))

@@ -1,15 +1,20 @@
-"""A model folder made self-contained: the encoders that it names elsewhere on this machine are brought into it."""
+"""A model folder written whole, and made self-contained: the encoders that it names elsewhere on this machine are
+brought into it."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from moreie.encoders.places import relative_name
 from moreie.models.expert import CONFIG_FILE
-from moreie.models.folder import EXTRACTOR_FILE
+from moreie.models.folder import EXTRACTOR_FILE, ExtractorSpec
 from moreie.models.gate import SPEC_FILE
+from moreie.models.mixture import Mixture
+from moreie.models.ner import NerExpert
+from moreie.models.relation import RelationExpert
 from moreie.whole_files import replace_file
 
 ENCODERS = "encoders"
@@ -17,6 +22,20 @@ ENCODERS = "encoders"
 _NAMED_IN = {EXTRACTOR_FILE: "image_encoder", CONFIG_FILE: "encoder", SPEC_FILE: "image_encoder"}
 # Weights of other libraries that hub folders hold as well: nothing here reads them.
 _FOREIGN = frozenset({".h5", ".msgpack", ".onnx", ".ot", ".tflite", ".gguf"})
+
+
+def write_model(
+    folder: Path, spec: ExtractorSpec, ner: Mixture[NerExpert], relations: Mixture[RelationExpert] | None
+) -> None:
+    """Write mixtures, where `spec` says that they lie, and `extractor.json`; encoders are brought into the folder."""
+    mixtures: list[tuple[str | None, Mixture[Any] | None]] = [(spec.ner, ner), (spec.relations, relations)]
+    for place, mixture in mixtures:
+        if place is not None and mixture is not None:
+            for expert in mixture.experts:
+                expert.save(folder / place / expert.spec.name)
+            mixture.save_spec(folder / place, mixture.names, {})
+    (folder / EXTRACTOR_FILE).write_text(spec.model_dump_json(indent=2) + "\n")
+    bring_encoders(folder)
 
 
 def bring_encoders(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from moreie.models.expert import EncoderPool, Expert, load_expert
 from moreie.models.gate import Gate
 from moreie.models.gate_inputs import PostStates, gate_features
 from moreie.models.ner import NerExpert
-from moreie.models.outputs import ExpertOutputs, Rows, mean_weights, reads_nothing, run_experts
+from moreie.models.outputs import ExpertOutputs, Rows, first_without_evidence, mean_weights, run_experts
 from moreie.models.relation import RelationExpert
 from moreie.models.tagset import TagSet
 from moreie.whole_files import replace_file
@@ -186,7 +186,7 @@ class Mixture(Generic[X]):
         """
         if not 0 < certainty <= 1:
             raise MoreieError(f"certainty {certainty:g}: give a probability above 0 and up to 1, such as 0.9")
-        if reads_nothing(self.experts) is None:
+        if first_without_evidence(self.experts) is None:
             raise MoreieError(
                 f"all experts read evidence ({', '.join(self.names)}): none can say when it is not needed"
             )

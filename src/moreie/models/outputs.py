@@ -116,21 +116,20 @@ def run_experts(
     }
     available = availability([e.spec.view.retriever for e in experts], rows)
 
-    def inputs(m: int) -> list[Assembled]:
-        own = _places(available, m)
-        return experts[m].assemble([cases[i] for i in own], [rows[m][i] for i in own])
-
     read: dict[int, list[Assembled]] = {}
     said: dict[int, list[Tensor]] = {}
-    first = reads_nothing(experts)
+
+    def ask(asked: Sequence[int]) -> None:
+        for m in asked:
+            own = _places(available, m)
+            read[m] = experts[m].assemble([cases[i] for i in own], [rows[m][i] for i in own])
+        said.update(zip(asked, _read([experts[m] for m in asked], [read[m] for m in asked]), strict=True))
+
+    first = first_without_evidence(experts)
     if certainty is not None and first is not None:
-        read[first] = inputs(first)
-        said[first] = experts[first].log_probabilities(read[first])
-        sure = certainties(said[first]) >= certainty
-        available[sure] = torch.arange(len(experts)) == first
-    rest = [m for m in range(len(experts)) if m not in said]
-    read |= {m: inputs(m) for m in rest}
-    said |= dict(zip(rest, _read([experts[m] for m in rest], [read[m] for m in rest]), strict=True))
+        ask([first])
+        available[certainties(said[first]) >= certainty] = torch.arange(len(experts)) == first
+    ask([m for m in range(len(experts)) if m not in said])
     entropies = torch.zeros(len(cases), len(experts))
     distributions: list[tuple[Tensor | None, ...]] = []
     dropped: list[tuple[int, ...]] = []
@@ -149,16 +148,22 @@ def run_experts(
     )
 
 
-def reads_nothing(experts: Sequence[Expert]) -> int | None:
-    """The first expert without evidence."""
+def first_without_evidence(experts: Sequence[Expert]) -> int | None:
+    """The place of the first expert that reads no evidence."""
     return next((m for m, expert in enumerate(experts) if expert.spec.view.retriever is None), None)
 
 
 def certainties(log_probabilities: Sequence[Tensor]) -> Tensor:
     """[N] probabilities of the likeliest answer of each case; of a post's words that of the least certain one."""
-    return (
-        torch.stack([p.max(-1).values.min() for p in log_probabilities]).exp() if log_probabilities else torch.empty(0)
-    )
+    if not log_probabilities:
+        return torch.empty(0)
+    rows = stacked(log_probabilities)
+    return torch.segment_reduce(rows.max(1).values.exp(), "min", lengths=_rows_of(log_probabilities))
+
+
+def _rows_of(log_probabilities: Sequence[Tensor]) -> Tensor:
+    """[N]: distributions of each case."""
+    return torch.tensor([p.numel() // p.shape[-1] for p in log_probabilities])
 
 
 def _places(available: Tensor, m: int) -> list[int]:
@@ -186,8 +191,7 @@ def entropies_of(log_probabilities: Sequence[Tensor]) -> Tensor:
         return torch.zeros(0)
     rows = stacked(log_probabilities)
     entropies = -(rows.exp() * rows.clamp_min(IMPOSSIBLE)).sum(1)
-    lengths = torch.tensor([p.numel() // rows.shape[1] for p in log_probabilities])
-    return torch.segment_reduce(entropies, "mean", lengths=lengths)
+    return torch.segment_reduce(entropies, "mean", lengths=_rows_of(log_probabilities))
 
 
 def availability(retrievers: Sequence[str | None], rows: Mapping[int, Rows]) -> Tensor:

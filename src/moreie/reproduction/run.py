@@ -15,7 +15,7 @@ from moreie.evaluation.analysis.run import ensure_analysis
 from moreie.evaluation.predictions import Evaluation, load_predictions, save_predictions
 from moreie.evaluation.report import write_report
 from moreie.evaluation.run import evaluate_seed
-from moreie.evaluation.summary import predictions_name, read_summary, record
+from moreie.evaluation.summary import Result, predictions_name, read_summary, record
 from moreie.models.mixture import MIXTURE_FILE
 from moreie.reproduction.evidence import ensure_evidence
 from moreie.reproduction.recipes import with_data_folder, with_k, with_seeds, without_absent_test
@@ -104,12 +104,20 @@ def reproduce(plan: Plan, say: Callable[[str], None]) -> list[Path]:
 
 
 def _recorded(plan: Plan, recipe: Recipe, split: str) -> bool:
-    name = configuration.digest(configuration.configuration(recipe, split))
-    rows = [r for r in read_summary(plan.results) if (r.recipe, r.split) == (plan.name.stem, split)]
+    rows = _rows(plan, recipe, split)
     return bool(rows) and all(
-        r.configuration == name and r.seeds == recipe.seeds and all((plan.results / p).is_file() for p in r.predictions)
-        for r in rows
+        r.seeds == recipe.seeds and all((plan.results / p).is_file() for p in r.predictions) for r in rows
     )
+
+
+def _rows(plan: Plan, recipe: Recipe, split: str) -> list[Result]:
+    """Those recorded of this configuration."""
+    own = (plan.name.stem, split, _configuration(recipe, split))
+    return [r for r in read_summary(plan.results) if (r.recipe, r.split, r.configuration) == own]
+
+
+def _configuration(recipe: Recipe, split: str) -> str:
+    return configuration.digest(configuration.configuration(recipe, split))
 
 
 def _train(recipe: Recipe, seed: int, pictures: GatePictures, say: Callable[[str], None]) -> None:
@@ -139,14 +147,10 @@ def _predictions(plan: Plan, recipe: Recipe, split: str, seed: int) -> Path | No
     own = _own_predictions(recipe, split, seed)
     if own.is_file():
         return own
-    name = configuration.digest(configuration.configuration(recipe, split))
-    rows = [
-        r for r in read_summary(plan.results) if (r.recipe, r.split, r.configuration) == (plan.name.stem, split, name)
-    ]
     recorded = plan.results / predictions_name(plan.name, split, seed)
-    return recorded if any(seed in r.seeds for r in rows) and recorded.is_file() else None
+    known = any(seed in row.seeds for row in _rows(plan, recipe, split))
+    return recorded if known and recorded.is_file() else None
 
 
 def _own_predictions(recipe: Recipe, split: str, seed: int) -> Path:
-    name = configuration.digest(configuration.configuration(recipe, split))
-    return seed_folder(recipe, seed) / f"{split}-{name}.jsonl.zst"
+    return seed_folder(recipe, seed) / f"{split}-{_configuration(recipe, split)}.jsonl.zst"

@@ -52,6 +52,22 @@ def test_results_come_in_order_from_as_many_threads_as_there_may_be(threads: int
     assert seen == [threads], "nor has it changed for threads that come later"
 
 
+def test_threads_that_first_compute_in_a_later_call_have_their_number_too() -> None:
+    threads = 5
+    together = threading.Barrier(threads)
+
+    def idle(_: int) -> None:
+        together.wait(30)
+
+    def work(_: int) -> int:
+        together.wait(30)
+        return torch.get_num_threads()
+
+    with computing_with(threads):
+        side_by_side(idle, range(threads), "cpu")
+        assert side_by_side(work, range(threads), "cpu") == [1] * threads
+
+
 def test_fewer_batches_than_threads_share_them() -> None:
     with computing_with(4):
         assert side_by_side(lambda _: torch.get_num_threads(), range(2), "cpu") == [2, 2]

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import cache
+from threading import Barrier
 from typing import TypeVar
 
 import torch
@@ -72,7 +73,16 @@ def side_by_side(work: Callable[[T], R], batches: Sequence[T], device: torch.dev
 @cache
 def _workers(count: int, threads: int) -> ThreadPoolExecutor:
     """They stay: each has its own memory for products, which would have to be found anew."""
-    return ThreadPoolExecutor(count, "batches", torch.set_num_threads, (threads,))
+    there = Barrier(count)
+
+    def begin() -> None:
+        # A thread takes over the process' number where it first asks for its own: later, that might be another's.
+        torch.get_num_threads()
+        torch.set_num_threads(threads)
+
+    pool = ThreadPoolExecutor(count, "batches", begin)
+    list(pool.map(lambda _: there.wait(), range(count)))  # all have begun before anybody sets the process' number back
+    return pool
 
 
 if hasattr(os, "register_at_fork"):

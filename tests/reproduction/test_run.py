@@ -23,6 +23,7 @@ from moreie.errors import DataFormatError, RecipeError
 from moreie.evaluation.analysis.figures import read_analysis
 from moreie.evaluation.recompute import recompute
 from moreie.evaluation.summary import read_summary
+from moreie.models.expert import read_config
 from moreie.reproduction.evidence import ensure_evidence
 from moreie.reproduction.recipes import with_k
 from moreie.reproduction.run import Plan, prepare, reproduce
@@ -145,7 +146,7 @@ def test_killed_at_every_stage_it_goes_on_and_does_nothing_twice(plan: Plan) -> 
 
 def test_evidence_results_and_page_are_made_once(plan: Plan) -> None:
     said: list[str] = []
-    written = reproduce(_one_seed(plan), said.append)
+    written = reproduce([_one_seed(plan)], said.append)
     assert plan.page in written
     assert sum(": evidence of " in line for line in said) == 6
     rows = read_summary(plan.results)
@@ -157,28 +158,28 @@ def test_evidence_results_and_page_are_made_once(plan: Plan) -> None:
     assert sum(line.endswith("-analysis.json: analysed") for line in said) == 2
     before = _left_behind(plan)
     said.clear()
-    reproduce(_one_seed(plan), said.append)
+    reproduce([_one_seed(plan)], said.append)
     assert _left_behind(plan) == before
     assert sum("results of this configuration are there, kept" in line for line in said) == 2
     assert not [line for line in said if "analysed" in line], "made once, too"
     content = yaml.safe_load(plan.recipe.read_text())
     plan.recipe.write_text(yaml.safe_dump({**content, "gate": {"folds": 3}}))
-    reproduce(_one_seed(plan), said.append)
+    reproduce([_one_seed(plan)], said.append)
     after = _left_behind(plan)
     assert {path: after[path] for path in before} == before, "another gate leaves experts and evidence as they are"
     assert len(after) == len(before) + 2, "predictions of the new gate on both splits"
     content["experts"][1]["view"]["budget"] = 48
     plan.recipe.write_text(yaml.safe_dump(content))
     with pytest.raises(RecipeError, match=r"text holds an expert of another .*\(expert.view.budget changed"):
-        reproduce(_one_seed(plan), said.append)
+        reproduce([_one_seed(plan)], said.append)
 
 
 def test_a_seed_is_added_to_results_whose_experts_are_gone(plan: Plan) -> None:
-    reproduce(_one_seed(plan), [].append)
+    reproduce([_one_seed(plan)], [].append)
     runs = plan.data.parent.parent / "runs" / "twitter2017-tiny"
     shutil.rmtree(runs)
     said: list[str] = []
-    reproduce(plan, said.append)
+    reproduce([plan], said.append)
     assert {path.name for path in runs.iterdir()} == {"seed-2"}, "nothing of the first is trained again"
     assert sum(line.endswith("-seed-1.jsonl.zst: predicted before, kept") for line in said) == 2
     assert {row.seeds for row in read_summary(plan.results)} == {(1, 2)}
@@ -218,7 +219,7 @@ def test_sizes_are_those_published_unless_told_otherwise(plan: Plan) -> None:
     with (plan.data / "twitter2017" / "train.txt").open("a") as posts:
         posts.write("no tag\n")
     with pytest.raises(DataFormatError, match=r"train\.txt:\d+"):
-        reproduce(plan, lambda line: None)
+        reproduce([plan], lambda line: None)
 
 
 def test_without_a_test_split_the_rest_is_done(plan: Plan) -> None:
@@ -256,7 +257,7 @@ def test_texts_of_posts_are_attached_where_the_recipe_says_so(plan: Plan, data: 
 
 def test_without_a_corpus_evidence_cannot_be_made(plan: Plan) -> None:
     with pytest.raises(RecipeError, match=r"wiki is not there.*--articles"):
-        reproduce(replace(plan, corpus=None), lambda line: None)
+        reproduce([replace(plan, corpus=None)], lambda line: None)
 
 
 def test_another_k_is_another_run_with_its_own_evidence_where_more_is_asked(plan: Plan) -> None:
@@ -268,6 +269,23 @@ def test_another_k_is_another_run_with_its_own_evidence_where_more_is_asked(plan
     assert more.data.train.evidence["text"].name == "train-text-k5.jsonl.zst"
     assert more.retrieval is not None
     assert more.retrieval.evidence["text"].k == 5
+
+
+def test_runs_with_another_k_share_what_does_not_depend_on_it(plan: Plan) -> None:
+    said: list[str] = []
+    plans = [replace(_one_seed(plan), k=k) for k in (1, 2)]
+    reproduce(plans, said.append)
+    copied = [line for line in said if line.endswith(", copied")]
+    assert len(copied) == 1, "the baseline alone reads no evidence"
+    runs = plan.data.parent.parent / "runs"
+    folders = [runs / f"twitter2017-tiny-k{k}" / "seed-1" for k in (1, 2)]
+    baselines = [(folder / "baseline" / "head.safetensors").read_bytes() for folder in folders]
+    assert baselines[0] == baselines[1]
+    assert [read_config(folder / "text").view.k for folder in folders] == [1, 2]
+    assert sum(line.endswith("validation: recorded in " + str(plan.results)) for line in said) == 2
+    plot = plan.page.with_name("results-twitter2017-tiny-validation-k.svg")
+    assert plot.exists()
+    assert plot.name in plan.page.read_text()
 
 
 def test_unknown_data_sets_and_foreign_recipes_are_refused(plan: Plan) -> None:

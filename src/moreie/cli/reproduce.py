@@ -16,7 +16,7 @@ moreie reproduce twitter2017 --corpus wiki --articles experiments/data/wikipedia
 
 moreie reproduce mnre --corpus wiki --recipe experiments/recipes/mnre-xlm-roberta-large.yaml
 
-moreie reproduce twitter2017 --corpus wiki -k 3
+moreie reproduce twitter2017 --corpus wiki -k 1 -k 3 -k 10
 
 Stopped, it goes on when the same command is given again.
 """
@@ -37,7 +37,10 @@ def reproduce(
     articles: Annotated[
         list[Path] | None, typer.Option(help="Article files to build the corpus from if it is not there (repeatable).")
     ] = None,
-    k: Annotated[int | None, typer.Option("-k", "--k", min=1, help="Passages an expert reads.")] = None,
+    k: Annotated[
+        list[int] | None,
+        typer.Option("-k", "--k", min=1, help="Passages an expert reads \\[default: the recipe's] (repeatable)."),
+    ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds \\[default: the recipe's].")] = None,
     results: Annotated[Path, typer.Option(help="Folder for summary.json and predictions.")] = Path(
         "experiments/results"
@@ -49,7 +52,7 @@ def reproduce(
     with clear_errors():
         from moreie.errors import RecipeError
         from moreie.reproduction.run import Plan
-        from moreie.reproduction.run import reproduce as carry_out
+        from moreie.reproduction.run import reproduce as run_all
         from moreie.reproduction.sources import SOURCES
 
         chosen = recipe or RECIPES / f"{dataset}-minilm.yaml"
@@ -57,20 +60,24 @@ def reproduce(
             raise RecipeError(f"{dataset}: unknown data set; known are {', '.join(SOURCES)}")
         if chosen.stem.partition("-")[0] != dataset:
             raise RecipeError(f"{chosen}: a recipe for {dataset} is named {dataset}-….yaml")
-        plan = Plan(
-            dataset=dataset,
-            recipe=chosen,
-            data=data,
-            results=results,
-            page=page,
-            command=_command(dataset, recipe=recipe, corpus=corpus, k=k, seeds=seeds),
-            corpus=corpus,
-            articles=tuple(articles or ()),
-            k=k,
-            seeds=seeds,
-            any_size=any_size,
-        )
-        for path in carry_out(plan, lambda line: console(stderr=True).print(line, markup=False, soft_wrap=True)):
+        passages: list[int | None] = [*k] if k else [None]
+        plans = [
+            Plan(
+                dataset=dataset,
+                recipe=chosen,
+                data=data,
+                results=results,
+                page=page,
+                command=_command(dataset, recipe=recipe, corpus=corpus, k=own, seeds=seeds),
+                corpus=corpus,
+                articles=tuple(articles or ()),
+                k=own,
+                seeds=seeds,
+                any_size=any_size,
+            )
+            for own in passages
+        ]
+        for path in run_all(plans, lambda line: console(stderr=True).print(line, markup=False, soft_wrap=True)):
             console(stderr=True).print(f"wrote {path}", markup=False, soft_wrap=True)
 
 

@@ -6,7 +6,7 @@ predictions a seed and split, and the rows of `summary.json`. All of it belongs 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,8 +69,19 @@ def prepare(plan: Plan) -> Recipe:
     return without_absent_test(recipe)
 
 
-def reproduce(plan: Plan, say: Callable[[str], None]) -> list[Path]:
-    """Carry the plan out, from wherever it was stopped before; returns the pages and plots written.
+def reproduce(plans: Sequence[Plan], say: Callable[[str], None]) -> list[Path]:
+    """Carry out plans of one results folder, one after the other; returns the page and plots written of all results.
+
+    Raises:
+        MoreieError: see `carry_out`.
+    """
+    for plan in plans:
+        carry_out(plan, say)
+    return write_report(plans[0].results, plans[0].page)
+
+
+def carry_out(plan: Plan, say: Callable[[str], None]) -> None:
+    """Train, score, record and analyse what the plan says, from wherever it was stopped before.
 
     The test split is scored once for each configuration: rows of the same one are kept.
 
@@ -100,7 +111,6 @@ def reproduce(plan: Plan, say: Callable[[str], None]) -> list[Path]:
             say(f"{plan.name.stem}, {split}: recorded in {plan.results}")
         if path := ensure_analysis(plan.results, plan.name.stem, recipe, split):
             say(f"{path}: analysed")
-    return write_report(plan.results, plan.page)
 
 
 def _recorded(plan: Plan, recipe: Recipe, split: str) -> bool:

@@ -56,7 +56,7 @@ def configuration(recipe: Recipe, split: str = "validation") -> dict[str, Any]:
 
 def expert_configuration(recipe: Recipe, expert: ExpertRecipe) -> dict[str, Any]:
     """All that an expert depends on: its own settings and evidence, the posts, who gives its markers their types, and
-    the expert that it starts from.
+    the expert that it starts from. A teacher is known by its name alone.
 
     Raises:
         DataFormatError: an evidence file is missing or damaged.
@@ -74,6 +74,7 @@ def expert_configuration(recipe: Recipe, expert: ExpertRecipe) -> dict[str, Any]
         files = recipe.splits[split]
         said[split] = {
             "posts": files.posts.name,
+            "digest": file_digest(files.posts),
             "evidence": read_header(files.evidence[retriever]).model_dump(mode="json") if retriever else None,
         }
     if recipe.data.mention_types and expert.view.markers == "typed":
@@ -151,6 +152,11 @@ def differences(before: Any, current: Any, place: str = "") -> list[str]:
 def digest(configuration: dict[str, Any]) -> str:
     """A short name of a configuration."""
     return hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def file_digest(path: Path) -> str | None:
+    """A short name of a file's contents, None for one that is not there."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
 
 
 def encoder_name(recipe: Recipe) -> str:

@@ -28,10 +28,10 @@ from moreie.models.relation import RelationExpert
 from moreie.training import configuration
 from moreie.training.data import Split, with_swapped_none, within_limit
 from moreie.training.features import Example, ner_examples, relation_examples, with_plain_view, without_some_evidence
+from moreie.training.kept import SCORE_FILE, is_trained
 from moreie.training.recipe import ExpertRecipe, Recipe
 from moreie.training.trainer import train_expert
 
-SCORE_FILE = "validation.json"
 KINDS: dict[str, type[Expert]] = {"ner": NerExpert, "re": RelationExpert}
 
 
@@ -83,7 +83,7 @@ def train_experts(
     for expert in experts:
         target = folder / expert.name
         configuration.claim(target, configuration.expert_configuration(recipe, expert))
-        if (target / CONFIG_FILE).exists() and (target / SCORE_FILE).exists():
+        if is_trained(target):
             say(f"{target}: trained before, kept")
             continue
         f1 = _train_one(recipe, expert, labels, train, validation, seed, target)

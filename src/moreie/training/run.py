@@ -26,6 +26,7 @@ from moreie.training.data import (
 from moreie.training.experts import check_experts, load_experts, train_experts
 from moreie.training.gate import GateData, fit_mixture, fitted_gate, gate_data
 from moreie.training.joint import joint_examples, train_jointly
+from moreie.training.kept import take_over
 from moreie.training.pictures import GatePictures
 from moreie.training.recipe import Joint, Recipe
 from moreie.training.temperature import with_temperature
@@ -42,8 +43,9 @@ def seed_folder(recipe: Recipe, seed: int) -> Path:
 def train_recipe(recipe: Recipe, say: Callable[[str], None] = log.info, pictures: GatePictures | None = None) -> None:
     """Train all experts and the gate of a recipe; called again after a stop, it goes on where it stopped.
 
-    An expert that is there is kept if nothing it depends on has changed; the gate is always fitted anew. `pictures`
-    remembers embedded pictures between runs.
+    An expert that is there is kept if nothing it depends on has changed, and one that another run beside this one has
+    trained is copied (`kept.take_over`); the gate is always fitted anew. `pictures` remembers embedded pictures between
+    runs.
 
     Raises:
         RecipeError: an expert that is there depends on other settings, evidence or posts than the recipe says; one has
@@ -61,6 +63,7 @@ def train_recipe(recipe: Recipe, say: Callable[[str], None] = log.info, pictures
     reversed_none = missing_reversed_none(learned) if recipe.task == "re" else 0.0
     for seed in recipe.seeds:
         folder = seed_folder(recipe, seed)
+        take_over(recipe, seed, folder, say)
         train_experts(recipe, recipe.experts, labels, fit, validation, seed, folder, say)
         experts = load_experts(recipe, folder, recipe.members)
         own, outputs = gate_split, None

@@ -33,6 +33,17 @@ EPILOG = re.compile(r"^\[bold\]Examples?\[/\]\n\n(.+?)(?=\n\*\*Commands|\n#|\Z)"
 COMMANDS = ("moreie ", "curl ", "echo ")
 
 
+def on_config(config: Any) -> Any:
+    """Put the pages of recipes behind the overview of results."""
+    recipes = sorted(f"results/{path.name}" for path in (ROOT / "docs" / "results").glob("*.md"))
+    for section in config.nav:
+        for pages in section.values():
+            for place, page in enumerate(pages):
+                if page == {"Scores": "results.md"}:
+                    pages[place] = {"Scores": [{"All recipes": "results.md"}, *recipes]}
+    return config
+
+
 def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File
 

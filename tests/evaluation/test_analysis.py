@@ -281,8 +281,8 @@ def test_the_command_writes_figures_without_texts_and_the_page_shows_them(
     content = (run.results / run.recipe.stem / "validation-analysis.json").read_text()
     posts = load_split(load_recipe(run.recipe).data.validation).posts
     assert not [s for p in posts for m in p.mentions or () if len(s := p.surface(m)) > 4 and s in content]
-    page = tmp_path / "results.md"
-    write_report(run.results, page)
+    overview, page = tmp_path / "results.md", tmp_path / "results" / f"{run.recipe.stem}.md"
+    write_report(run.results, overview)
     shown = [b.name for b in analysis.breakdowns if len(b.buckets) > 1]
     assert shown
     assert all(f"Recall / F1 by {name}." in page.read_text() for name in shown)
@@ -292,10 +292,10 @@ def test_the_command_writes_figures_without_texts_and_the_page_shows_them(
     changed = run.evaluations[0]
     changed.predictions["text"][0] = [] if task == "ner" else "/another/relation"
     save_predictions(changed, path)
-    write_report(run.results, page)
+    write_report(run.results, overview)
     assert "### What lies behind it" not in page.read_text(), "an analysis of other predictions is left out"
     assert ensure_analysis(run.results, run.recipe.stem, load_recipe(run.recipe), "validation") is not None
-    write_report(run.results, page)
+    write_report(run.results, overview)
     assert "### What lies behind it" in page.read_text()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -123,12 +124,24 @@ def test_the_page_has_all_tables_and_plots_and_is_the_same_every_time(folder: Pa
     )
     page = tmp_path / "page" / "results.md"
     written = write_report(folder, page)
-    text = page.read_text()
+    text, own = page.read_text(), (page.parent / "results" / "set-tiny-k1.md").read_text()
     for name in ("f1", "gate", "reliability", "confusion"):
-        assert f"(results-set-tiny-k1-test-{name}.svg)" in text
-    assert "(results-set-tiny-test-k.svg)" in text, "two k, so a plot over k"
-    assert "| set | published | large | test | 70.00 |" in text
-    assert "| mixture | " in text
+        assert f"(set-tiny-k1-test-{name}.svg)" in own
+    assert "[All results](../results.md)" in own
+    assert "(results/set-tiny-test-k.svg)" in text, "two k, so a plot over k"
+    assert "(results/gains.svg)" in text
+    assert "| published | large | test |  | 70.00 |" in text
+    rows = {(row.recipe, row.variant): row for row in read_summary(folder)}
+    for recipe in ("set-tiny-k1", "set-tiny-k3"):
+        baseline, best, mixture = (rows[recipe, variant] for variant in ("baseline", "text", "mixture"))
+        assert (
+            f"| [{recipe}](results/{recipe}.md) | tiny | test | 3 | {baseline.mean:.2f} ± {baseline.std:.2f} | "
+            f"text {best.mean:.2f} | {mixture.mean:.2f} ± {mixture.std:.2f} | {mixture.mean - baseline.mean:+.2f} |"
+        ) in text
+    for path in written:
+        links = re.findall(r"\]\(([^)]+)\)", path.read_text()) if path.suffix == ".md" else []
+        assert all((path.parent / link).is_file() for link in links), path
+    assert "| mixture | " in own
     before = {path: path.read_bytes() for path in written}
     assert {path: path.read_bytes() for path in write_report(folder, page)} == before
     assert all(len(content) < 60_000 for content in before.values())
@@ -152,9 +165,11 @@ def test_scaled_confidences_are_reported_before_and_after(folder: Path, tmp_path
     assert all(row.temperature is None for row in rows if row.variant != MIXTURE or row.recipe == "set-tiny-k3")
     page = tmp_path / "results.md"
     write_report(folder, page)
-    assert page.read_text().count("At a temperature of 2.00 (fitted on the validation split): ") == 1
-    assert "at the temperature" in (tmp_path / "results-set-tiny-k1-test-reliability.svg").read_text()
-    assert "at the temperature" not in (tmp_path / "results-set-tiny-k3-test-reliability.svg").read_text()
+    assert (tmp_path / "results" / "set-tiny-k1.md").read_text().count(
+        "At a temperature of 2.00 (fitted on the validation split): "
+    ) == 1
+    assert "at the temperature" in (tmp_path / "results" / "set-tiny-k1-test-reliability.svg").read_text()
+    assert "at the temperature" not in (tmp_path / "results" / "set-tiny-k3-test-reliability.svg").read_text()
 
 
 def test_a_damaged_file_of_published_scores_is_named(folder: Path, tmp_path: Path) -> None:

@@ -102,6 +102,12 @@ def test_significance_of_the_same_and_of_other_cases() -> None:
     assert paired_randomisation(counts, counts) == 1.0
     with pytest.raises(MoreieError, match="same cases"):
         paired_randomisation(counts, np.concatenate([counts, counts]))
+    once = np.tile([[1, 1, 1]], (5, 1))
+    twice = once.copy()
+    once[0, 0] = twice[:2, 0] = 0
+    right = np.ones_like(once)
+    assert paired_randomisation(right, once) == 1.0, "one answer that differs says nothing"
+    assert paired_randomisation(right, twice) == pytest.approx(0.5), "two swaps of four are as far from 0"
     better = np.tile([[1, 1, 1]], (200, 1))
     worse = np.tile([[0, 1, 1]], (200, 1))
     assert paired_randomisation(better, worse) < 0.001

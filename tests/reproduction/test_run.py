@@ -154,7 +154,8 @@ def test_evidence_results_and_page_are_made_once(plan: Plan) -> None:
     assert len({(row.split, row.configuration) for row in rows}) == 2, "one a split"
     analyses = [read_analysis(plan.results, plan.recipe.stem, split) for split in ("validation", "test")]
     assert all(a is not None and a.costs is not None and a.costs.rows[-1].variant == "mixture" for a in analyses)
-    assert plan.page.read_text().count("### What lies behind it") == 2
+    page = plan.page.parent / "results" / "twitter2017-tiny.md"
+    assert page.read_text().count("### What lies behind it") == 2
     assert sum(line.endswith("-analysis.json: analysed") for line in said) == 2
     before = _left_behind(plan)
     said.clear()
@@ -283,7 +284,7 @@ def test_runs_with_another_k_share_what_does_not_depend_on_it(plan: Plan) -> Non
     assert baselines[0] == baselines[1]
     assert [read_config(folder / "text").view.k for folder in folders] == [1, 2]
     assert sum(line.endswith("validation: recorded in " + str(plan.results)) for line in said) == 2
-    plot = plan.page.with_name("results-twitter2017-tiny-validation-k.svg")
+    plot = plan.page.parent / "results" / "twitter2017-tiny-validation-k.svg"
     assert plot.exists()
     assert plot.name in plan.page.read_text()
 

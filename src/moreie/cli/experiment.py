@@ -108,13 +108,16 @@ def calibrate(
 
 def report(
     results: Annotated[Path, typer.Argument(help="Folder with summary.json.")] = Path("experiments/results"),
-    page: Annotated[Path, typer.Option(help="Markdown page to write; plots go beside it.")] = Path("docs/results.md"),
+    page: Annotated[
+        Path, typer.Option(help="Markdown page to write; pages of recipes and plots go into a folder of its name.")
+    ] = Path("docs/results.md"),
 ) -> None:
     """Write tables and plots of all results."""
     with clear_errors():
         from moreie.evaluation.report import write_report
+        from moreie.rendering.progress import tracked
 
-        for path in write_report(results, page):
+        for path in write_report(results, page, tracked):
             console(stderr=True).print(f"wrote {path}", markup=False)
 
 

@@ -45,7 +45,9 @@ def reproduce(
     results: Annotated[Path, typer.Option(help="Folder for summary.json and predictions.")] = Path(
         "experiments/results"
     ),
-    page: Annotated[Path, typer.Option(help="Markdown page to write; plots go beside it.")] = Path("docs/results.md"),
+    page: Annotated[
+        Path, typer.Option(help="Markdown page to write; pages of recipes and plots go into a folder of its name.")
+    ] = Path("docs/results.md"),
     any_size: Annotated[bool, typer.Option(help="Take files of other than the published number of posts.")] = False,
 ) -> None:
     """Retrieve, train, evaluate, test significance, record and report: one command a table."""

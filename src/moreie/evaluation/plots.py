@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,32 @@ def plot_f1(rows: Sequence[Result], path: Path) -> None:
         axes.text(row.mean + (row.std or 0) + 0.1, place, f"{row.mean:.2f}", va="center", fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel(f"F1, {rows[0].dataset} {rows[0].split} (axis does not start at 0)")
+    _save(figure, path)
+
+
+@dataclass(frozen=True)
+class MixtureGain:
+    """What a mixture gains over the baseline in points of F1; `interval` of 95 %, None where there is none."""
+
+    name: str
+    gain: float
+    interval: tuple[float, float] | None = None
+    published: bool = False
+
+
+def plot_gains(gains: Sequence[MixtureGain], path: Path) -> None:
+    """A line for each mixture: its gain and the interval of that; published ones are squares."""
+    figure, axes = _figure(8, 0.28 * len(gains) + 1)
+    axes.axvline(0, color=GREY, linewidth=1)
+    for place, own in enumerate(gains):
+        color = ORANGE if own.published else BLUE
+        if own.interval:
+            axes.plot(own.interval, [place, place], color=color, linewidth=2)
+        filled = color if own.interval or own.published else "white"
+        axes.plot(own.gain, place, marker="s" if own.published else "o", color=color, markerfacecolor=filled)
+    axes.set_yticks(range(len(gains)), [own.name for own in gains], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("mixture − baseline, F1")
     _save(figure, path)
 
 

@@ -27,20 +27,21 @@ def paired_randomisation(ours: Counts, theirs: Counts, *, resamples: int = RESAM
         MoreieError: the two do not score the same cases.
     """
     _same_cases(ours, theirs)
-    if (ours == theirs).all():
-        return 1.0
     own, change = ours.sum(0), (theirs - ours).astype(np.float64)
     total = own + theirs.sum(0)
+    change = change[change.any(1)]  # a swap of equal answers changes nothing
+    if len(change) < 2:
+        return 1.0  # swapped, the only answer that differs is as far from 0
 
     def difference(a: NDArray[np.int64], b: NDArray[np.int64], axis: int) -> Any:
-        swapped = np.moveaxis(a, axis, -1) >= len(ours)
+        swapped = np.moveaxis(a, axis, -1) >= len(change)
         sums = own + swapped @ change
         return _f1(sums) - _f1(total - sums)
 
     # What is permuted are row numbers, ours before theirs: the library knows of one value a case, not of three.
-    rows = np.arange(len(ours))
+    rows = np.arange(len(change))
     result = permutation_test(
-        (rows, rows + len(ours)),
+        (rows, rows + len(change)),
         difference,
         permutation_type="samples",
         vectorized=True,

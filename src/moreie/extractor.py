@@ -117,8 +117,8 @@ class Extractor:
         opened = corpus if isinstance(corpus, KnowledgeCorpus) else KnowledgeCorpus.open(corpus or DEMO_CORPUS)
         encoder = pool.image_encoder(located(spec.image_encoder, folder)) if spec.image_encoder else None
         return cls(
-            load_mixture(folder / spec.ner, pool),
-            load_mixture(folder / spec.relations, pool) if spec.relations else None,
+            load_mixture(spec.place("ner", folder), pool),
+            load_mixture(spec.place("re", folder), pool) if spec.relations else None,
             corpus=opened,
             image_encoder=encoder,
             name=spec.name,

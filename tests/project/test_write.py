@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from moreie import Extractor
 from moreie.cli.app import app
 from moreie.datasets import read_posts
+from moreie.models.folder import read_extractor_spec
 from moreie.project.settings import settings_for
 from moreie.project.survey import survey
 from moreie.shipped import DEMO_CORPUS, DEMO_POSTS, MODEL, TEXT_ENCODER
@@ -130,7 +131,8 @@ def test_relations_alone_take_entities_from_the_shipped_model(tmp_path: Path, po
     assert "by the model that ships" in done.stdout
     model = tmp_path / "mine" / "model"
     made = json.loads((model / "extractor.json").read_text())
-    assert (model / made["ner"]).resolve() == (MODEL / "ner").resolve()
+    assert made["ner"] == "shipped:models/default/ner", "another machine has the package in another place"
+    assert read_extractor_spec(model).place("ner", model).resolve() == (MODEL / "ner").resolve()
     assert made["relations"] == "../runs/re/seed-1"
 
 

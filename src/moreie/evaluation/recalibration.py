@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from moreie.encoders.precision import default_device
 from moreie.errors import RecipeError
@@ -35,7 +36,7 @@ class Recalibration:
     scaled_error: float
 
 
-def mixture_folder(model: Path, task: str) -> Path:
+def mixture_folder(model: Path, task: Literal["ner", "re"]) -> Path:
     """Where a model folder keeps its mixture of a task; the folder itself where it is a run of `moreie train`.
 
     Raises:
@@ -45,10 +46,9 @@ def mixture_folder(model: Path, task: str) -> Path:
     if not (model / EXTRACTOR_FILE).is_file():
         return model
     spec = read_extractor_spec(model)
-    name = spec.ner if task == "ner" else spec.relations
-    if name is None:
+    if task == "re" and spec.relations is None:
         raise RecipeError(f"{model}: finds no relations, and the recipe is one of relations")
-    return model / name
+    return spec.place(task, model)
 
 
 def recalibrated(recipe: Recipe, folder: Path) -> Recalibration:

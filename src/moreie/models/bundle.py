@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from moreie.encoders.places import relative_name
+from moreie.encoders.places import located, relative_name
 from moreie.models.expert import CONFIG_FILE
 from moreie.models.folder import EXTRACTOR_FILE, ExtractorSpec
 from moreie.models.gate import SPEC_FILE
@@ -48,7 +48,7 @@ def bring_encoders(folder: Path) -> list[Path]:
         said = json.loads(file.read_bytes())
         if said.get(key) is None:
             continue
-        source = (file.parent / said[key]).resolve()
+        source = Path(located(said[key], file.parent))
         if not source.is_dir() or source.is_relative_to(folder.resolve()):
             continue
         if source not in brought:

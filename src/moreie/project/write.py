@@ -149,7 +149,7 @@ def _recipe(
 def _model(plan: Plan, evidence: list[str], image_encoder: str | None) -> str:
     """`extractor.json`: the mixtures that training will leave, as one model."""
     folder, tasks = plan.folder / "model", plan.survey.labels
-    shipped = os.path.relpath(MODEL / read_extractor_spec(MODEL).ner, folder.resolve())
+    shipped = relative_name(str(read_extractor_spec(MODEL).place("ner", MODEL)), folder)
     spec = ExtractorSpec(
         name=plan.folder.resolve().name,
         ner="../runs/ner/seed-1" if "ner" in tasks else shipped,

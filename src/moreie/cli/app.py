@@ -19,6 +19,7 @@ from moreie.cli import (
     reproduce,
     retrieve,
     serve,
+    significance,
 )
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ app.command("calibrate", epilog=experiment.CALIBRATE_EXAMPLES)(experiment.calibr
 app.command("analyse", epilog=analyse.EXAMPLES)(analyse.analyse)
 app.command("reproduce", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.command("recompute", epilog=experiment.RECOMPUTE_EXAMPLES)(experiment.recompute)
+app.command("significance", epilog=significance.EXAMPLES)(significance.significance)
 app.command("report", epilog=experiment.REPORT_EXAMPLES)(experiment.report)
 app.command("extract", epilog=extract.EXAMPLES)(extract.extract)
 app.command("demo", epilog=extract.DEMO_EXAMPLES)(extract.demo)

@@ -68,11 +68,12 @@ class Evaluation:
         """
         if BASELINE not in self.predictions:
             return None
-        was, now = self._right(BASELINE), self._right(variant)
+        was, now = self.right(BASELINE), self.right(variant)
         pairs = list(zip(was, now, strict=True))
         return sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
 
-    def _right(self, variant: str) -> list[bool]:
+    def right(self, variant: str) -> list[bool]:
+        """Is each gold answer right? Those are the mentions one by one, or the labels of pairs, `None` among them."""
         answers = zip(self.gold, self.predictions[variant], strict=True)
         if self.task == "ner":
             return [span in set(spans) for gold, spans in answers for span in gold]

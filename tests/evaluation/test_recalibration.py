@@ -57,6 +57,9 @@ def test_the_mixture_of_a_task_is_found_in_a_model_folder(tmp_path: Path) -> Non
     (tmp_path / "extractor.json").write_text(json.dumps({"name": "n", "ner": "."}))
     with pytest.raises(RecipeError, match="finds no relations"):
         mixture_folder(tmp_path, "re")
+    (tmp_path / "extractor.json").write_text(json.dumps({"name": "n", "ner": "shipped:models/default/ner"}))
+    with pytest.raises(RecipeError, match="the package's own"):
+        mixture_folder(tmp_path, "ner")
 
 
 @pytest.mark.parametrize("task", ["ner", "re"])

@@ -150,8 +150,8 @@ def test_the_recipes_of_the_project_are_right(path: Path) -> None:
         return
     if path.stem.endswith("-levitated"):
         assert {expert.view.markers for expert in recipe.experts} == {"levitated"}
-        plain = read_recipe(path.with_name("mnre-minilm.yaml")).model_dump(exclude={"output"})
-        own = recipe.model_dump(exclude={"output"})
+        plain = read_recipe(path.with_name("mnre-minilm.yaml")).model_dump(exclude={"output", "seeds"})
+        own = recipe.model_dump(exclude={"output", "seeds"})
         for expert in (*plain["experts"], *own["experts"]):
             expert["view"].pop("markers")
         assert own == plain, "nothing else differs"
@@ -180,7 +180,7 @@ def test_the_recipes_of_markers_differ_in_nothing_else() -> None:
     assert views["plain"] == views["typed"] == [e.model_dump(exclude={"view"}) for e in whole.experts[:2]]
     parts = {"output": True, "experts": True, "data": {"mention_types"}}
     assert both["plain"].model_dump(exclude=parts) == both["typed"].model_dump(exclude=parts)
-    for part in ("task", "encoder", "adapter", "training", "gate", "seeds"):
+    for part in ("task", "encoder", "adapter", "training", "gate"):
         assert getattr(both["typed"], part) == getattr(whole, part)
 
 

@@ -15,6 +15,7 @@ from moreie.models.folder import EXTRACTOR_FILE, read_extractor_spec
 from moreie.models.mixture import load_mixture, save_temperature
 from moreie.models.outputs import mean_weights
 from moreie.models.temperature import fit_on_cases, scaled
+from moreie.shipped import SHIPPED
 from moreie.training.data import cases, load_split, within_limit
 from moreie.training.gate import gate_data, unseen_log_weights
 from moreie.training.recipe import Recipe
@@ -41,14 +42,17 @@ def mixture_folder(model: Path, task: Literal["ner", "re"]) -> Path:
 
     Raises:
         CheckpointError: it is neither.
-        RecipeError: the model has no mixture of that task.
+        RecipeError: the model has no mixture of that task, or none of its own.
     """
     if not (model / EXTRACTOR_FILE).is_file():
         return model
     spec = read_extractor_spec(model)
     if task == "re" and spec.relations is None:
         raise RecipeError(f"{model}: finds no relations, and the recipe is one of relations")
-    return spec.place(task, model)
+    place = spec.place(task, model)
+    if place.is_relative_to(SHIPPED.resolve()) and not model.resolve().is_relative_to(SHIPPED.resolve()):
+        raise RecipeError(f"{model}: its {task} mixture is the package's own, which other models use, too")
+    return place
 
 
 def recalibrated(recipe: Recipe, folder: Path) -> Recalibration:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -25,15 +26,13 @@ from moreie.shipped import DEMO_CORPUS, IMAGE_ENCODER
 # Where a picture of the corpus counts as evidence: generic photographs against the demo corpus have their best
 # similarity at 0.32 (95th percentile) and 0.50 (99th), copies of pictures in the corpus at 0.90 and more.
 IMAGE_FLOOR = 0.5
-# Recorded runs whose first seeds ship.
-RECIPES = ("twitter2017-minilm", "mnre-minilm-shipped")
 
 
-def write_card(extractor: Extractor, folder: Path, results: Path) -> None:
-    """`README.md` of a model folder, its tables made from `results`."""
+def write_card(extractor: Extractor, folder: Path, results: Path, recipes: Sequence[str]) -> None:
+    """`README.md` of a model folder, its tables the `results` of the recipes that its mixtures were trained by."""
     assert extractor.relations is not None
     groups = []
-    shipped = [row for row in read_summary(results) if row.recipe in RECIPES]
+    shipped = [row for row in read_summary(results) if row.recipe in recipes]
     for (dataset, split), rows in groupby(shipped, key=lambda row: (row.dataset, row.split)):
         own = list(rows)
         types = list(own[0].per_type) if own[0].task == "ner" else []
@@ -77,7 +76,8 @@ def main() -> None:
     for task in ("ner", "relations"):
         shutil.rmtree(arguments.out / task, ignore_errors=True)
     extractor.save_pretrained(arguments.out)
-    write_card(extractor, arguments.out, arguments.results)
+    recipes = [seed.resolve().parent.name for seed in (arguments.ner, arguments.relations)]
+    write_card(extractor, arguments.out, arguments.results, recipes)
 
 
 if __name__ == "__main__":

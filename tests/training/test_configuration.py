@@ -35,3 +35,25 @@ def test_pairs_learned_in_both_directions_make_another_expert(recipe: Recipe) ->
     both = recipe.model_copy(update={"swapped_none": True})
     noted, off = (expert_configuration(r, r.experts[0]) for r in (both, recipe))
     assert noted == {**off, "swapped_none": True}
+
+
+def test_a_teacher_is_known_by_what_it_holds_and_not_by_its_name(data: Path, tmp_path: Path) -> None:
+    files = {"posts": data / "twitter2017-sample.txt"}
+    noted = []
+    for place, weights in (("one", b"1"), ("two", b"2"), ("three", b"1")):
+        expert = tmp_path / place / "baseline"
+        expert.mkdir(parents=True)
+        (expert / "head.safetensors").write_bytes(weights)
+        recipe = Recipe.model_validate(
+            {
+                "task": "ner",
+                "output": "runs",
+                "encoder": "some/encoder",
+                "data": {"train": files, "validation": files},
+                "experts": [{"name": "student"}],
+                "teacher": {"expert": expert},
+            }
+        )
+        noted.append(expert_configuration(recipe, recipe.experts[0]))
+    assert noted[0] != noted[1]
+    assert noted[0] == noted[2]

@@ -80,6 +80,7 @@ def test_another_encoder_in_a_folder_of_the_same_name_is_not_taken_for_this(besi
     other.symlink_to(beside.encoder)
     assert _taken(beside.model_copy(update={"encoder": str(other)})) == {"baseline", "text", "image"}, "the same one"
     other.unlink()
-    other.mkdir()
+    shutil.copytree(beside.encoder, other)
+    (other / "config.json").write_bytes((other / "config.json").read_bytes() + b" ")
     shutil.rmtree(beside.output)
     assert _taken(beside.model_copy(update={"encoder": str(other)})) == set()

@@ -34,9 +34,9 @@ class System:
 
 @dataclass(frozen=True)
 class Contrast:
-    """`ours` and `theirs`: F1 of each of the `seeds` in percent. `p_value`: paired approximate randomisation over
-    cases; `gain`: paired bootstrap over cases and seeds, None where these are too few. `only`: right answers that one
-    system alone has, means over seeds; `per_type`: mean F1 of both.
+    """`ours` and `theirs`: F1 of each of the `seeds` in percent, as results record it. `p_value`: paired approximate
+    randomisation over cases; `gain`: paired bootstrap over cases and seeds, None where these are too few. `only`:
+    right answers that one system alone has, means over seeds; `per_type`: mean F1 of both.
     """
 
     seeds: tuple[int, ...]
@@ -61,7 +61,9 @@ def contrast(results: Path, first: System, second: System, split: str) -> Contra
         DataFormatError: predictions are missing or damaged.
     """
     rows = read_summary(results)
-    loaded = [load_evaluations(results, _row(rows, system, split)) for system in (first, second)]
+    own_rows = [_row(rows, system, split) for system in (first, second)]
+    loaded = [load_evaluations(results, own_rows[0])]
+    loaded.append(loaded[0] if first.recipe == second.recipe else load_evaluations(results, own_rows[1]))
     by_seed: list[dict[int, Evaluation]] = [{e.seed: e for e in evaluations} for evaluations in loaded]
     seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
     if not seeds:
@@ -82,8 +84,8 @@ def contrast(results: Path, first: System, second: System, split: str) -> Contra
     return Contrast(
         seeds=tuple(seeds),
         cases=len(ours[0].ids),
-        ours=tuple(s["micro"].f1 for s in scores[0]),
-        theirs=tuple(s["micro"].f1 for s in scores[1]),
+        ours=tuple(round(s["micro"].f1, 2) for s in scores[0]),
+        theirs=tuple(round(s["micro"].f1, 2) for s in scores[1]),
         p_value=paired_randomisation(np.sum(counts[0], axis=0), np.sum(counts[1], axis=0)),
         gain=paired_bootstrap(counts[0], counts[1]) if len(seeds) >= ENOUGH_SEEDS else None,
         only=(

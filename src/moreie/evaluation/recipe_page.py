@@ -84,8 +84,7 @@ def _section(rows: Sequence[Result], plots: Mapping[str, Path]) -> str:
         "|---|" + "---:|" * (len(headings) - 1),
     ]
     for row in rows:
-        f1 = f"{row.mean:.2f}" + (f" ± {row.std:.2f}" if row.std is not None else "")
-        cells = [row.variant, f"{row.precision:.2f}", f"{row.recall:.2f}", f1]
+        cells = [row.variant, f"{row.precision:.2f}", f"{row.recall:.2f}", row.mean_and_std]
         cells += [f"{row.per_type.get(t, 0.0):.2f}" for t in few]
         if first.task == "re":
             cells.append(f"{row.accuracy:.2f}")

@@ -146,9 +146,7 @@ def _own_row(rows: Sequence[Result], best: BestExpert | None, folder: str) -> st
 
 
 def _mean(row: Result | None) -> str:
-    if row is None:
-        return ""
-    return f"{row.mean:.2f}" + (f" ± {row.std:.2f}" if row.std is not None else "")
+    return "" if row is None else row.mean_and_std
 
 
 def _over_k(plot: Path, lines: Mapping[str, Sequence[Result]], folder: str) -> str:

@@ -69,6 +69,11 @@ class Result(BaseModel):
     predictions: tuple[str, ...]
 
     @property
+    def mean_and_std(self) -> str:
+        """`84.99 ± 0.27`; the mean alone where there is one seed."""
+        return f"{self.mean:.2f}" + (f" ± {self.std:.2f}" if self.std is not None else "")
+
+    @property
     def recipe(self) -> str:
         """Name of the recipe: the folder of its predictions."""
         return Path(self.predictions[0]).parent.name

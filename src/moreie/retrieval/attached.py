@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moreie.datasets.texts import Matched, match_texts, read_texts
+from moreie.digests import file_digest
 from moreie.errors import MoreieError
 from moreie.retrieval.cache import EvidenceHeader, TextSource, posts_digest
 from moreie.retrieval.retrieved import ranked
@@ -39,9 +40,7 @@ def attach_texts(
         k=1,
         posts=len(posts),
         digest=posts_digest(posts),
-        source=TextSource(
-            file=texts.name, digest=hashlib.sha256(texts.read_bytes()).hexdigest()[:16], field=field, title=title
-        ),
+        source=TextSource(file=texts.name, digest=file_digest(texts), field=field, title=title),
     )
     return Attachment(header, attached_evidence(matched.texts, name, title), matched)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from moreie.digests import file_digest, folder_digest
 from moreie.errors import RecipeError
 from moreie.models.expert import weights_fingerprint
 from moreie.retrieval.cache import read_header
@@ -55,8 +57,8 @@ def configuration(recipe: Recipe, split: str = "validation") -> dict[str, Any]:
 
 
 def expert_configuration(recipe: Recipe, expert: ExpertRecipe) -> dict[str, Any]:
-    """All that an expert depends on: its own settings and evidence, the posts, who gives its markers their types, and
-    the expert that it starts from. A teacher is known by its name alone.
+    """All that an expert depends on: its own settings and evidence, the posts, the encoder, its teacher, who gives its
+    markers their types, and the expert that it starts from. What files hold is known by digests, not names.
 
     Raises:
         DataFormatError: an evidence file is missing or damaged.
@@ -65,6 +67,10 @@ def expert_configuration(recipe: Recipe, expert: ExpertRecipe) -> dict[str, Any]
     kept = {"task", "encoder", "adapter", "teacher", "swapped_none"}
     said: dict[str, Any] = _named(recipe.model_dump(include=kept))
     said["encoder"] = encoder_name(recipe)
+    said["encoder_digest"] = _folder_digest(Path(recipe.encoder).resolve())
+    if recipe.teacher:
+        said["teacher"]["digest"] = _folder_digest(recipe.teacher.expert.resolve())
+        said["teacher"]["extra_digests"] = [file_digest(path) for path in recipe.teacher.extra_posts]
     said["labels"] = recipe.data.labels.name if recipe.data.labels else None
     said["held_out"] = recipe.gate.held_out
     said["expert"] = _named(expert.model_dump(exclude={"start_from"}))
@@ -154,9 +160,10 @@ def digest(configuration: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def file_digest(path: Path) -> str | None:
-    """A short name of a file's contents, None for one that is not there."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
+@cache
+def _folder_digest(folder: Path) -> str | None:
+    """Read once: an encoder is large, and every expert of a run asks. None for an encoder of the hub."""
+    return folder_digest(folder)
 
 
 def encoder_name(recipe: Recipe) -> str:

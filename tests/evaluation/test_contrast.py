@@ -56,7 +56,7 @@ def test_only_common_seeds_count(folder: Path) -> None:
     ("first", "split", "said"),
     [
         ("none", "test", "no results of none; there are those of set-tiny-k1, set-tiny-k3"),
-        ("set-tiny-k1:imagee", "test", "no variant 'imagee' on test; there are baseline, text, image, mixture"),
+        ("set-tiny-k1:imagee", "test", "no variant 'imagee' on test; there are baseline; text; image; mixture"),
         ("set-tiny-k1", "validation", "no validation results, but test"),
     ],
 )

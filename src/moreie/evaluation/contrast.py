@@ -107,4 +107,4 @@ def _row(rows: Sequence[Result], system: System, split: str) -> Result:
     here = [row.variant for row in own if row.split == split]
     if not here:
         raise MoreieError(f"{system.recipe} has no {split} results, but {', '.join(sorted({r.split for r in own}))}")
-    raise MoreieError(f"{system.recipe} has no variant {system.variant!r} on {split}; there are {', '.join(here)}")
+    raise MoreieError(f"{system.recipe} has no variant {system.variant!r} on {split}; there are {'; '.join(here)}")

@@ -25,7 +25,7 @@ from moreie.training.experts import load_experts
 from moreie.training.gate import GateData, gate_data, unseen_log_weights
 from moreie.training.pictures import GatePictures
 from moreie.training.recipe import Recipe
-from moreie.training.run import mixture_experts, seed_folder, trained_together
+from moreie.training.run import gate_folder, mixture_experts, seed_folder, trained_together
 from moreie.training.temperature import cross_validated_temperatures
 
 
@@ -39,7 +39,7 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int, pictures: GatePict
     if files is None:
         raise RecipeError(f"the recipe has no {split_name} split")
     folder = seed_folder(recipe, seed)
-    experts = mixture_experts(recipe, folder)
+    experts = mixture_experts(recipe, folder, folder)
     configuration.check(folder, configuration.configuration(recipe))
     split: Split = within_limit(load_split(files, mention_types=recipe.data.mention_types), experts[0].encoder)
     data = gate_data(recipe, experts, split, pictures=pictures)
@@ -63,6 +63,12 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int, pictures: GatePict
             distributions.update(_ablated(expert, task_cases, evidence[expert.spec.view.retriever]))
     distributions[MEAN] = outputs.mix(_equal(outputs))
     distributions[MIXTURE] = outputs.mix(log_weights)
+    pictures = pictures or GatePictures(recipe)
+    for name in recipe.gates:
+        under = recipe.with_gate(name)
+        distributions[f"{MIXTURE}, {name} gate"] = _under_gate(
+            under, folder, gate_folder(folder, name), split, None if together else data, pictures.of(under), here=here
+        )
     first = experts[0]
     predictions = {variant: answers_of(first, log_p) for variant, log_p in distributions.items()}
     mixed = distributions[MIXTURE]
@@ -80,6 +86,29 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int, pictures: GatePict
     ids = [first.post_of(case).id for case in task_cases]
     weights = mean_weights(log_weights, len(experts))
     return Evaluation(recipe.task, seed, ids, gold, predictions, outputs.names, weights, confidences, at_temperature)
+
+
+def _under_gate(
+    recipe: Recipe,
+    folder: Path,
+    mixture: Path,
+    split: Split,
+    alone: GateData | None,
+    pictures: GatePictures,
+    *,
+    here: bool,
+) -> list[Tensor]:
+    """Distributions of each case under another gate of a seed, which lies in `mixture`.
+
+    `alone`: what the experts trained alone say of the split, where that is known already.
+    """
+    experts = mixture_experts(recipe, folder, mixture)
+    known = None if alone is None or trained_together(recipe) else alone.outputs
+    data = gate_data(recipe, experts, split, known, pictures)
+    gate = Gate.load(mixture)
+    gate.check_image_encoder(data.image_encoder)
+    log_weights = unseen_log_weights(recipe, data, gate, fitted_here=here and recipe.gate.from_validation)
+    return data.outputs.mix(log_weights)
 
 
 def _told(labels: Sequence[str], mixed: Sequence[Tensor], gold: Sequence[str]) -> list[str]:

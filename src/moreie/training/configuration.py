@@ -24,6 +24,7 @@ YOUNGER: dict[str, Any] = {
     "mention_types": None,
     "image_encoder": None,
     "joint": None,
+    "gates": {},
     "swapped_none": False,
     "spans": None,
     "words": "written",
@@ -43,8 +44,9 @@ def configuration(recipe: Recipe, split: str = "validation") -> dict[str, Any]:
         left_out["data"] = {"test"}
     said: dict[str, Any] = _named(recipe.model_dump(exclude=left_out))
     said["encoder"] = encoder_name(recipe)
-    if recipe.gate.image_encoder:
-        said["gate"]["image_encoder"] = _encoder_name(recipe.gate.image_encoder)
+    for gate in (said["gate"], *said.get("gates", {}).values()):
+        if gate.get("image_encoder"):
+            gate["image_encoder"] = _encoder_name(gate["image_encoder"])
     said["evidence"] = {
         f"{name}, {retriever}": read_header(path).model_dump(mode="json")
         for name, files in recipe.splits.items()

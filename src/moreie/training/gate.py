@@ -52,6 +52,12 @@ class GateData:
         return -((mixed * real).sum(1) / real.sum(1) * share).sum() / share.sum()
 
 
+def expert_outputs(recipe: Recipe, experts: Sequence[Expert], split: Split) -> ExpertOutputs:
+    """What experts say of a split's posts or pairs, as far as they fit into their encoder."""
+    task_cases, evidence, _ = cases(recipe.task, within_limit(split, experts[0].encoder))
+    return run_experts(experts, task_cases, evidence)
+
+
 def gate_data(
     recipe: Recipe,
     experts: Sequence[Expert],

@@ -27,6 +27,14 @@ class GatePictures:
     def __init__(self, recipe: Recipe) -> None:
         self._name = recipe.gate.image_encoder
         self._known: dict[Path, tuple[NDArray[np.float32], tuple[str, ...]]] = {}
+        self._others: dict[str, GatePictures] = {}
+
+    def of(self, recipe: Recipe) -> GatePictures:
+        """Those of the same run as another of its gates reads them."""
+        name = recipe.gate.image_encoder
+        if name is None or name == self._name:
+            return self
+        return self._others.setdefault(name, GatePictures(recipe))
 
     @cached_property
     def encoder(self) -> ImageEncoder:

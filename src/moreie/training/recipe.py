@@ -221,6 +221,8 @@ class Recipe(Section):
     experts: tuple[ExpertRecipe, ...] = Field(min_length=1)
     training: Optimisation = Field(default_factory=Optimisation)
     gate: GateRecipe = Field(default_factory=GateRecipe)
+    gates: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")], GateRecipe] = Field(default_factory=dict)
+    """Other gates over the same experts, by name, to be compared with `gate`, which is the mixture's."""
     mixture: tuple[str, ...] = ()
     """Experts in the mixture; all of them when empty."""
     retrieval: Retrieval | None = None
@@ -241,8 +243,15 @@ class Recipe(Section):
             raise ValueError("a teacher is for NER only")
         if self.swapped_none and self.task != "re":
             raise ValueError("swapped_none is for RE only")
-        if self.gate.level == "token" and self.task != "ner":
+        if any(g.level == "token" for g in (self.gate, *self.gates.values())) and self.task != "ner":
             raise ValueError("a token-level gate is for NER only: a pair has one answer")
+        if self.gates and len(self.members) < 2:
+            raise ValueError("gates need a mixture of at least two experts")
+        for name, gate in self.gates.items():
+            if gate.held_out != self.gate.held_out:
+                raise ValueError(
+                    f"gates.{name}: held_out is not that of `gate`, and experts are trained once for all gates"
+                )
         if self.data.mention_types and self.task != "re":
             raise ValueError("data.mention_types is for RE only: an NER expert learns types, which have to be gold")
         if self.data.mention_types and not any(e.view.markers == "typed" for e in self.experts):
@@ -280,6 +289,10 @@ class Recipe(Section):
         named = {"train": self.data.train, "validation": self.data.validation, "test": self.data.test}
         return {name: files for name, files in named.items() if files is not None}
 
+    def with_gate(self, name: str) -> Recipe:
+        """The recipe with the gate of that name of `gates` as its own, and no others."""
+        return self.model_copy(update={"gate": self.gates[name], "gates": {}})
+
     @property
     def members(self) -> tuple[str, ...]:
         """Names of the experts in the mixture, in the order of `experts`."""
@@ -303,7 +316,8 @@ def load_recipe(path: Path) -> Recipe:
     """
     recipe = read_recipe(path)
     for files in recipe.splits.values():
-        pictures = [files.images] if files.images and recipe.gate.reads_pictures else []
+        reads_pictures = any(g.reads_pictures for g in (recipe.gate, *recipe.gates.values()))
+        pictures = [files.images] if files.images and reads_pictures else []
         for file in [files.posts, *files.evidence.values(), *pictures]:
             if not file.exists():
                 raise RecipeError(f"{path}: {file} is not there")

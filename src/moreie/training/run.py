@@ -1,19 +1,20 @@
-"""A recipe carried out: every expert, then the gate, for every seed. What is already trained is kept."""
+"""A recipe carried out: every expert, then the gates, for every seed. What is already trained is kept."""
 
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moreie.models.expert import CONFIG_FILE
-from moreie.models.outputs import ExpertOutputs, joined, load_outputs, run_experts, save_outputs
+from moreie.models.outputs import ExpertOutputs, joined, load_outputs, save_outputs
 from moreie.training import configuration
 from moreie.training.data import (
     Split,
-    cases,
     hold_out,
     joined_splits,
     load_split,
@@ -21,10 +22,9 @@ from moreie.training.data import (
     recipe_labels,
     text_folds,
     with_swapped_none,
-    within_limit,
 )
 from moreie.training.experts import check_experts, load_experts, train_experts
-from moreie.training.gate import GateData, fit_mixture, fitted_gate, gate_data
+from moreie.training.gate import GateData, expert_outputs, fit_mixture, fitted_gate, gate_data
 from moreie.training.joint import joint_examples, train_jointly
 from moreie.training.kept import take_over
 from moreie.training.pictures import GatePictures
@@ -33,117 +33,153 @@ from moreie.training.temperature import with_temperature
 from moreie.training.trainer import CHECKPOINTS
 
 log = logging.getLogger(__name__)
-OUTPUTS_FILE, FOLDS, JOINT = "outputs.safetensors", "folds", "joint"
+OUTPUTS_FILE, FOLDS, JOINT, GATES = "outputs.safetensors", "folds", "joint", "gates"
 
 
 def seed_folder(recipe: Recipe, seed: int) -> Path:
     return recipe.output / f"seed-{seed}"
 
 
+def gate_folder(folder: Path, name: str) -> Path:
+    """Where the mixture under another gate than the recipe's own lies in a seed's `folder`."""
+    return folder / GATES / name
+
+
+@dataclass(frozen=True)
+class _Seed:
+    """One seed of a recipe. `learned`: the training posts that experts learn from; `gate_posts`: those that a gate
+    learns from which is not cross-fitted."""
+
+    seed: int
+    folder: Path
+    labels: tuple[str, ...]
+    train: Split
+    learned: Split
+    gate_posts: Split
+    validation: Split
+    reversed_none: float
+    say: Callable[[str], None]
+
+
 def train_recipe(recipe: Recipe, say: Callable[[str], None] = log.info, pictures: GatePictures | None = None) -> None:
-    """Train all experts and the gate of a recipe; called again after a stop, it goes on where it stopped.
+    """Train all experts and the gates of a recipe; called again after a stop, it goes on where it stopped.
 
     An expert that is there is kept if nothing it depends on has changed, and one that another run beside this one has
-    trained is copied (`kept.take_over`); the gate is always fitted anew. `pictures` remembers embedded pictures between
+    trained is copied (`kept.take_over`); gates are always fitted anew. `pictures` remembers embedded pictures between
     runs.
 
     Raises:
         RecipeError: an expert that is there depends on other settings, evidence or posts than the recipe says; one has
             typed markers and no mention a type; one scores spans, and a training mention is longer than any of
-            them; the gate is to read pictures, and there are none.
+            them; a gate is to read pictures, and there are none.
         CheckpointError: the model that gives mentions their types is not there or damaged.
     """
     train = load_split(recipe.data.train, mention_types=recipe.data.mention_types)
     validation = load_split(recipe.data.validation, mention_types=recipe.data.mention_types)
     check_experts(recipe, train)
     labels = recipe_labels(recipe, train)
-    fit, gate_split = hold_out(train, recipe.gate.held_out) if recipe.gate.held_out else (train, validation)
+    learned, gate_posts = hold_out(train, recipe.gate.held_out) if recipe.gate.held_out else (train, validation)
     pictures = pictures or GatePictures(recipe)
-    learned = with_swapped_none(fit.posts) if recipe.swapped_none else fit.posts
-    reversed_none = missing_reversed_none(learned) if recipe.task == "re" else 0.0
+    pairs = with_swapped_none(learned.posts) if recipe.swapped_none else learned.posts
+    reversed_none = missing_reversed_none(pairs) if recipe.task == "re" else 0.0
     for seed in recipe.seeds:
         folder = seed_folder(recipe, seed)
+        own = _Seed(seed, folder, labels, train, learned, gate_posts, validation, reversed_none, say)
         take_over(recipe, seed, folder, say)
-        train_experts(recipe, recipe.experts, labels, fit, validation, seed, folder, say)
+        train_experts(recipe, recipe.experts, labels, learned, validation, seed, folder, say)
         experts = load_experts(recipe, folder, recipe.members)
-        own, outputs = gate_split, None
-        if recipe.gate.cross_fit and len(experts) > 1:
-            own, outputs = _out_of_fold(recipe, labels, train, validation, seed, folder, say)
-        data = gate_data(recipe, experts, own, outputs, pictures)
-        if (joint := recipe.gate.joint) and trained_together(recipe):
-            experts = _train_together(recipe, joint, experts, data, fit, seed, folder, pictures, say)
-            data = gate_data(recipe, experts, own, pictures=pictures)
-        mixture, penalty = fit_mixture(recipe, experts, data, reversed_none)
-        held = data if recipe.gate.from_validation else gate_data(recipe, experts, validation, pictures=pictures)
-        mixture = with_temperature(recipe, mixture, held)
-        place = f"{JOINT}/" if trained_together(recipe) else ""
-        mixture.save_spec(folder, [f"{place}{name}" for name in recipe.members], {})
+        alone = expert_outputs(recipe, experts, gate_posts)
+        _mix(own, recipe, experts, alone, folder, pictures)
+        for name in recipe.gates:
+            under = recipe.with_gate(name)
+            _mix(own, under, experts, alone, gate_folder(folder, name), pictures.of(under))
         configuration.write(folder, configuration.configuration(recipe))
-        say(
-            f"{folder}: mixture of {', '.join(recipe.members)} (gate penalty {penalty:g}, "
-            f"temperature {mixture.temperature:g})"
-        )
+
+
+def _mix(
+    own: _Seed,
+    recipe: Recipe,
+    experts: Sequence[Any],
+    alone: ExpertOutputs,
+    target: Path,
+    pictures: GatePictures,
+) -> None:
+    """Fit the recipe's gate over the experts and save the mixture in `target`.
+
+    `alone`: what the experts, trained alone, say of `own.gate_posts`.
+    """
+    posts, outputs = own.gate_posts, alone
+    if recipe.gate.cross_fit and len(experts) > 1:
+        posts, outputs = _out_of_fold(own, recipe)
+    data = gate_data(recipe, experts, posts, outputs, pictures)
+    if (joint := recipe.gate.joint) and trained_together(recipe):
+        experts = _train_together(own, recipe, joint, experts, data, target, pictures)
+        data = gate_data(recipe, experts, posts, pictures=pictures)
+    mixture, penalty = fit_mixture(recipe, experts, data, own.reversed_none)
+    held = data
+    if not recipe.gate.from_validation:
+        held = gate_data(recipe, experts, own.validation, alone if recipe.gate.cross_fit else None, pictures)
+    mixture = with_temperature(recipe, mixture, held)
+    place = _experts_folder(recipe, own.folder, target)
+    target.mkdir(parents=True, exist_ok=True)
+    mixture.save_spec(target, [os.path.relpath(place / name, target) for name in recipe.members], {})
+    own.say(
+        f"{target}: mixture of {', '.join(recipe.members)} (gate penalty {penalty:g}, "
+        f"temperature {mixture.temperature:g})"
+    )
 
 
 def _train_together(
+    own: _Seed,
     recipe: Recipe,
     joint: Joint,
     experts: Sequence[Any],
     data: GateData,
-    train: Split,
-    seed: int,
-    folder: Path,
+    mixture: Path,
     pictures: GatePictures,
-    say: Callable[[str], None],
 ) -> list[Any]:
     """The experts of the mixture gone on together, from those trained alone; kept where they are there already.
 
     `data`: what the experts trained alone say of the posts that the gate is fitted on.
     """
-    target = folder / JOINT
+    target = mixture / JOINT
     configuration.claim(target, configuration.joint_configuration(recipe))
     done = all((target / name / CONFIG_FILE).exists() for name in recipe.members)
     if done and not (target / CHECKPOINTS).exists():
-        say(f"{target}: trained before, kept")
+        own.say(f"{target}: trained before, kept")
     else:
+        experts = load_experts(recipe, own.folder, recipe.members)  # the others go on under other gates as they are
         gate, _ = fitted_gate(recipe, data)
-        examples = joint_examples(recipe.task, experts, train, gate_data(recipe, experts, train, pictures=pictures))
-        train_jointly(experts, gate, examples, joint, target, seed)
-        say(f"{target}: {', '.join(recipe.members)} trained together")
-    return mixture_experts(recipe, folder)
+        examples = joint_examples(
+            recipe.task, experts, own.learned, gate_data(recipe, experts, own.learned, pictures=pictures)
+        )
+        train_jointly(experts, gate, examples, joint, target, own.seed)
+        own.say(f"{target}: {', '.join(recipe.members)} trained together")
+    return mixture_experts(recipe, own.folder, mixture)
 
 
-def _out_of_fold(
-    recipe: Recipe,
-    labels: tuple[str, ...],
-    train: Split,
-    validation: Split,
-    seed: int,
-    folder: Path,
-    say: Callable[[str], None],
-) -> tuple[Split, ExpertOutputs]:
+def _out_of_fold(own: _Seed, recipe: Recipe) -> tuple[Split, ExpertOutputs]:
     """The training posts fold by fold, and what experts say of each fold that were trained on the other folds.
 
     What they said is kept under `folder/folds`; they themselves are deleted then, for whole encoders fill a disk.
     """
     splits, spoken = [], []
+    folds = own.folder / FOLDS
     current = {e.name: configuration.expert_configuration(recipe, e) for e in recipe.lineage}
-    if configuration.read(folder / FOLDS) not in (None, current):
-        say(f"{folder / FOLDS}: of other experts, made anew")
-        shutil.rmtree(folder / FOLDS)
-    configuration.write(folder / FOLDS, current)
-    for place, (rest, own) in enumerate(text_folds(train, recipe.gate.folds), 1):
-        fold = folder / FOLDS / f"{place}-of-{recipe.gate.folds}"
+    if configuration.read(folds) not in (None, current):
+        own.say(f"{folds}: of other experts, made anew")
+        shutil.rmtree(folds)
+    configuration.write(folds, current)
+    for place, (rest, held) in enumerate(text_folds(own.train, recipe.gate.folds), 1):
+        fold = folds / f"{place}-of-{recipe.gate.folds}"
         outputs = load_outputs(fold / OUTPUTS_FILE) if (fold / OUTPUTS_FILE).exists() else None
         if outputs is None or outputs.names != recipe.members:
-            train_experts(recipe, recipe.lineage, labels, rest, validation, seed, fold, say)
-            experts = load_experts(recipe, fold, recipe.members)
-            task_cases, evidence, _ = cases(recipe.task, within_limit(own, experts[0].encoder))
-            outputs = run_experts(experts, task_cases, evidence)
+            train_experts(recipe, recipe.lineage, own.labels, rest, own.validation, own.seed, fold, own.say)
+            outputs = expert_outputs(recipe, load_experts(recipe, fold, recipe.members), held)
             save_outputs(outputs, fold / OUTPUTS_FILE)
         for expert in recipe.lineage:
             shutil.rmtree(fold / expert.name, ignore_errors=True)
-        splits.append(own)
+        splits.append(held)
         spoken.append(outputs)
     return joined_splits(splits), joined(spoken)
 
@@ -153,10 +189,14 @@ def trained_together(recipe: Recipe) -> bool:
     return recipe.gate.joint is not None and len(recipe.members) > 1
 
 
-def mixture_experts(recipe: Recipe, folder: Path) -> list[Any]:
-    """The experts that the mixture's gate weighs, in the order of the recipe.
+def mixture_experts(recipe: Recipe, folder: Path, mixture: Path) -> list[Any]:
+    """The experts that the gate in `mixture` weighs, in the order of the recipe; `folder`: the seed's.
 
     Raises:
         MoreieError: an expert has not been trained yet.
     """
-    return load_experts(recipe, folder / JOINT if trained_together(recipe) else folder, recipe.members)
+    return load_experts(recipe, _experts_folder(recipe, folder, mixture), recipe.members)
+
+
+def _experts_folder(recipe: Recipe, folder: Path, mixture: Path) -> Path:
+    return mixture / JOINT if trained_together(recipe) else folder

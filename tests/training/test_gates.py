@@ -1,0 +1,106 @@
+"""Several gates over the same experts: each is what a run with it alone would have, and experts are trained once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from moreie.errors import RecipeError
+from moreie.evaluation.predictions import MIXTURE, Evaluation
+from moreie.evaluation.run import answers_of, evaluate_seed
+from moreie.evaluation.summary import read_summary, record
+from moreie.models.expert import EncoderPool
+from moreie.models.gate import Gate
+from moreie.models.mixture import load_mixture
+from moreie.training.configuration import configuration
+from moreie.training.data import load_split
+from moreie.training.recipe import Recipe, load_recipe
+from moreie.training.run import gate_folder, seed_folder, train_recipe
+
+JOINT = {"epochs": 1, "batch_size": 4, "learning_rate": 5e-3, "head_learning_rate": 1e-2, "gate_learning_rate": 1e-2}
+GATES = {
+    "hard": {"folds": 2, "choice": "hard"},
+    "scores": {"folds": 2, "inputs": ["entropy", "evidence", "agreement"]},
+    "cross-fitted": {"folds": 2, "cross_fit": True},
+    "cross-fitted-scores": {"folds": 2, "cross_fit": True, "inputs": ["entropy", "evidence", "agreement"]},
+    "joint": {"folds": 2, "joint": JOINT},
+}
+WORDS = {"words": {"folds": 2, "level": "token", "inputs": ["entropy", "agreement"]}}
+
+
+@pytest.fixture(scope="module", params=["ner", "re"])
+def run(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, recipe_file: Callable[..., Path]
+) -> tuple[Path, Recipe, Evaluation, list[str]]:
+    gates = {**GATES, **WORDS} if request.param == "ner" else GATES
+    path = recipe_file(tmp_path_factory.mktemp(request.param), task=request.param, gate={"folds": 2}, gates=gates)
+    recipe = load_recipe(path)
+    said: list[str] = []
+    train_recipe(recipe, said.append)
+    return path, recipe, evaluate_seed(recipe, "validation", 1), said
+
+
+def test_every_gate_says_what_a_run_with_it_alone_says(run: tuple[Path, Recipe, Evaluation, list[str]]) -> None:
+    _, recipe, evaluation, _ = run
+    for name in recipe.gates:
+        own = recipe.with_gate(name).model_copy(update={"output": recipe.output.with_name(name)})
+        said: list[str] = []
+        train_recipe(own, said.append)
+        assert sum(line.endswith(", copied") for line in said) == len(recipe.experts)
+        alone = evaluate_seed(own, "validation", 1)
+        assert alone.predictions[MIXTURE] == evaluation.predictions[f"{MIXTURE}, {name} gate"], name
+        folders = seed_folder(own, 1), gate_folder(seed_folder(recipe, 1), name)
+        weights = [Gate.load(folder).linear.weight for folder in folders]
+        assert torch.allclose(*weights, atol=1e-4), name
+
+
+def test_experts_and_folds_serve_all_gates(run: tuple[Path, Recipe, Evaluation, list[str]]) -> None:
+    _, recipe, _, said = run
+    trained = [line for line in said if ": validation F1 " in line]
+    assert len(trained) == len(recipe.experts) + 2 * len(recipe.lineage), "once on all posts, once without each fold"
+    assert sum(": mixture of " in line for line in said) == 1 + len(recipe.gates)
+
+
+def test_a_mixture_under_another_gate_is_loaded_from_its_folder(
+    run: tuple[Path, Recipe, Evaluation, list[str]],
+) -> None:
+    _, recipe, evaluation, _ = run
+    if recipe.task == "re":
+        return
+    split = load_split(recipe.data.validation)
+    mixture = load_mixture(gate_folder(seed_folder(recipe, 1), "cross-fitted"), EncoderPool())
+    said = mixture(split.posts, split.evidence).log_probabilities
+    assert answers_of(mixture.experts[0], said) == evaluation.predictions[f"{MIXTURE}, cross-fitted gate"]
+    joint = load_mixture(gate_folder(seed_folder(recipe, 1), "joint"), EncoderPool())
+    own = load_mixture(seed_folder(recipe, 1), EncoderPool())
+    heads = [mixture.experts[0].head_state() for mixture in (joint, own)]
+    assert any(not torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
+
+
+def test_gates_are_rows_of_the_same_recipe(run: tuple[Path, Recipe, Evaluation, list[str]], tmp_path: Path) -> None:
+    path, recipe, evaluation, _ = run
+    record(tmp_path, path, recipe, "validation", [evaluation])
+    variants = {row.variant for row in read_summary(tmp_path)}
+    assert {f"{MIXTURE}, {name} gate" for name in recipe.gates} < variants
+
+
+def test_what_a_result_depends_on_names_the_gates(run: tuple[Path, Recipe, Evaluation, list[str]]) -> None:
+    _, recipe, _, _ = run
+    assert list(configuration(recipe)["gates"]) == list(recipe.gates)
+    assert "gates" not in configuration(recipe.with_gate("hard"))
+    assert configuration(recipe.with_gate("hard"))["gate"]["choice"] == "hard"
+
+
+def test_wrong_gates_are_refused_before_the_first_step(tmp_path: Path, recipe_file: Callable[..., Path]) -> None:
+    for changed, message in (
+        ({"gates": {"other": {"held_out": 0.2}}}, r"gates\.other: held_out is not that of `gate`"),
+        ({"task": "re", "gates": {"words": {"level": "token"}}}, "a token-level gate is for NER only"),
+        ({"gates": {"hard": {"chioce": "hard"}}}, r"gates\.hard\.chioce: unknown key"),
+        ({"gates": {"Not a name": {}}}, "gates"),
+        ({"mixture": ["text"], "gates": {"hard": {"choice": "hard"}}}, "a mixture of at least two experts"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            load_recipe(recipe_file(tmp_path, **changed))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from moreie.errors import RecipeError
-from moreie.evaluation.predictions import MIXTURE, Evaluation
+from moreie.evaluation.predictions import MIXTURE, MIXTURE_BEST, Evaluation
 from moreie.evaluation.run import answers_of, evaluate_seed
 from moreie.evaluation.summary import read_summary, record
 from moreie.models.expert import EncoderPool
@@ -17,8 +17,9 @@ from moreie.models.gate import Gate
 from moreie.models.mixture import load_mixture
 from moreie.training.configuration import configuration
 from moreie.training.data import load_split
+from moreie.training.gate import gate_data
 from moreie.training.recipe import Recipe, load_recipe
-from moreie.training.run import gate_folder, seed_folder, train_recipe
+from moreie.training.run import gate_folder, mixture_experts, seed_folder, train_recipe
 
 JOINT = {"epochs": 1, "batch_size": 4, "learning_rate": 5e-3, "head_learning_rate": 1e-2, "gate_learning_rate": 1e-2}
 GATES = {
@@ -78,6 +79,17 @@ def test_a_mixture_under_another_gate_is_loaded_from_its_folder(
     own = load_mixture(seed_folder(recipe, 1), EncoderPool())
     heads = [mixture.experts[0].head_state() for mixture in (joint, own)]
     assert any(not torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
+
+
+def test_the_best_expert_known_is_what_no_hard_gate_can_beat(run: tuple[Path, Recipe, Evaluation, list[str]]) -> None:
+    _, recipe, evaluation, _ = run
+    best = evaluation.predictions[MIXTURE_BEST]
+    alone = [evaluation.predictions[name] for name in recipe.members]
+    assert all(said in answers for said, answers in zip(best, zip(*alone, strict=True), strict=True))
+    experts = mixture_experts(recipe, seed_folder(recipe, 1), seed_folder(recipe, 1))
+    data = gate_data(recipe, experts, load_split(recipe.data.validation))
+    likelihood = (data.gold * data.real[..., None]).sum(1)
+    assert best == [alone[m][n] for n, m in enumerate(likelihood.argmax(1).tolist())]
 
 
 def test_gates_are_rows_of_the_same_recipe(run: tuple[Path, Recipe, Evaluation, list[str]], tmp_path: Path) -> None:

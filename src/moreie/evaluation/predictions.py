@@ -24,6 +24,9 @@ BASELINE = "baseline"
 MIXTURE, MIXTURE_PER_POSITION, MEAN = "mixture", "mixture (arg-max per position)", "mean of experts"
 # RE, not a system: what would be left to get wrong if `None` were never in doubt.
 MIXTURE_TOLD = "mixture, None known"
+# Not a system either: each post or pair answered by the expert that holds its gold most probable. No gate over the same
+# experts that trusts one of them can know more.
+MIXTURE_BEST = "mixture, best expert known"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from moreie.errors import RecipeError
-from moreie.evaluation.predictions import MEAN, MIXTURE, MIXTURE_PER_POSITION, MIXTURE_TOLD, Evaluation, Scaled
+from moreie.evaluation.predictions import (
+    MEAN,
+    MIXTURE,
+    MIXTURE_BEST,
+    MIXTURE_PER_POSITION,
+    MIXTURE_TOLD,
+    Evaluation,
+    Scaled,
+)
 from moreie.models.expert import Expert
 from moreie.models.gate import Gate
 from moreie.models.mixture import MIXTURE_FILE, decode_tags, decode_tags_per_position, read_spec, span_confidences
@@ -69,6 +77,8 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int, pictures: GatePict
         distributions[f"{MIXTURE}, {name} gate"] = _under_gate(
             under, folder, gate_folder(folder, name), split, None if together else data, pictures.of(under), here=here
         )
+    if len(experts) > 1:
+        distributions[MIXTURE_BEST] = outputs.mix(_best_known(data))
     first = experts[0]
     predictions = {variant: answers_of(first, log_p) for variant, log_p in distributions.items()}
     mixed = distributions[MIXTURE]
@@ -109,6 +119,17 @@ def _under_gate(
     gate.check_image_encoder(data.image_encoder)
     log_weights = unseen_log_weights(recipe, data, gate, fitted_here=here and recipe.gate.from_validation)
     return data.outputs.mix(log_weights)
+
+
+def _best_known(data: GateData) -> Tensor:
+    """Log-weights [N, M] that are 0 for the expert with the most probable gold, -inf for the others."""
+    outputs = data.outputs
+    likelihood = torch.full(outputs.available.shape, -torch.inf)
+    for m, column in enumerate(outputs.log_probabilities):
+        for n, (log_p, targets) in enumerate(zip(column, data.targets, strict=True)):
+            if log_p is not None:
+                likelihood[n, m] = log_p.reshape(len(targets), -1).gather(1, targets[:, None]).sum()
+    return torch.nn.functional.one_hot(likelihood.argmax(1), likelihood.shape[1]).float().log()
 
 
 def _told(labels: Sequence[str], mixed: Sequence[Tensor], gold: Sequence[str]) -> list[str]:

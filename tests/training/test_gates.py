@@ -24,12 +24,10 @@ from moreie.training.run import gate_folder, mixture_experts, seed_folder, train
 JOINT = {"epochs": 1, "batch_size": 4, "learning_rate": 5e-3, "head_learning_rate": 1e-2, "gate_learning_rate": 1e-2}
 GATES = {
     "hard": {"folds": 2, "choice": "hard"},
-    "scores": {"folds": 2, "inputs": ["entropy", "evidence", "agreement"]},
     "cross-fitted": {"folds": 2, "cross_fit": True},
-    "cross-fitted-scores": {"folds": 2, "cross_fit": True, "inputs": ["entropy", "evidence", "agreement"]},
     "joint": {"folds": 2, "joint": JOINT},
 }
-WORDS = {"words": {"folds": 2, "level": "token", "inputs": ["entropy", "agreement"]}}
+WORDS = {"cross-fitted-words": {"folds": 2, "cross_fit": True, "level": "token", "inputs": ["entropy", "agreement"]}}
 
 
 @pytest.fixture(scope="module", params=["ner", "re"])

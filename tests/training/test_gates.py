@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from moreie.errors import RecipeError
-from moreie.evaluation.predictions import MIXTURE, MIXTURE_BEST, Evaluation
+from moreie.evaluation.predictions import CERTAINTY, MIXTURE, MIXTURE_BEST, MIXTURE_SELECTIVE, Evaluation
 from moreie.evaluation.run import answers_of, evaluate_seed
 from moreie.evaluation.summary import read_summary, record
 from moreie.models.expert import EncoderPool
 from moreie.models.gate import Gate
 from moreie.models.mixture import load_mixture
+from moreie.models.outputs import certainties
 from moreie.training.configuration import configuration
 from moreie.training.data import load_split
 from moreie.training.gate import gate_data
@@ -88,6 +89,27 @@ def test_the_best_expert_known_is_what_no_hard_gate_can_beat(run: tuple[Path, Re
     data = gate_data(recipe, experts, load_split(recipe.data.validation))
     likelihood = (data.gold * data.real[..., None]).sum(1)
     assert best == [alone[m][n] for n, m in enumerate(likelihood.argmax(1).tolist())]
+
+
+def test_evidence_read_only_in_doubt_is_what_the_selective_mixture_does(
+    run: tuple[Path, Recipe, Evaluation, list[str]],
+) -> None:
+    _, recipe, evaluation, _ = run
+    assert MIXTURE_SELECTIVE not in evaluation.predictions, "both experts read evidence"
+    if recipe.task == "re":
+        return
+    output = recipe.output.with_name("wider")
+    wider = recipe.model_copy(update={"mixture": ("baseline", "text"), "gates": {}, "output": output})
+    train_recipe(wider)
+    own = evaluate_seed(wider, "validation", 1)
+    split = load_split(recipe.data.validation)
+    mixture = load_mixture(seed_folder(wider, 1), EncoderPool())
+    alone = mixture(split.posts, {"text": [()] * len(split.posts)}).log_probabilities
+    said = mixture.selective(CERTAINTY)(split.posts, split.evidence)
+    left = certainties(alone) >= CERTAINTY
+    assert left.tolist() == [bool(weights[0] == 1) for weights in said.weights]
+    answers = answers_of(mixture.experts[0], [a for a, here in zip(alone, left, strict=True) if here])
+    assert [p for p, here in zip(own.predictions[MIXTURE_SELECTIVE], left, strict=True) if here] == answers
 
 
 def test_gates_are_rows_of_the_same_recipe(run: tuple[Path, Recipe, Evaluation, list[str]], tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ MIXTURE_TOLD = "mixture, None known"
 # Not a system either: each post or pair answered by the expert that holds its gold most probable. No gate over the same
 # experts that trusts one of them can know more.
 MIXTURE_BEST = "mixture, best expert known"
+# Evidence read only where the first expert without any is less sure than this (`Mixture.selective`).
+CERTAINTY = 0.9
+MIXTURE_SELECTIVE = f"mixture, certainty {CERTAINTY}"
 
 
 @dataclass(frozen=True)

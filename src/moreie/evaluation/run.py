@@ -12,10 +12,12 @@ from torch import Tensor
 
 from moreie.errors import RecipeError
 from moreie.evaluation.predictions import (
+    CERTAINTY,
     MEAN,
     MIXTURE,
     MIXTURE_BEST,
     MIXTURE_PER_POSITION,
+    MIXTURE_SELECTIVE,
     MIXTURE_TOLD,
     Evaluation,
     Scaled,
@@ -24,7 +26,14 @@ from moreie.models.expert import Expert
 from moreie.models.gate import Gate
 from moreie.models.mixture import MIXTURE_FILE, decode_tags, decode_tags_per_position, read_spec, span_confidences
 from moreie.models.ner import NerExpert
-from moreie.models.outputs import ExpertOutputs, Rows, mean_weights, run_experts
+from moreie.models.outputs import (
+    ExpertOutputs,
+    Rows,
+    certainties,
+    first_without_evidence,
+    mean_weights,
+    run_experts,
+)
 from moreie.models.temperature import scaled
 from moreie.schema import NO_RELATION
 from moreie.training import configuration
@@ -78,7 +87,7 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int, pictures: GatePict
             under, folder, gate_folder(folder, name), split, None if together else data, pictures.of(under), here=here
         )
     if len(experts) > 1:
-        distributions[MIXTURE_BEST] = outputs.mix(_best_known(data))
+        distributions |= _otherwise(experts, data, distributions[MIXTURE])
     first = experts[0]
     predictions = {variant: answers_of(first, log_p) for variant, log_p in distributions.items()}
     mixed = distributions[MIXTURE]
@@ -119,6 +128,16 @@ def _under_gate(
     gate.check_image_encoder(data.image_encoder)
     log_weights = unseen_log_weights(recipe, data, gate, fitted_here=here and recipe.gate.from_validation)
     return data.outputs.mix(log_weights)
+
+
+def _otherwise(experts: Sequence[Expert], data: GateData, mixed: Sequence[Tensor]) -> dict[str, list[Tensor]]:
+    """The mixture that is told the best expert; where an expert reads no evidence also that which reads it in doubt."""
+    said = {MIXTURE_BEST: data.outputs.mix(_best_known(data))}
+    if (first := first_without_evidence(experts)) is not None:
+        alone = [p for p in data.outputs.log_probabilities[first] if p is not None]
+        sure = (certainties(alone) >= CERTAINTY).tolist()
+        said[MIXTURE_SELECTIVE] = [a if left else p for left, a, p in zip(sure, alone, mixed, strict=True)]
+    return said
 
 
 def _best_known(data: GateData) -> Tensor:

@@ -17,7 +17,7 @@ from moreie.models.gate import Gate
 from moreie.models.mixture import load_mixture
 from moreie.models.outputs import certainties
 from moreie.training.configuration import configuration
-from moreie.training.data import load_split
+from moreie.training.data import cases, load_split
 from moreie.training.gate import gate_data
 from moreie.training.recipe import Recipe, load_recipe
 from moreie.training.run import gate_folder, mixture_experts, seed_folder, train_recipe
@@ -68,11 +68,9 @@ def test_a_mixture_under_another_gate_is_loaded_from_its_folder(
     run: tuple[Path, Recipe, Evaluation, list[str]],
 ) -> None:
     _, recipe, evaluation, _ = run
-    if recipe.task == "re":
-        return
-    split = load_split(recipe.data.validation)
+    asked, evidence, _ = cases(recipe.task, load_split(recipe.data.validation))
     mixture = load_mixture(gate_folder(seed_folder(recipe, 1), "cross-fitted"), EncoderPool())
-    said = mixture(split.posts, split.evidence).log_probabilities
+    said = mixture(asked, evidence).log_probabilities
     assert answers_of(mixture.experts[0], said) == evaluation.predictions[f"{MIXTURE}, cross-fitted gate"]
     joint = load_mixture(gate_folder(seed_folder(recipe, 1), "joint"), EncoderPool())
     own = load_mixture(seed_folder(recipe, 1), EncoderPool())
@@ -96,18 +94,17 @@ def test_evidence_read_only_in_doubt_is_what_the_selective_mixture_does(
 ) -> None:
     _, recipe, evaluation, _ = run
     assert MIXTURE_SELECTIVE not in evaluation.predictions, "both experts read evidence"
-    if recipe.task == "re":
-        return
     output = recipe.output.with_name("wider")
     wider = recipe.model_copy(update={"mixture": ("baseline", "text"), "gates": {}, "output": output})
     train_recipe(wider)
     own = evaluate_seed(wider, "validation", 1)
-    split = load_split(recipe.data.validation)
+    asked, evidence, _ = cases(recipe.task, load_split(recipe.data.validation))
     mixture = load_mixture(seed_folder(wider, 1), EncoderPool())
-    alone = mixture(split.posts, {"text": [()] * len(split.posts)}).log_probabilities
-    said = mixture.selective(CERTAINTY)(split.posts, split.evidence)
+    alone = mixture(asked, {"text": [()] * len(asked)}).log_probabilities
+    said = mixture.selective(CERTAINTY)(asked, evidence)
     left = certainties(alone) >= CERTAINTY
-    assert left.tolist() == [bool(weights[0] == 1) for weights in said.weights]
+    trusted = [here or not found for here, found in zip(left.tolist(), evidence["text"], strict=True)]
+    assert trusted == [bool(weights[0] == 1) for weights in said.weights]
     answers = answers_of(mixture.experts[0], [a for a, here in zip(alone, left, strict=True) if here])
     assert [p for p, here in zip(own.predictions[MIXTURE_SELECTIVE], left, strict=True) if here] == answers
 

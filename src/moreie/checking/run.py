@@ -72,7 +72,7 @@ def check_recipe(path: Path, *, each: Each[Path] = untracked, measure: bool = Tr
     costs = []
     if encoder is not None and not any(f.level == "error" for f in findings):
         costs = expert_costs(recipe, encoder, files, measure=measure)
-    folds = {gate.folds for gate in (recipe.gate, *recipe.gates.values()) if gate.cross_fit}
+    folds = {gate.folds for gate in recipe.every_gate if gate.cross_fit}
     runs = len(recipe.seeds) * (1 + sum(folds))
     return Report(tuple(files), tuple(findings), tuple(costs), runs)
 

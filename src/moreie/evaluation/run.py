@@ -81,10 +81,11 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int, pictures: GatePict
     distributions[MEAN] = outputs.mix(_equal(outputs))
     distributions[MIXTURE] = outputs.mix(log_weights)
     pictures = pictures or GatePictures(recipe)
+    known = None if together else (experts, outputs)
     for name in recipe.gates:
         under = recipe.with_gate(name)
         distributions[f"{MIXTURE}, {name} gate"] = _under_gate(
-            under, folder, gate_folder(folder, name), split, None if together else data, pictures.of(under), here=here
+            under, folder, gate_folder(folder, name), split, known, pictures.of(under), here=here
         )
     if len(experts) > 1:
         distributions |= _otherwise(experts, data, distributions[MIXTURE])
@@ -112,18 +113,18 @@ def _under_gate(
     folder: Path,
     mixture: Path,
     split: Split,
-    alone: GateData | None,
+    alone: tuple[list[Any], ExpertOutputs] | None,
     pictures: GatePictures,
     *,
     here: bool,
 ) -> list[Tensor]:
     """Distributions of each case under another gate of a seed, which lies in `mixture`.
 
-    `alone`: what the experts trained alone say of the split, where that is known already.
+    `alone`: the experts trained alone, and what they say of the split, where that is known already.
     """
-    experts = mixture_experts(recipe, folder, mixture)
-    known = None if alone is None or trained_together(recipe) else alone.outputs
-    data = gate_data(recipe, experts, split, known, pictures)
+    known = None if trained_together(recipe) else alone
+    experts, outputs = known or (mixture_experts(recipe, folder, mixture), None)
+    data = gate_data(recipe, experts, split, outputs, pictures)
     gate = Gate.load(mixture)
     gate.check_image_encoder(data.image_encoder)
     log_weights = unseen_log_weights(recipe, data, gate, fitted_here=here and recipe.gate.from_validation)

@@ -243,7 +243,7 @@ class Recipe(Section):
             raise ValueError("a teacher is for NER only")
         if self.swapped_none and self.task != "re":
             raise ValueError("swapped_none is for RE only")
-        if any(g.level == "token" for g in (self.gate, *self.gates.values())) and self.task != "ner":
+        if any(gate.level == "token" for gate in self.every_gate) and self.task != "ner":
             raise ValueError("a token-level gate is for NER only: a pair has one answer")
         if self.gates and len(self.members) < 2:
             raise ValueError("gates need a mixture of at least two experts")
@@ -289,6 +289,11 @@ class Recipe(Section):
         named = {"train": self.data.train, "validation": self.data.validation, "test": self.data.test}
         return {name: files for name, files in named.items() if files is not None}
 
+    @property
+    def every_gate(self) -> tuple[GateRecipe, ...]:
+        """The mixture's gate and those compared with it."""
+        return (self.gate, *self.gates.values())
+
     def with_gate(self, name: str) -> Recipe:
         """The recipe with the gate of that name of `gates` as its own, and no others."""
         return self.model_copy(update={"gate": self.gates[name], "gates": {}})
@@ -316,7 +321,7 @@ def load_recipe(path: Path) -> Recipe:
     """
     recipe = read_recipe(path)
     for files in recipe.splits.values():
-        reads_pictures = any(g.reads_pictures for g in (recipe.gate, *recipe.gates.values()))
+        reads_pictures = any(gate.reads_pictures for gate in recipe.every_gate)
         pictures = [files.images] if files.images and reads_pictures else []
         for file in [files.posts, *files.evidence.values(), *pictures]:
             if not file.exists():

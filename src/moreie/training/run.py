@@ -113,7 +113,7 @@ def _mix(
         posts, outputs = _out_of_fold(own, recipe)
     data = gate_data(recipe, experts, posts, outputs, pictures)
     if (joint := recipe.gate.joint) and trained_together(recipe):
-        experts = _train_together(own, recipe, joint, experts, data, target, pictures)
+        experts = _train_together(own, recipe, joint, data, target, pictures)
         data = gate_data(recipe, experts, posts, pictures=pictures)
     mixture, penalty = fit_mixture(recipe, experts, data, own.reversed_none)
     held = data
@@ -133,7 +133,6 @@ def _train_together(
     own: _Seed,
     recipe: Recipe,
     joint: Joint,
-    experts: Sequence[Any],
     data: GateData,
     mixture: Path,
     pictures: GatePictures,
@@ -148,7 +147,7 @@ def _train_together(
     if done and not (target / CHECKPOINTS).exists():
         own.say(f"{target}: trained before, kept")
     else:
-        experts = load_experts(recipe, own.folder, recipe.members)  # the others go on under other gates as they are
+        experts = load_experts(recipe, own.folder, recipe.members)  # of its own: others weigh them as they are
         gate, _ = fitted_gate(recipe, data)
         examples = joint_examples(
             recipe.task, experts, own.learned, gate_data(recipe, experts, own.learned, pictures=pictures)

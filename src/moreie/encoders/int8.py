@@ -2,7 +2,7 @@
 
 Each adapter is folded into a graph of its own, whose products are then of int8: weights by output channel in 7 bits of
 the 8 (so that no sum of two products overflows where the processor has no VNNI), the other side as it comes, by its
-range. Embeddings stay as they are and are held once.
+range, its outliers divided before (`outliers`). Embeddings stay as they are and are held once.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from moreie.encoders.merging import merged_weights
+from moreie.encoders.outliers import divide_outliers
 from moreie.encoders.text import TextEncoder
 from moreie.errors import EncoderError, MissingExtraError
 
@@ -46,10 +47,12 @@ class Int8TextEncoder(TextEncoder):
         self._adapted = {}
         self._active: str | None = None
         graph = _exported(encoder)
-        self._sessions: dict[str | None, Any] = {None: _session(graph)}
-        initial = _by_content(graph)
-        for adapter in adapters:
-            self._sessions[adapter] = _session(_adapted(graph, initial, encoder, adapter))
+        initial, samples = _by_content(graph), _samples(encoder)
+        self._sessions: dict[str | None, Any] = {}
+        for adapter in (None, *adapters):
+            own = _adapted(graph, initial, encoder, adapter)
+            divide_outliers(own, samples)
+            self._sessions[adapter] = _session(own)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor | None = None) -> Tensor:
         every = torch.arange(input_ids.shape[1]).expand_as(input_ids)
@@ -143,14 +146,28 @@ def _by_content(graph: Any) -> dict[bytes, Any]:
     return {numpy_helper.to_array(t).tobytes(): t for t in graph.graph.initializer if len(t.dims) == 2}
 
 
-def _adapted(graph: Any, initial: dict[bytes, Any], encoder: TextEncoder, adapter: str) -> Any:
-    """The graph with an adapter's weights; `initial` says where the bare ones are in it."""
+def _samples(encoder: TextEncoder) -> list[dict[str, Any]]:
+    """The graph's inputs for texts of random sub-tokens: which channels are large depends little on what is read."""
+    embeddings, tokenizer = encoder.model.get_input_embeddings(), encoder.tokenizer
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(encoder.model.config.vocab_size, (2, 16, 24), generator=generator)
+    for place, special in ((0, tokenizer.cls_token_id), (-1, tokenizer.sep_token_id)):
+        if special is not None:
+            ids[..., place] = special
+    every = torch.arange(ids.shape[-1]).repeat(ids.shape[1], 1).numpy()
+    fixed = {"mask": np.ones_like(every), "anchors": every} | ({"positions": every} if encoder.takes_positions else {})
+    with torch.no_grad():
+        return [{"embedded": embeddings(batch).numpy(), **fixed} for batch in ids]
+
+
+def _adapted(graph: Any, initial: dict[bytes, Any], encoder: TextEncoder, adapter: str | None) -> Any:
+    """A copy of the graph with an adapter's weights; `initial` says where the bare ones are in it."""
     from onnx import ModelProto, numpy_helper
 
     layers = encoder.adapted_layers()
-    used = _used(encoder)
+    used = _used(encoder) if adapter else set()
     new = {}
-    for name, weight in merged_weights(encoder, adapter).items():
+    for name, weight in (merged_weights(encoder, adapter) if adapter else {}).items():
         if name not in used:
             continue
         bare = layers[name].get_base_layer().weight.detach()

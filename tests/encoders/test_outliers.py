@@ -10,7 +10,7 @@ import pytest
 from moreie.encoders.outliers import divide_outliers
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
-WIDE = 100
+WIDE, LARGE = 200, 17
 
 
 @pytest.fixture
@@ -18,6 +18,8 @@ def graph() -> onnx.ModelProto:
     """x·A·B and relu(x)·A: a matrix that two inputs share, and one alone."""
     generator = np.random.default_rng(0)
     matrices = {n: generator.normal(size=(WIDE, WIDE)).astype(np.float32) / WIDE**0.5 for n in "AB"}
+    for matrix in matrices.values():
+        matrix[LARGE] /= 10  # as in trained models: else the large channel would be all that the product says
     floats = onnx.TensorProto.FLOAT
     nodes = [
         onnx.helper.make_node("MatMul", ["x", "A"], ["one"], name="first"),
@@ -38,7 +40,7 @@ def graph() -> onnx.ModelProto:
 def inputs(seed: int) -> np.ndarray:
     """[20, WIDE], one of the channels 30 times as large as the others."""
     x = np.random.default_rng(seed).normal(size=(20, WIDE)).astype(np.float32)
-    x[:, 17] *= 30
+    x[:, LARGE] *= 30
     return x
 
 

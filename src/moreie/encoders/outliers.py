@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 
-LARGE = 0.99  # channels above this quantile of all channels' largest values are divided down to it
+LARGE = 0.99  # the quantile of all channels' largest values above which a channel is too large
+DIVIDED = (
+    0.75  # the power of its excess that it is divided by: the weights beside its own have one range with them, too
+)
 
 
 def divide_outliers(graph: Any, samples: Sequence[dict[str, np.ndarray[Any, Any]]]) -> None:
@@ -25,7 +28,8 @@ def divide_outliers(graph: Any, samples: Sequence[dict[str, np.ndarray[Any, Any]
         if node.op_type == "MatMul" and node.input[1] in weights:
             products.setdefault(node.input[0], []).append(node)
     for name, largest in _largest(graph, list(products), samples).items():
-        divisors = np.maximum(1, largest / np.quantile(largest, LARGE)).astype(np.float32)
+        excess = np.maximum(1, largest / np.quantile(largest, LARGE))
+        divisors = (excess**DIVIDED).astype(np.float32)
         new = [numpy_helper.from_array(1 / divisors, f"{name}.scale")]
         for weight in sorted({node.input[1] for node in products[name]}):
             # Not in place: where layers share their weights, they do not share their inputs.

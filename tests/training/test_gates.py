@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from moreie.models.outputs import certainties
 from moreie.training.configuration import configuration
 from moreie.training.data import cases, load_split
 from moreie.training.gate import gate_data
+from moreie.training.kept import take_over_joint
 from moreie.training.recipe import Recipe, load_recipe
 from moreie.training.run import gate_folder, mixture_experts, seed_folder, train_recipe
 
@@ -43,18 +45,49 @@ def run(
     return path, recipe, evaluate_seed(recipe, "validation", 1), said
 
 
+@contextlib.contextmanager
+def _out_of_sight(folder: Path) -> Iterator[None]:
+    hidden = folder.with_name("hidden")
+    if not folder.exists():
+        yield
+        return
+    folder.rename(hidden)
+    try:
+        yield
+    finally:
+        hidden.rename(folder)
+
+
 def test_every_gate_says_what_a_run_with_it_alone_says(run: tuple[Path, Recipe, Evaluation, list[str]]) -> None:
     _, recipe, evaluation, _ = run
     for name in recipe.gates:
         own = recipe.with_gate(name).model_copy(update={"output": recipe.output.with_name(name)})
         said: list[str] = []
-        train_recipe(own, said.append)
+        with _out_of_sight(gate_folder(seed_folder(recipe, 1), name) / "joint"):
+            train_recipe(own, said.append)
         assert sum(line.endswith(", copied") for line in said) == len(recipe.experts)
         alone = evaluate_seed(own, "validation", 1)
         assert alone.predictions[MIXTURE] == evaluation.predictions[f"{MIXTURE}, {name} gate"], name
         folders = seed_folder(own, 1), gate_folder(seed_folder(recipe, 1), name)
         weights = [Gate.load(folder).linear.weight for folder in folders]
         assert torch.allclose(*weights, atol=1e-4), name
+
+
+def test_experts_trained_together_are_copied_too(run: tuple[Path, Recipe, Evaluation, list[str]]) -> None:
+    _, recipe, evaluation, _ = run
+    own = recipe.with_gate("joint").model_copy(update={"output": recipe.output.with_name("copied")})
+    said: list[str] = []
+    train_recipe(own, said.append)
+    together = seed_folder(own, 1) / "joint"
+    assert any(line.startswith(f"{together}: trained as ") and line.endswith(", copied") for line in said)
+    assert evaluate_seed(own, "validation", 1).predictions[MIXTURE] == evaluation.predictions[f"{MIXTURE}, joint gate"]
+    joint = own.gate.joint
+    assert joint is not None
+    gate = own.gate.model_copy(update={"joint": joint.model_copy(update={"learning_rate": 1e-3})})
+    other = own.model_copy(update={"gate": gate, "output": recipe.output.with_name("another")})
+    target = seed_folder(other, 1) / "joint"
+    take_over_joint(other, 1, target, said.append)
+    assert not target.exists(), "trained in another way"
 
 
 def test_experts_and_folds_serve_all_gates(run: tuple[Path, Recipe, Evaluation, list[str]]) -> None:

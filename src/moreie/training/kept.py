@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from moreie.models.expert import CONFIG_FILE
 from moreie.training import configuration
 from moreie.training.recipe import ExpertRecipe, Recipe
+from moreie.training.trainer import CHECKPOINTS
 
 SCORE_FILE = "validation.json"
+JOINT, GATES = "joint", "gates"
 
 
 def is_trained(folder: Path) -> bool:
     """Is an expert there, trained to its end?"""
     return (folder / CONFIG_FILE).exists() and (folder / SCORE_FILE).exists()
+
+
+def are_trained_together(folder: Path, members: Sequence[str]) -> bool:
+    """Are experts there that were trained together, to the end?"""
+    return all((folder / name / CONFIG_FILE).exists() for name in members) and not (folder / CHECKPOINTS).exists()
 
 
 def take_over(recipe: Recipe, seed: int, folder: Path, say: Callable[[str], None]) -> None:
@@ -29,11 +36,30 @@ def take_over(recipe: Recipe, seed: int, folder: Path, say: Callable[[str], None
         if target.exists():
             continue
         if source := _same(recipe, expert, seed):
-            partial = target.with_name(f".{target.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(source, partial)
-            partial.rename(target)
-            say(f"{target}: trained as {source}, copied")
+            _copy(source, target, say)
+
+
+def take_over_joint(recipe: Recipe, seed: int, target: Path, say: Callable[[str], None]) -> None:
+    """Copy to `target` experts that another run, or another gate of this one, has trained together with this seed.
+
+    As `take_over`: the same experts alone, gone on in the same way under the same gate.
+    """
+    if target.exists():
+        return
+    current = configuration.joint_configuration(recipe)
+    runs = recipe.output.parent
+    for source in sorted((*runs.glob(f"*/seed-{seed}/{JOINT}"), *runs.glob(f"*/seed-{seed}/{GATES}/*/{JOINT}"))):
+        if are_trained_together(source, recipe.members) and configuration.read(source) == current:
+            _copy(source, target, say)
+            return
+
+
+def _copy(source: Path, target: Path, say: Callable[[str], None]) -> None:
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial)
+    partial.rename(target)
+    say(f"{target}: trained as {source}, copied")
 
 
 def _same(recipe: Recipe, expert: ExpertRecipe, seed: int) -> Path | None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moreie.models.expert import CONFIG_FILE
 from moreie.models.outputs import ExpertOutputs, joined, load_outputs, save_outputs
 from moreie.training import configuration
 from moreie.training.data import (
@@ -26,14 +25,13 @@ from moreie.training.data import (
 from moreie.training.experts import check_experts, load_experts, train_experts
 from moreie.training.gate import GateData, expert_outputs, fit_mixture, fitted_gate, gate_data
 from moreie.training.joint import joint_examples, train_jointly
-from moreie.training.kept import take_over
+from moreie.training.kept import GATES, JOINT, are_trained_together, take_over, take_over_joint
 from moreie.training.pictures import GatePictures
 from moreie.training.recipe import Joint, Recipe
 from moreie.training.temperature import with_temperature
-from moreie.training.trainer import CHECKPOINTS
 
 log = logging.getLogger(__name__)
-OUTPUTS_FILE, FOLDS, JOINT, GATES = "outputs.safetensors", "folds", "joint", "gates"
+OUTPUTS_FILE, FOLDS = "outputs.safetensors", "folds"
 
 
 def seed_folder(recipe: Recipe, seed: int) -> Path:
@@ -65,8 +63,8 @@ def train_recipe(recipe: Recipe, say: Callable[[str], None] = log.info, pictures
     """Train all experts and the gates of a recipe; called again after a stop, it goes on where it stopped.
 
     An expert that is there is kept if nothing it depends on has changed, and one that another run beside this one has
-    trained is copied (`kept.take_over`); gates are always fitted anew. `pictures` remembers embedded pictures between
-    runs.
+    trained, alone or together with others, is copied (`kept`); gates are always fitted anew. `pictures` remembers
+    embedded pictures between runs.
 
     Raises:
         RecipeError: an expert that is there depends on other settings, evidence or posts than the recipe says; one has
@@ -142,9 +140,9 @@ def _train_together(
     `data`: what the experts trained alone say of the posts that the gate is fitted on.
     """
     target = mixture / JOINT
+    take_over_joint(recipe, own.seed, target, own.say)
     configuration.claim(target, configuration.joint_configuration(recipe))
-    done = all((target / name / CONFIG_FILE).exists() for name in recipe.members)
-    if done and not (target / CHECKPOINTS).exists():
+    if are_trained_together(target, recipe.members):
         own.say(f"{target}: trained before, kept")
     else:
         experts = load_experts(recipe, own.folder, recipe.members)  # of its own: others weigh them as they are

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from moreie.encoders.merging import merged_weights
-from moreie.encoders.outliers import divide_outliers
+from moreie.encoders.outliers import without_outliers
 from moreie.encoders.text import TextEncoder
 from moreie.errors import EncoderError, MissingExtraError
 
@@ -48,11 +48,10 @@ class Int8TextEncoder(TextEncoder):
         self._active: str | None = None
         graph = _exported(encoder)
         initial, samples = _by_content(graph), _samples(encoder)
-        self._sessions: dict[str | None, Any] = {}
-        for adapter in (None, *adapters):
+        self._sessions: dict[str | None, Any] = {None: _session(without_outliers(graph, samples))}
+        for adapter in adapters:
             own = _adapted(graph, initial, encoder, adapter)
-            divide_outliers(own, samples)
-            self._sessions[adapter] = _session(own)
+            self._sessions[adapter] = _session(without_outliers(own, samples))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor | None = None) -> Tensor:
         every = torch.arange(input_ids.shape[1]).expand_as(input_ids)
@@ -160,14 +159,14 @@ def _samples(encoder: TextEncoder) -> list[dict[str, Any]]:
         return [{"embedded": embeddings(batch).numpy(), **fixed} for batch in ids]
 
 
-def _adapted(graph: Any, initial: dict[bytes, Any], encoder: TextEncoder, adapter: str | None) -> Any:
+def _adapted(graph: Any, initial: dict[bytes, Any], encoder: TextEncoder, adapter: str) -> Any:
     """A copy of the graph with an adapter's weights; `initial` says where the bare ones are in it."""
     from onnx import ModelProto, numpy_helper
 
     layers = encoder.adapted_layers()
-    used = _used(encoder) if adapter else set()
+    used = _used(encoder)
     new = {}
-    for name, weight in (merged_weights(encoder, adapter) if adapter else {}).items():
+    for name, weight in merged_weights(encoder, adapter).items():
         if name not in used:
             continue
         bare = layers[name].get_base_layer().weight.detach()

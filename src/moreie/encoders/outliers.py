@@ -7,43 +7,59 @@ multiplied by as much: the same product, but for the rounding (Xiao et al. 2023,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
 
 LARGE = 0.99  # the quantile of all channels' largest values above which a channel is too large
-DIVIDED = (
-    0.75  # the power of its excess that it is divided by: the weights beside its own have one range with them, too
-)
+DIVIDED = 0.75  # the power of its excess that it is divided by: its weights must not become outliers themselves
 
 
-def divide_outliers(graph: Any, samples: Sequence[dict[str, np.ndarray[Any, Any]]]) -> None:
-    """Change `graph` (`onnx.ModelProto`) in place. `samples`: inputs, by name, that show which channels are large."""
-    from onnx import helper, numpy_helper
+def without_outliers(graph: Any, samples: Sequence[dict[str, np.ndarray[Any, Any]]]) -> Any:
+    """`graph` (`onnx.ModelProto`) with the large channels divided before each `MatMul` by a matrix that is fixed.
 
-    nodes, weights = graph.graph.node, {t.name: t for t in graph.graph.initializer}
-    products: dict[str, list[Any]] = {}  # by their input
-    for node in nodes:
-        if node.op_type == "MatMul" and node.input[1] in weights:
-            products.setdefault(node.input[0], []).append(node)
-    for name, largest in _largest(graph, list(products), samples).items():
-        excess = np.maximum(1, largest / np.quantile(largest, LARGE))
-        divisors = (excess**DIVIDED).astype(np.float32)
-        new = [numpy_helper.from_array(1 / divisors, f"{name}.scale")]
-        for weight in sorted({node.input[1] for node in products[name]}):
+    `samples`: inputs of the graph, by name, that show which channels are large.
+    """
+    from onnx import ModelProto, numpy_helper
+
+    matrices = {t.name: t for t in graph.graph.initializer if len(t.dims) == 2}
+    products = [node for node in graph.graph.node if _is_product(node, matrices)]
+    largest = _largest(graph, sorted({node.input[0] for node in products}), samples)
+    new = {}  # initializers
+    changed = ModelProto()
+    changed.CopyFrom(graph)
+    changed.graph.ClearField("node")
+    changed.graph.ClearField("initializer")
+    for node in graph.graph.node:
+        inputs = node.input
+        if _is_product(node, matrices):
+            name, matrix = inputs
             # Not in place: where layers share their weights, they do not share their inputs.
-            rows = numpy_helper.to_array(weights[weight]) * divisors[:, None]
-            new.append(numpy_helper.from_array(rows, f"{name}.{weight}"))
-        graph.graph.initializer.extend(new)
-        place = min(i for i, node in enumerate(nodes) if node.op_type == "MatMul" and node.input[0] == name)
-        nodes.insert(place, helper.make_node("Mul", [name, f"{name}.scale"], [f"{name}.scaled"]))
-        for node in products[name]:
-            node.input[:] = [f"{name}.scaled", f"{name}.{node.input[1]}"]
-    used = {name for node in nodes for name in node.input}
-    for tensor in weights.values():
-        if tensor.name not in used:
-            graph.graph.initializer.remove(tensor)
+            scale, scaled, rows = f"{name}.scale", f"{name}.scaled", f"{name}.{matrix}"
+            inputs, divisors = [scaled, rows], _divisors(largest[name])
+            if scale not in new:
+                new[scale] = numpy_helper.from_array(1 / divisors, scale)
+                changed.graph.node.add(op_type="Mul", input=[name, scale], output=[scaled])
+            new[rows] = numpy_helper.from_array(numpy_helper.to_array(matrices[matrix]) * divisors[:, None], rows)
+        own = changed.graph.node.add()
+        own.CopyFrom(node)
+        own.input[:] = inputs
+    used = {name for node in changed.graph.node for name in node.input}
+    changed.graph.initializer.extend(tensor for tensor in graph.graph.initializer if tensor.name in used)
+    changed.graph.initializer.extend(new.values())
+    return changed
+
+
+def _is_product(node: Any, matrices: Container[str]) -> bool:
+    return node.op_type == "MatMul" and node.input[1] in matrices
+
+
+def _divisors(largest: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """By channel; `largest`: its largest absolute value."""
+    limit = np.quantile(largest, LARGE)
+    excess = np.maximum(largest, limit) / limit if limit else np.ones_like(largest)
+    return (excess**DIVIDED).astype(np.float32)
 
 
 def _largest(

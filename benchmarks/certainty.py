@@ -26,7 +26,7 @@ from moreie import Extractor
 from moreie.datasets import read_posts
 from moreie.evaluation.ner import mention_scores
 from moreie.evaluation.relation import relation_scores
-from moreie.models.mixture import Mixed, decode_tags
+from moreie.models.mixture import Mixed
 from moreie.models.outputs import certainties, first_without_evidence
 from moreie.schema import Post
 
@@ -83,14 +83,9 @@ def of_entities(extractor: Extractor, posts: Sequence[Post], gold: Sequence[Post
     assert extractor.retrievers.text is not None
     evidence = [found.evidence for found in extractor.retrievers.text.retrieve(posts)]
     mixed = mixture(posts, {"text": evidence, "image": [()] * len(posts)})
-    tagset = mixture.experts[0].tagset
     expected = [[(m.type or "", m.first, m.last) for m in post.mentions or ()] for post in gold]
-
-    def answers(log_p: list[Tensor]) -> list[Any]:
-        return [tagset.spans(path) for path in decode_tags(tagset, log_p)]
-
     alone = answered_alone(mixture.experts, mixed)
-    return changes("posts", mixed, alone, answers, lambda found: mention_scores(expected, found)["micro"].f1)
+    return changes("posts", mixed, alone, mixture.spans, lambda found: mention_scores(expected, found)["micro"].f1)
 
 
 def of_pairs(extractor: Extractor, posts: Sequence[Post], gold: Sequence[Post]) -> list[Row]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from moreie.models.attribution import LeftOut, leave_one_out
-from moreie.models.mixture import Mixture, span_confidences
+from moreie.models.decoding import span_confidences
+from moreie.models.mixture import Mixture
 from moreie.models.ner import NerExpert
 from moreie.models.outputs import Rows
 from moreie.models.relation import RelationExpert, against_the_text
@@ -34,9 +35,9 @@ def influences_on_mentions(
     tagset = mixture.experts[0].tagset
 
     def confidence(log_p: Tensor, own: Mention) -> float:
-        tags = tagset.span_tags(own.type or "", own.last - own.first + 1)
         rows = scaled(log_p[own.first : own.last + 1], mixture.temperature)
-        ((confidence,),) = span_confidences(rows, [tags], [[("", 0, len(tags) - 1)]])
+        span = (own.type or "", 0, len(rows) - 1)
+        ((confidence,),) = span_confidences(tagset, rows, [len(rows)], [[span]])
         return confidence
 
     def of(variant: LeftOut) -> Iterator[Influence]:

@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from moreie.models.mixture import Mixture, decode_tags, span_confidences
+from moreie.models.decoding import span_confidences
+from moreie.models.mixture import Mixture
 from moreie.models.ner import NerExpert
 from moreie.models.outputs import ExpertOutputs
 from moreie.models.relation import RelationExpert
@@ -25,10 +26,9 @@ def found_mentions(
     mentions: list[list[Mention]] = [[] for _ in posts]
     if not log_marginals:
         return mentions
-    tagset = mixture.experts[0].tagset
-    paths = decode_tags(tagset, log_marginals)
-    spans = [tagset.spans(path) for path in paths]
-    confidences = span_confidences(scaled(torch.cat(list(log_marginals)), mixture.temperature), paths, spans)
+    spans = mixture.spans(log_marginals)
+    rows = scaled(torch.cat(list(log_marginals)), mixture.temperature)
+    confidences = span_confidences(mixture.experts[0].tagset, rows, [len(p) for p in log_marginals], spans)
     for window, found, sure in zip(windows, spans, confidences, strict=True):
         post = posts[window.origin]
         mentions[window.origin] += [

@@ -156,6 +156,19 @@ class Extractor:
             [mixture.selective(certainty) for mixture in self._mixtures], f"{self.name} (certainty {certainty:g})"
         )
 
+    def at_threshold(self, threshold: float) -> Extractor:
+        """The same extractor, but entities are the spans that are more probable than `threshold`; this one stays.
+
+        The lower, the more are found; the higher, the fewer are wrong. A trained model has a threshold of its own, half
+        of the F1 it has on validation posts, where F1 is expected to be highest. Probabilities are those of the mixture
+        before any temperature (docs/method.md). Extractions name the threshold behind the model's name.
+
+        Raises:
+            MoreieError: `threshold` is no probability.
+        """
+        mixtures = [self.ner.at_threshold(threshold), *self._mixtures[1:]]
+        return self._with(mixtures, f"{self.name} (threshold {threshold:g})")
+
     def _with(self, mixtures: Sequence[Mixture[Any]], name: str) -> Extractor:
         """A copy with other mixtures, and a name that says so."""
         other = copy.copy(self)

@@ -84,6 +84,9 @@ def test_extract_prints_json(tmp_path: Path) -> None:
     assert sparing.exit_code == 0, sparing.output
     assert json.loads(sparing.stdout)["model"] == f"{row['model']} (certainty 0.5)"
     assert json.loads(sparing.stdout)["gate"]["entities"]["baseline"] == 1
+    strict = runner.invoke(app, ["extract", "--text", "Angela Merkel visits Paris", "--json", "--threshold", "0.999"])
+    assert json.loads(strict.stdout)["model"] == f"{row['model']} (threshold 0.999)"
+    assert len(json.loads(strict.stdout)["mentions"]) < len(row["mentions"])
 
 
 def test_extract_reads_a_file_and_writes_a_report(tmp_path: Path, data: Path) -> None:
@@ -291,6 +294,7 @@ def test_data_check_counts(data: Path) -> None:
         (["extract", "--input", "nowhere.jsonl"], "nowhere.jsonl"),
         (["extract", "--text", "x", "--certainty", "0"], "certainty 0: give a probability above 0"),
         (["extract", "--text", "x", "--certainty", "1.5"], "--certainty"),
+        (["extract", "--text", "x", "--threshold", "0"], "threshold 0: give a probability from 0.01"),
         (["retrieve"], "give --text"),
         (["retrieve", "--image", "x.png", "--search", "sounds"], "--search sounds: texts or pictures"),
         (["retrieve", "--text", "x", "--search", "pictures"], "without a text tower"),
@@ -350,6 +354,7 @@ def test_a_misspelt_recipe_key_is_named(tmp_path: Path) -> None:
         (["--token-file", "nowhere"], "nowhere: tokens cannot be read"),
         (["--cors-origin", "app.example"], "CORS origin 'app.example'"),
         (["--certainty", "1.5"], "--certainty"),
+        (["--threshold", "1.5"], "--threshold"),
     ],
 )
 def test_serve_says_what_is_wrong_before_it_loads_anything(options: list[str], said: str) -> None:

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from moreie.datasets import post_from_text
 from moreie.encoders.text import TextEncoder
 from moreie.models.assembly import View
+from moreie.models.decoding import decode_tags, decode_tags_per_position
 from moreie.models.expert import ExpertSpec
 from moreie.models.gate import Gate, GateChoice, GateInput, GateSpec, chosen
 from moreie.models.gate_inputs import PostStates, evidence_columns, gate_features, input_sizes, jensen_shannon
-from moreie.models.mixture import Mixture, decode_tags, decode_tags_per_position
+from moreie.models.mixture import Mixture
 from moreie.models.ner import NerExpert
 from moreie.schema import Evidence, Passage
 

@@ -17,14 +17,15 @@ from moreie.encoders.text import AdapterConfig, TextEncoder
 from moreie.errors import CheckpointError, MoreieError
 from moreie.models.assembly import EvidenceForm, View
 from moreie.models.attribution import leave_one_out
+from moreie.models.decoding import decode_tags
 from moreie.models.expert import EncoderPool, Expert, ExpertSpec, load_expert
 from moreie.models.gate import Gate, GateLevel, GateSpec, cross_validated_log_weights, fit_gate
-from moreie.models.mixture import Mixture, decode_tags, decode_tags_per_position, load_mixture, span_confidences
+from moreie.models.mixture import Mixture, load_mixture, read_spec
 from moreie.models.ner import NerExpert
 from moreie.models.outputs import certainties, run_experts
 from moreie.models.relation import RelationExpert, Signature, admissible, against_the_text, signature
-from moreie.models.tagset import TagSet
 from moreie.schema import Evidence, Mention, Passage, Post
+from moreie.shipped import DEMO_POSTS
 
 TYPES = ("LOC", "PER")
 FOUND = (Evidence(Passage("1", "a", "Nashville", "Nashville is a city.", True), "text", 1, 1.0),)
@@ -133,6 +134,21 @@ def test_passages_that_nobody_has_read_have_no_influence(encoder: TextEncoder, p
     assert len(whole) == 6
 
 
+def test_a_threshold_decides_how_much_is_found(encoder: TextEncoder, tmp_path: Path) -> None:
+    mixture = Mixture([expert(encoder, "baseline", None)], None)
+    said = mixture(read_jsonl(DEMO_POSTS)[:4], {}).log_probabilities
+    tagset = mixture.experts[0].tagset
+    assert mixture.spans(said) == [tagset.spans(path) for path in decode_tags(tagset, said)]
+    found = [sum(map(len, mixture.at_threshold(t).spans(said))) for t in (0.05, 0.15, 0.9)]
+    assert found[0] > found[1] > found[2] == 0
+    mixture.at_threshold(0.25).save_spec(tmp_path, ["baseline"], {})
+    assert read_spec(tmp_path).threshold == 0.25
+    assert mixture.threshold is None
+    for threshold in (0.0, 1.0, math.nan):
+        with pytest.raises(MoreieError, match=r"from 0\.01 up to below 1"):
+            mixture.at_threshold(threshold)
+
+
 def test_a_certainty_has_to_be_one(encoder: TextEncoder) -> None:
     mixture = Mixture([expert(encoder, "baseline", None)], None)
     for certainty in (0.0, 1.1, math.nan):
@@ -226,28 +242,6 @@ def test_saved_mixture_loads_the_same(tmp_path: Path, encoder: TextEncoder, post
     evidence = {"text": [FOUND] * 6, "image": [FOUND] * 6}
     again = load_mixture(tmp_path, EncoderPool())(posts, evidence)
     assert torch.allclose(again.weights, mixture(posts, evidence).weights, atol=0.02)
-
-
-def test_constrained_decoding_finds_the_best_legal_path() -> None:
-    tagset = TagSet(TYPES)
-    p = torch.rand(3, len(tagset), generator=torch.Generator().manual_seed(5))
-    log_p = (p / p.sum(1, keepdim=True)).log()
-    (path,) = decode_tags(tagset, [log_p])
-    legal = [
-        c
-        for c in itertools.product(range(len(tagset)), repeat=3)
-        if tagset.start_allowed[c[0]]
-        and tagset.end_allowed[c[2]]
-        and all(tagset.transitions_allowed[a, b] for a, b in itertools.pairwise(c))
-    ]
-    assert tuple(path) == max(legal, key=lambda c: sum(float(log_p[t, y]) for t, y in enumerate(c)))
-    assert decode_tags_per_position([log_p]) == [log_p.argmax(1).tolist()]
-    two = torch.cat([log_p, log_p])
-    (whole,), (middle, last) = span_confidences(two, [path, path], [[("", 0, 2)], [("", 1, 1), ("", 1, 2)]])
-    sure = torch.stack([log_p[t, y] for t, y in enumerate(path)])
-    assert whole == pytest.approx(float(sure.mean().exp()))
-    assert (middle, last) == pytest.approx((float(sure[1].exp()), float(sure[1:].mean().exp())))
-    assert decode_tags(tagset, []) == []
 
 
 def test_the_gate_learns_whom_to_trust_and_cross_validation_holds_out_groups() -> None:

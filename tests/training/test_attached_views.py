@@ -17,7 +17,7 @@ from moreie.errors import MoreieError
 from moreie.evaluation.predictions import MIXTURE
 from moreie.evaluation.run import evaluate_seed
 from moreie.models.expert import EncoderPool
-from moreie.models.mixture import Mixture, decode_tags, load_mixture
+from moreie.models.mixture import Mixture, load_mixture
 from moreie.retrieval.attached import match_file
 from moreie.schema import Extraction
 from moreie.training.data import load_split
@@ -47,11 +47,10 @@ def agree(answers: list[Extraction], mixture: Mixture, recipe: Recipe) -> None:
     """Are the answers those of the mixture on the evidence that `moreie attach` made?"""
     split = load_split(recipe.data.validation)
     mixed = mixture(split.posts, split.evidence)
-    tagset = mixture.experts[0].tagset
-    paths = decode_tags(tagset, mixed.log_probabilities)
-    for n, (answer, weights, path) in enumerate(zip(answers, mixed.weights, paths, strict=True)):
+    spans = mixture.spans(mixed.log_probabilities)
+    for n, (answer, weights, own) in enumerate(zip(answers, mixed.weights, spans, strict=True)):
         assert list(answer.gate.entities.values()) == pytest.approx(weights.tolist(), abs=1e-4)
-        assert [(m.type, m.first, m.last) for m in answer.mentions] == tagset.spans(path)
+        assert [(m.type, m.first, m.last) for m in answer.mentions] == own
         attached = [e for e in answer.evidence if e.retriever != "text"]
         assert attached == [*split.evidence["caption"][n], *split.evidence["knowledge"][n]], "the very same evidence"
 

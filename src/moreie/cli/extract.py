@@ -28,6 +28,8 @@ moreie extract --input posts.jsonl --corpus wiki --json > extractions.jsonl
 
 moreie extract --input posts.jsonl --html report.html --int8 --certainty 0.9
 
+moreie extract --input posts.jsonl --json --threshold 0.2
+
 moreie extract --text "Kawhi Leonard leads the Raptors" --attribute
 
 moreie extract --input posts.jsonl --corpus wiki --link --json > linked.jsonl
@@ -91,6 +93,15 @@ def extract(
             "(0.9, for example): faster, hardly another answer \\[default: always].",
         ),
     ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="How probable an entity has to be: lower finds more, higher errs less \\[default: the model's own, "
+            "where F1 is expected to be highest].",
+        ),
+    ] = None,
     skip_bad: Annotated[bool, typer.Option(help="Skip and count malformed lines of --input.")] = False,
 ) -> None:
     """Find entities and relations in a post, or in every post of a file."""
@@ -116,6 +127,7 @@ def extract(
             corpus,
             int8=int8,
             certainty=certainty,
+            threshold=threshold,
             attribute=attribute,
             link=link,
             json=json,
@@ -197,6 +209,7 @@ def _run(
     html: Path | None,
     int8: bool = False,
     certainty: float | None = None,
+    threshold: float | None = None,
     attribute: bool = False,
     link: bool = False,
     json: bool = False,
@@ -209,6 +222,8 @@ def _run(
     extractor = Extractor.from_pretrained(model, corpus=corpus)
     if certainty is not None:
         extractor = extractor.selective(certainty)
+    if threshold is not None:
+        extractor = extractor.at_threshold(threshold)
     if int8:
         with console(stderr=True).status("bringing the encoders into 8 bits"):
             extractor = extractor.quantized()

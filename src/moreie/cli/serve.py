@@ -54,6 +54,15 @@ def serve(
             "(0.9, for example). The model's name then says so \\[default: always].",
         ),
     ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="How probable an entity has to be: lower finds more, higher errs less. The model's name then says so "
+            "\\[default: the model's own, where F1 is expected to be highest].",
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
     token_file: Annotated[
@@ -101,11 +110,13 @@ def serve(
             cors_origins=tuple(cors_origin or ()),
         )
         log_to_stderr("json" if log_format is LogForm.json else "text")
-        app = create_app(lambda: _loaded(model, corpus, int8=int8, certainty=certainty), settings)
+        app = create_app(lambda: _loaded(model, corpus, int8=int8, certainty=certainty, threshold=threshold), settings)
         run(app, host=host, port=port, grace=grace)
 
 
-def _loaded(model: Path | None, corpus: str | None, *, int8: bool, certainty: float | None) -> Extractor:
+def _loaded(
+    model: Path | None, corpus: str | None, *, int8: bool, certainty: float | None, threshold: float | None
+) -> Extractor:
     import logging
 
     from moreie.extractor import Extractor
@@ -113,6 +124,8 @@ def _loaded(model: Path | None, corpus: str | None, *, int8: bool, certainty: fl
     extractor = Extractor.from_pretrained(model, corpus=corpus)
     if certainty is not None:
         extractor = extractor.selective(certainty)
+    if threshold is not None:
+        extractor = extractor.at_threshold(threshold)
     if not int8:
         return extractor
     logging.getLogger("moreie.serving").info("bringing the encoders into 8 bits")

@@ -31,6 +31,9 @@ MIXTURE_BEST = "mixture, best expert known"
 CERTAINTY = 0.9
 MIXTURE_SELECTIVE = f"mixture, certainty {CERTAINTY}"
 
+# Mentions as expected F1 asks for them in place of those of the best legal path (`models.decoding.decode_spans`).
+FOR_F1 = "spans for F1"
+
 
 @dataclass(frozen=True)
 class Scaled:

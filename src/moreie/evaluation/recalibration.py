@@ -80,20 +80,20 @@ def recalibrated(recipe: Recipe, folder: Path) -> Recalibration:
     after = fit_on_cases(mixed, data.targets)
     unseen = cross_validated_temperatures(recipe, data, mixed)
     softened = [scaled(p, t) for p, t in zip(mixed, unseen, strict=True)]
-    confidences = confidences_of(first, mixed, mixed)
+    answers = answers_of(first, mixed)
+    confidences = confidences_of(first, answers, mixed)
     evaluation = Evaluation(
         recipe.task,
         0,
         [first.post_of(case).id for case in task_cases],
         gold,
-        {MIXTURE: answers_of(first, mixed)},
+        {MIXTURE: answers},
         mixture.names,
         mean_weights(log_weights, len(mixture.names)),
         confidences,
     )
-    error, scaled_error = (
-        evaluation.reliability_of(read).expected_error for read in (confidences, confidences_of(first, mixed, softened))
-    )
+    error = evaluation.calibration_error
+    scaled_error = evaluation.reliability_of(confidences_of(first, answers, softened)).expected_error
     scores = {"calibration_error": round(error, 4), "calibration_error_scaled": round(scaled_error, 4)}
     save_temperature(folder, after, scores)
     return Recalibration(folder, mixture.fitted_temperature, after, error, scaled_error)

@@ -13,6 +13,7 @@ from torch import Tensor
 from moreie.errors import RecipeError
 from moreie.evaluation.predictions import (
     CERTAINTY,
+    FOR_F1,
     MEAN,
     MIXTURE,
     MIXTURE_BEST,
@@ -22,9 +23,10 @@ from moreie.evaluation.predictions import (
     Evaluation,
     Scaled,
 )
+from moreie.models.decoding import decode_spans, decode_tags, decode_tags_per_position, span_confidences
 from moreie.models.expert import Expert
 from moreie.models.gate import Gate
-from moreie.models.mixture import MIXTURE_FILE, decode_tags, decode_tags_per_position, read_spec, span_confidences
+from moreie.models.mixture import MIXTURE_FILE, MixtureSpec, read_spec
 from moreie.models.ner import NerExpert
 from moreie.models.outputs import (
     ExpertOutputs,
@@ -92,17 +94,22 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int, pictures: GatePict
     first = experts[0]
     predictions = {variant: answers_of(first, log_p) for variant, log_p in distributions.items()}
     mixed = distributions[MIXTURE]
+    saved = read_spec(folder) if (folder / MIXTURE_FILE).is_file() else None
     if isinstance(first, NerExpert):
         per_position = decode_tags_per_position(mixed)
         predictions[MIXTURE_PER_POSITION] = [first.tagset.spans(path) for path in per_position]
+        if saved is not None and saved.threshold is not None:
+            for name in (*outputs.names, MIXTURE):
+                said = distributions[f"{name}, trained together" if together and name != MIXTURE else name]
+                predictions[f"{name}, {FOR_F1}"] = decode_spans(first.tagset, said, saved.threshold)
     else:
         predictions[MIXTURE_TOLD] = _told(first.spec.labels, mixed, gold)
-    temperatures = _temperatures(recipe, data, mixed, folder, here=here)
+    temperatures = _temperatures(recipe, data, mixed, saved, here=here)
     at_temperature = None
     if temperatures is not None:
         softened = [scaled(p, t) for p, t in zip(mixed, temperatures, strict=True)]
-        at_temperature = Scaled(confidences_of(first, mixed, softened), temperatures)
-    confidences = confidences_of(first, mixed, mixed)
+        at_temperature = Scaled(confidences_of(first, predictions[MIXTURE], softened), temperatures)
+    confidences = confidences_of(first, predictions[MIXTURE], mixed)
     ids = [first.post_of(case).id for case in task_cases]
     weights = mean_weights(log_weights, len(experts))
     return Evaluation(recipe.task, seed, ids, gold, predictions, outputs.names, weights, confidences, at_temperature)
@@ -166,13 +173,14 @@ def _place(order: Sequence[str], variant: str) -> tuple[bool, int]:
 
 
 def _temperatures(
-    recipe: Recipe, data: GateData, mixed: Sequence[Tensor], folder: Path, *, here: bool
+    recipe: Recipe, data: GateData, mixed: Sequence[Tensor], saved: MixtureSpec | None, *, here: bool
 ) -> list[float] | None:
     """A temperature for each case: cross-validated on the split it is fitted on, else that of the trained mixture."""
     if here:
         return cross_validated_temperatures(recipe, data, mixed)
-    saved = read_spec(folder).temperature if (folder / MIXTURE_FILE).is_file() else None
-    return None if saved is None else [saved] * len(mixed)
+    if saved is None or saved.temperature is None:
+        return None
+    return [saved.temperature] * len(mixed)
 
 
 def answers_of(expert: Expert, log_probabilities: Sequence[Tensor]) -> list[Any]:
@@ -182,12 +190,13 @@ def answers_of(expert: Expert, log_probabilities: Sequence[Tensor]) -> list[Any]
     return [expert.spec.labels[int(p.argmax())] for p in log_probabilities]
 
 
-def confidences_of(expert: Expert, mixed: Sequence[Tensor], read: Sequence[Tensor]) -> list[list[float]]:
-    """Confidences under the distributions `read` of the answers that `mixed` gives."""
+def confidences_of(expert: Expert, answers: Sequence[Any], log_probabilities: Sequence[Tensor]) -> list[list[float]]:
+    """Confidences of answers under distributions [T, L] or [C] of each case."""
     if not isinstance(expert, NerExpert):
-        return [[float(p[int(m.argmax())].exp())] for p, m in zip(read, mixed, strict=True)]
-    paths = decode_tags(expert.tagset, mixed)
-    return span_confidences(torch.cat(list(read)), paths, [expert.tagset.spans(path) for path in paths])
+        places = [expert.spec.labels.index(answer) for answer in answers]
+        return [[float(p[place].exp())] for p, place in zip(log_probabilities, places, strict=True)]
+    lengths = [len(p) for p in log_probabilities]
+    return span_confidences(expert.tagset, torch.cat(list(log_probabilities)), lengths, answers)
 
 
 def _equal(outputs: ExpertOutputs) -> Tensor:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -18,7 +16,7 @@ from torch import Tensor
 from moreie.encoders.images import ImageEncoder
 from moreie.encoders.pictures import embed_pictures
 from moreie.errors import CheckpointError, MoreieError
-from moreie.models.crf import IMPOSSIBLE, viterbi
+from moreie.models.decoding import LOWEST_THRESHOLD, Span, decode_spans, decode_tags
 from moreie.models.expert import EncoderPool, Expert, load_expert
 from moreie.models.gate import Gate
 from moreie.models.gate_inputs import PostStates, gate_features
@@ -38,7 +36,8 @@ class MixtureSpec(BaseModel):
 
     `scores`: what was measured of it (`moreie calibrate`: calibration errors at temperature 1 and at fitted ones).
     `titles`: by retriever, what experts read before each text that is attached to posts (`retrieval.attached`).
-    `reversed_none` (RE): see `models.relation.against_the_text`.
+    `reversed_none` (RE): see `models.relation.against_the_text`. `threshold` (NER): what a mention has to exceed
+    (`models.decoding.decode_spans`); None where none was fitted, and mentions are those of the best legal path.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +48,7 @@ class MixtureSpec(BaseModel):
     temperature: float | None = None
     titles: dict[str, str] = {}
     reversed_none: float = 0.0
+    threshold: float | None = None
     format: Literal[1] = 1
 
 
@@ -69,7 +69,7 @@ class Mixture(Generic[X]):
 
     `temperature`: what confidences are read at (`models.temperature`), 1 where none was fitted; answers are given at 1.
     `image_encoder`: the one whose embeddings the gate reads, where it reads pictures. `titles`,
-    `reversed_none`: see `MixtureSpec`. `certainty`: see `selective`.
+    `reversed_none`, `threshold`: see `MixtureSpec`. `certainty`: see `selective`.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Mixture(Generic[X]):
         image_encoder: ImageEncoder | None = None,
         titles: Mapping[str, str] | None = None,
         reversed_none: float = 0.0,
+        threshold: float | None = None,
     ):
         if not experts:
             raise MoreieError("a mixture needs at least one expert")
@@ -96,6 +97,7 @@ class Mixture(Generic[X]):
         self.fitted_temperature = temperature
         self.titles = dict(titles or {})
         self.reversed_none = reversed_none
+        self.threshold = threshold
         self.certainty: float | None = None
 
     @property
@@ -177,6 +179,22 @@ class Mixture(Generic[X]):
         other.fitted_temperature = temperature
         return other
 
+    def at_threshold(self, threshold: float) -> Mixture[X]:
+        """The same experts and gate, mentions being the spans that are more probable than `threshold` (NER).
+
+        The lower, the more are found; the higher, the fewer are wrong.
+
+        Raises:
+            MoreieError: it is no probability.
+        """
+        if not LOWEST_THRESHOLD <= threshold < 1:
+            raise MoreieError(
+                f"threshold {threshold:g}: give a probability from {LOWEST_THRESHOLD} up to below 1, such as 0.4"
+            )
+        other = copy.copy(self)
+        other.threshold = threshold
+        return other
+
     def selective(self, certainty: float) -> Mixture[X]:
         """The same, but cases of which the first expert without evidence is at least so sure are left to it alone, and
         no evidence is read for them: the probability of its answer, of a post's words that of the least certain.
@@ -194,6 +212,13 @@ class Mixture(Generic[X]):
         other.certainty = certainty
         return other
 
+    def spans(self, log_marginals: Sequence[Tensor]) -> list[list[Span]]:
+        """The mentions (NER) that log-marginals [T, L] of posts give, at the threshold or along the best legal path."""
+        tagset = TagSet(self.labels)
+        if self.threshold is not None:
+            return decode_spans(tagset, log_marginals, self.threshold)
+        return [tagset.spans(path) for path in decode_tags(tagset, log_marginals)]
+
     def save_spec(self, folder: Path, experts: Sequence[str], scores: Mapping[str, float]) -> None:
         """Write gate and `mixture.json` beside expert folders already saved under `folder`."""
         if self.gate is not None:
@@ -206,42 +231,9 @@ class Mixture(Generic[X]):
             temperature=self.fitted_temperature,
             titles=self.titles,
             reversed_none=self.reversed_none,
+            threshold=self.threshold,
         )
         (folder / MIXTURE_FILE).write_text(spec.model_dump_json(indent=2) + "\n")
-
-
-def decode_tags(tagset: TagSet, log_marginals: Sequence[Tensor]) -> list[list[int]]:
-    """Best legal BIOES path of each post under mixed log-marginals [T, L]: Viterbi with legality as transitions."""
-    if not log_marginals:
-        return []
-    transitions = torch.zeros(len(tagset), len(tagset)).masked_fill(~tagset.transitions_allowed, IMPOSSIBLE)
-    start = torch.zeros(len(tagset)).masked_fill(~tagset.start_allowed, IMPOSSIBLE)
-    end = torch.zeros(len(tagset)).masked_fill(~tagset.end_allowed, IMPOSSIBLE)
-    lengths = torch.tensor([len(p) for p in log_marginals])
-    padded = torch.nn.utils.rnn.pad_sequence(list(log_marginals), batch_first=True).clamp_min(IMPOSSIBLE / 10)
-    paths, _ = viterbi(padded, lengths, transitions, start, end)
-    return [path[: len(p)] for path, p in zip(paths.tolist(), log_marginals, strict=True)]
-
-
-def decode_tags_per_position(log_marginals: Sequence[Tensor]) -> list[list[int]]:
-    """The paper's decoding: the arg-max at each position, legal or not."""
-    return [p.argmax(1).tolist() for p in log_marginals]
-
-
-def span_confidences(
-    log_marginals: Tensor, paths: Sequence[Sequence[int]], spans: Sequence[Sequence[tuple[str, int, int]]]
-) -> list[list[float]]:
-    """Geometric means of the marginals of spans' tags: between 0 and 1, whatever a span's length.
-
-    `log_marginals` [R, L]: those of all posts, one post after the other, each as long as its path.
-    """
-    tags = torch.tensor(list(chain.from_iterable(paths)), dtype=torch.long)
-    own = log_marginals.gather(1, tags[:, None])[:, 0].tolist()
-    starts = accumulate(map(len, paths), initial=0)
-    return [
-        [math.exp(sum(own[start + first : start + last + 1]) / (last + 1 - first)) for _, first, last in found]
-        for start, found in zip(starts, spans, strict=False)
-    ]
 
 
 def load_mixture(folder: Path, pool: EncoderPool) -> Mixture[Any]:
@@ -264,6 +256,7 @@ def load_mixture(folder: Path, pool: EncoderPool) -> Mixture[Any]:
         image_encoder=encoder,
         titles=spec.titles,
         reversed_none=spec.reversed_none,
+        threshold=spec.threshold,
     )
 
 

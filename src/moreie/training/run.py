@@ -28,7 +28,7 @@ from moreie.training.joint import joint_examples, train_jointly
 from moreie.training.kept import GATES, JOINT, are_trained_together, take_over, take_over_joint
 from moreie.training.pictures import GatePictures
 from moreie.training.recipe import Joint, Recipe
-from moreie.training.temperature import with_temperature
+from moreie.training.temperature import calibrated
 
 log = logging.getLogger(__name__)
 OUTPUTS_FILE, FOLDS = "outputs.safetensors", "folds"
@@ -117,13 +117,14 @@ def _mix(
     held = data
     if not recipe.gate.from_validation:
         held = gate_data(recipe, experts, own.validation, alone if recipe.gate.cross_fit else None, pictures)
-    mixture = with_temperature(recipe, mixture, held)
+    mixture = calibrated(recipe, mixture, held)
     place = _experts_folder(recipe, own.folder, target)
     target.mkdir(parents=True, exist_ok=True)
     mixture.save_spec(target, [os.path.relpath(place / name, target) for name in recipe.members], {})
+    threshold = f", threshold {mixture.threshold:.3f}" if mixture.threshold is not None else ""
     own.say(
         f"{target}: mixture of {', '.join(recipe.members)} (gate penalty {penalty:g}, "
-        f"temperature {mixture.temperature:g})"
+        f"temperature {mixture.temperature:g}{threshold})"
     )
 
 

@@ -29,7 +29,7 @@ def alone(extractor: Extractor, name: str) -> Extractor:
     """The same extractor with one entity expert and without relations."""
     expert = next(e for e in extractor.ner.experts if e.spec.name == name)
     return Extractor(
-        Mixture([expert], None, extractor.ner.fitted_temperature),
+        Mixture([expert], None, extractor.ner.fitted_temperature, threshold=extractor.ner.threshold),
         None,
         corpus=extractor.corpus,
         image_encoder=extractor.image_encoder,

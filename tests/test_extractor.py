@@ -385,7 +385,7 @@ def test_confidences_are_read_at_the_models_temperature_and_answers_stay(
 ) -> None:
     assert extractor.relations is not None
     softer = Extractor(
-        Mixture(extractor.ner.experts, extractor.ner.gate, 2.5),
+        Mixture(extractor.ner.experts, extractor.ner.gate, 2.5, threshold=extractor.ner.threshold),
         Mixture(
             extractor.relations.experts,
             extractor.relations.gate,

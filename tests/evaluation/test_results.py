@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from moreie.cli.app import app
 from moreie.errors import DataFormatError, MoreieError
-from moreie.evaluation.predictions import MIXTURE, Scaled, load_predictions, save_predictions
+from moreie.evaluation.predictions import FOR_F1, MIXTURE, Evaluation, Scaled, load_predictions, save_predictions
 from moreie.evaluation.recompute import recompute
 from moreie.evaluation.report import write_report
-from moreie.evaluation.summary import read_summary, write_summary
+from moreie.evaluation.summary import Origin, read_summary, results, write_summary
 
 COMMITTED = Path(__file__).parents[2] / "experiments" / "results"
 
@@ -25,6 +25,35 @@ def test_what_is_recorded_comes_out_again(folder: Path) -> None:
     assert differences == []
     assert rows == read_summary(folder)
     assert CliRunner().invoke(app, ["recompute", str(folder)]).exit_code == 0
+
+
+def test_what_is_decoded_otherwise_is_set_against_the_baseline_decoded_so(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (row,) = [r for r in read_summary(folder) if r.variant == MIXTURE and r.recipe.endswith("k1")]
+    variants = [name for v in ("baseline", "text", "image", MIXTURE) for name in (v, f"{v}, {FOR_F1}")]
+    origin = Origin("set", "test", "ner", "tiny", dict.fromkeys(variants, 1), "moreie …", None, row.predictions)
+
+    def decoded(e: Evaluation, *pairs: tuple[str, str]) -> Evaluation:
+        return replace(e, predictions=e.predictions | {f"{new}, {FOR_F1}": e.predictions[old] for new, old in pairs})
+
+    seeds = [
+        load_predictions(folder / name, "ner", seed) for name, seed in zip(row.predictions, row.seeds, strict=True)
+    ]
+    # By span the baseline says what the text expert says otherwise.
+    alike = [decoded(e, ("baseline", "text"), (MIXTURE, MIXTURE)) for e in seeds]
+    rows = {r.variant: r for r in results(origin, alike)}
+    by_path, by_span = rows[MIXTURE], rows[f"{MIXTURE}, {FOR_F1}"]
+    assert by_span.f1 == by_path.f1
+    assert by_path.gain_interval is not None
+    assert by_span.gain_interval is not None
+    assert by_span.gain_interval[0] < by_path.gain_interval[0], "text is better than the baseline"
+    assert by_span.flips != by_path.flips
+    assert rows[f"baseline, {FOR_F1}"].gain_interval == rows["text"].gain_interval
+    assert not caplog.records
+    some = {r.variant for r in results(origin, [alike[0], *seeds[1:]])}
+    assert not any(variant.endswith(FOR_F1) for variant in some)
+    assert f"baseline, {FOR_F1}" in caplog.text
 
 
 def test_changed_figures_are_found_one_by_one(folder: Path) -> None:

@@ -70,14 +70,20 @@ class Evaluation:
         """[N, 3] right, guessed, gold."""
         return (mention_counts if self.task == "ner" else relation_counts)(self.gold, self.predictions[variant])
 
+    def base_of(self, variant: str) -> str | None:
+        """What a variant is set against: the baseline, decoded alike. None for the baseline itself, or without one."""
+        alike = f"{BASELINE}, {FOR_F1}"
+        base = alike if variant.endswith(FOR_F1) and variant != alike and alike in self.predictions else BASELINE
+        return base if base in self.predictions and variant != base else None
+
     def flips(self, variant: str) -> tuple[int, int] | None:
         """(spoilt, mended): gold answers the baseline has right and the variant wrong, and the other way round.
 
-        Answers are gold mentions, or the labels of pairs, `None` among them. None without a baseline.
+        Answers are gold mentions, or the labels of pairs, `None` among them. None where `base_of` is.
         """
-        if BASELINE not in self.predictions:
+        if (base := self.base_of(variant)) is None:
             return None
-        was, now = self.right(BASELINE), self.right(variant)
+        was, now = self.right(base), self.right(variant)
         pairs = list(zip(was, now, strict=True))
         return sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
 
@@ -181,7 +187,7 @@ def load_predictions(path: Path, task: str, seed: int) -> Evaluation:
 def mean_flips(evaluations: Sequence[Evaluation], variant: str) -> tuple[float, float] | None:
     """Mean flips of a variant over seeds; None for the baseline itself, or where there is none."""
     counts = [flips for e in evaluations if (flips := e.flips(variant)) is not None]
-    if variant == BASELINE or not counts:
+    if not counts:
         return None
     spoilt, mended = np.mean(counts, axis=0).round(1).tolist()
     return spoilt, mended

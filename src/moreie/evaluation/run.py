@@ -12,6 +12,7 @@ from torch import Tensor
 
 from moreie.errors import RecipeError
 from moreie.evaluation.predictions import (
+    BASELINE,
     CERTAINTY,
     FOR_F1,
     MEAN,
@@ -99,9 +100,10 @@ def evaluate_seed(recipe: Recipe, split_name: str, seed: int, pictures: GatePict
         per_position = decode_tags_per_position(mixed)
         predictions[MIXTURE_PER_POSITION] = [first.tagset.spans(path) for path in per_position]
         if saved is not None and saved.threshold is not None:
-            for name in (*outputs.names, MIXTURE):
-                said = distributions[f"{name}, trained together" if together and name != MIXTURE else name]
-                predictions[f"{name}, {FOR_F1}"] = decode_spans(first.tagset, said, saved.threshold)
+            for name in dict.fromkeys((BASELINE, *outputs.names, MIXTURE)):
+                if name in distributions:
+                    spans = decode_spans(first.tagset, distributions[name], saved.threshold)
+                    predictions[f"{name}, {FOR_F1}"] = spans
     else:
         predictions[MIXTURE_TOLD] = _told(first.spec.labels, mixed, gold)
     temperatures = _temperatures(recipe, data, mixed, saved, here=here)

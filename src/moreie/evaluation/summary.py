@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from moreie.errors import DataFormatError
 from moreie.evaluation.predictions import (
-    BASELINE,
     MIXTURE,
     Evaluation,
     load_predictions,
@@ -25,6 +25,7 @@ from moreie.training.configuration import configuration, digest, encoder_name
 from moreie.training.recipe import Recipe
 from moreie.whole_files import replace_file
 
+log = logging.getLogger(__name__)
 FILE = "summary.json"
 # With fewer seeds there is next to nothing to draw from.
 ENOUGH_SEEDS = 3
@@ -34,8 +35,9 @@ class Result(BaseModel):
     """A variant on a split: micro-F1 of each seed in percent, F1 per type (mean over seeds), and where it is from.
 
     `predictions` are paths from the summary's folder. `p_value_vs_baseline`: paired approximate randomisation over
-    cases, the seeds' counts summed; None for the baseline itself, or where there is none. `p_value_over_seeds` and
-    `gain_interval` (95 %, points of F1): paired bootstrap over cases and seeds, where there are at least three seeds.
+    cases, the seeds' counts summed, against the baseline decoded alike; None for the baseline itself, or without one.
+    `p_value_over_seeds` and `gain_interval` (95 %, points of F1): paired bootstrap over cases and seeds, where there are
+    at least three seeds.
     `flips`: right answers of the baseline that the variant spoils, and wrong ones that it mends, means over seeds.
     `calibration_error_scaled`: the mixture's at `temperature`; means over seeds (validation: and folds).
     `k`: passages the variant may read. `configuration` names all that the result depends on.
@@ -159,17 +161,19 @@ def passages_read(recipe: Recipe, variant: str) -> int:
 
 
 def results(origin: Origin, evaluations: Sequence[Evaluation]) -> list[Result]:
-    """One row a variant."""
+    """One row a variant, as far as all seeds have it: some may be of a time when there were fewer."""
     first = evaluations[0]
-    base = [e.counts(BASELINE) for e in evaluations] if BASELINE in first.predictions else None
+    shared = [v for v in first.predictions if all(v in e.predictions for e in evaluations)]
+    if some := {v for e in evaluations for v in e.predictions}.difference(shared):
+        log.warning("%s: not predicted for all seeds, left out: %s", origin.predictions[0], ", ".join(sorted(some)))
     rows = []
-    for variant in first.predictions:
+    for variant in shared:
         scores = [e.scores(variant) for e in evaluations]
         f1 = [round(s["micro"].f1, 2) for s in scores]
         types = sorted({type for s in scores for type in s} - {"micro"})
         p_value = gain = None
-        if base is not None and variant != BASELINE:
-            own = [e.counts(variant) for e in evaluations]
+        if (against := first.base_of(variant)) is not None:
+            own, base = ([e.counts(v) for e in evaluations] for v in (variant, against))
             p_value = round(paired_randomisation(np.sum(own, axis=0), np.sum(base, axis=0)), 4)
             gain = paired_bootstrap(own, base) if len(own) >= ENOUGH_SEEDS else None
         rows.append(

@@ -36,8 +36,8 @@ class Result(BaseModel):
 
     `predictions` are paths from the summary's folder. `p_value_vs_baseline`: paired approximate randomisation over
     cases, the seeds' counts summed, against the baseline decoded alike; None for the baseline itself, or without one.
-    `p_value_over_seeds` and `gain_interval` (95 %, points of F1): paired bootstrap over cases and seeds, where there are
-    at least three seeds.
+    `p_value_over_seeds` and `gain_interval` (95 %, points of F1): paired bootstrap over cases and seeds, where there
+    are at least three seeds.
     `flips`: right answers of the baseline that the variant spoils, and wrong ones that it mends, means over seeds.
     `calibration_error_scaled`: the mixture's at `temperature`; means over seeds (validation: and folds).
     `k`: passages the variant may read. `configuration` names all that the result depends on.

@@ -26,6 +26,7 @@ from moreie import Extractor
 from moreie.datasets import read_posts
 from moreie.evaluation.ner import mention_scores
 from moreie.evaluation.relation import relation_scores
+from moreie.models.decoding import decode
 from moreie.models.mixture import Mixed
 from moreie.models.outputs import certainties, first_without_evidence
 from moreie.schema import Post
@@ -85,7 +86,8 @@ def of_entities(extractor: Extractor, posts: Sequence[Post], gold: Sequence[Post
     mixed = mixture(posts, {"text": evidence, "image": [()] * len(posts)})
     expected = [[(m.type or "", m.first, m.last) for m in post.mentions or ()] for post in gold]
     alone = answered_alone(mixture.experts, mixed)
-    return changes("posts", mixed, alone, mixture.spans, lambda found: mention_scores(expected, found)["micro"].f1)
+    answers = partial(decode, mixture.experts[0].tagset, threshold=mixture.threshold)
+    return changes("posts", mixed, alone, answers, lambda found: mention_scores(expected, found)["micro"].f1)
 
 
 def of_pairs(extractor: Extractor, posts: Sequence[Post], gold: Sequence[Post]) -> list[Row]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from moreie.models.decoding import span_confidences
+from moreie.models.decoding import decode, span_confidences
 from moreie.models.mixture import Mixture
 from moreie.models.ner import NerExpert
 from moreie.models.outputs import ExpertOutputs
@@ -26,9 +26,10 @@ def found_mentions(
     mentions: list[list[Mention]] = [[] for _ in posts]
     if not log_marginals:
         return mentions
-    spans = mixture.spans(log_marginals)
+    tagset = mixture.experts[0].tagset
+    spans = decode(tagset, log_marginals, mixture.threshold)
     rows = scaled(torch.cat(list(log_marginals)), mixture.temperature)
-    confidences = span_confidences(mixture.experts[0].tagset, rows, [len(p) for p in log_marginals], spans)
+    confidences = span_confidences(tagset, rows, [len(p) for p in log_marginals], spans)
     for window, found, sure in zip(windows, spans, confidences, strict=True):
         post = posts[window.origin]
         mentions[window.origin] += [

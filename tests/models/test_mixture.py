@@ -17,7 +17,7 @@ from moreie.encoders.text import AdapterConfig, TextEncoder
 from moreie.errors import CheckpointError, MoreieError
 from moreie.models.assembly import EvidenceForm, View
 from moreie.models.attribution import leave_one_out
-from moreie.models.decoding import decode_tags
+from moreie.models.decoding import decode, decode_tags
 from moreie.models.expert import EncoderPool, Expert, ExpertSpec, load_expert
 from moreie.models.gate import Gate, GateLevel, GateSpec, cross_validated_log_weights, fit_gate
 from moreie.models.mixture import Mixture, load_mixture, read_spec
@@ -138,8 +138,9 @@ def test_a_threshold_decides_how_much_is_found(encoder: TextEncoder, tmp_path: P
     mixture = Mixture([expert(encoder, "baseline", None)], None)
     said = mixture(read_jsonl(DEMO_POSTS)[:4], {}).log_probabilities
     tagset = mixture.experts[0].tagset
-    assert mixture.spans(said) == [tagset.spans(path) for path in decode_tags(tagset, said)]
-    found = [sum(map(len, mixture.at_threshold(t).spans(said))) for t in (0.05, 0.15, 0.9)]
+    assert decode(tagset, said, mixture.threshold) == [tagset.spans(path) for path in decode_tags(tagset, said)]
+    thresholds = [mixture.at_threshold(t).threshold for t in (0.05, 0.15, 0.9)]
+    found = [sum(map(len, decode(tagset, said, t))) for t in thresholds]
     assert found[0] > found[1] > found[2] == 0
     mixture.at_threshold(0.25).save_spec(tmp_path, ["baseline"], {})
     assert read_spec(tmp_path).threshold == 0.25

@@ -16,6 +16,7 @@ from moreie.datasets import read_captions
 from moreie.errors import MoreieError
 from moreie.evaluation.predictions import MIXTURE
 from moreie.evaluation.run import evaluate_seed
+from moreie.models.decoding import decode
 from moreie.models.expert import EncoderPool
 from moreie.models.mixture import Mixture, load_mixture
 from moreie.retrieval.attached import match_file
@@ -47,7 +48,7 @@ def agree(answers: list[Extraction], mixture: Mixture, recipe: Recipe) -> None:
     """Are the answers those of the mixture on the evidence that `moreie attach` made?"""
     split = load_split(recipe.data.validation)
     mixed = mixture(split.posts, split.evidence)
-    spans = mixture.spans(mixed.log_probabilities)
+    spans = decode(mixture.experts[0].tagset, mixed.log_probabilities, mixture.threshold)
     for n, (answer, weights, own) in enumerate(zip(answers, mixed.weights, spans, strict=True)):
         assert list(answer.gate.entities.values()) == pytest.approx(weights.tolist(), abs=1e-4)
         assert [(m.type, m.first, m.last) for m in answer.mentions] == own

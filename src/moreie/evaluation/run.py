@@ -24,7 +24,7 @@ from moreie.evaluation.predictions import (
     Evaluation,
     Scaled,
 )
-from moreie.models.decoding import decode_spans, decode_tags, decode_tags_per_position, span_confidences
+from moreie.models.decoding import decode, decode_spans, decode_tags_per_position, span_confidences
 from moreie.models.expert import Expert
 from moreie.models.gate import Gate
 from moreie.models.mixture import MIXTURE_FILE, MixtureSpec, read_spec
@@ -188,7 +188,7 @@ def _temperatures(
 def answers_of(expert: Expert, log_probabilities: Sequence[Tensor]) -> list[Any]:
     """What distributions [T, L] or [C] of each case say: the spans of a post, or the relation of a pair."""
     if isinstance(expert, NerExpert):
-        return [expert.tagset.spans(path) for path in decode_tags(expert.tagset, log_probabilities)]
+        return decode(expert.tagset, log_probabilities, None)
     return [expert.spec.labels[int(p.argmax())] for p in log_probabilities]
 
 

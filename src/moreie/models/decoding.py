@@ -22,6 +22,13 @@ LOWEST_THRESHOLD = 0.01
 """Below, hardly a span of a post is left out, and there are as many as the square of its words."""
 
 
+def decode(tagset: TagSet, log_marginals: Sequence[Tensor], threshold: float | None) -> list[list[Span]]:
+    """The mentions of each post: by span where there is a threshold (of a mixture), along the best legal path else."""
+    if threshold is not None:
+        return decode_spans(tagset, log_marginals, threshold)
+    return [tagset.spans(path) for path in decode_tags(tagset, log_marginals)]
+
+
 def decode_tags(tagset: TagSet, log_marginals: Sequence[Tensor]) -> list[list[int]]:
     """Best legal BIOES path of each post under mixed log-marginals [T, L]: Viterbi with legality as transitions."""
     if not log_marginals:
@@ -97,7 +104,7 @@ def _best_apart(gains: list[tuple[float, Span]]) -> list[Span]:
 
 def f1_threshold(tagset: TagSet, log_marginals: Sequence[Tensor], gold: Sequence[Sequence[Span]]) -> float:
     """Half of the F1 (of 1) that the best legal paths have: what spans are to exceed on posts like these."""
-    answers = [tagset.spans(path) for path in decode_tags(tagset, log_marginals)]
+    answers = decode(tagset, log_marginals, None)
     right = sum(len(set(said) & set(own)) for said, own in zip(answers, gold, strict=True))
     total = sum(map(len, answers)) + sum(map(len, gold))
     return right / total if total else 0.0

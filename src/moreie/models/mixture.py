@@ -16,14 +16,13 @@ from torch import Tensor
 from moreie.encoders.images import ImageEncoder
 from moreie.encoders.pictures import embed_pictures
 from moreie.errors import CheckpointError, MoreieError
-from moreie.models.decoding import LOWEST_THRESHOLD, Span, decode_spans, decode_tags
+from moreie.models.decoding import LOWEST_THRESHOLD
 from moreie.models.expert import EncoderPool, Expert, load_expert
 from moreie.models.gate import Gate
 from moreie.models.gate_inputs import PostStates, gate_features
 from moreie.models.ner import NerExpert
 from moreie.models.outputs import ExpertOutputs, Rows, first_without_evidence, mean_weights, run_experts
 from moreie.models.relation import RelationExpert
-from moreie.models.tagset import TagSet
 from moreie.whole_files import replace_file
 
 log = logging.getLogger(__name__)
@@ -37,7 +36,7 @@ class MixtureSpec(BaseModel):
     `scores`: what was measured of it (`moreie calibrate`: calibration errors at temperature 1 and at fitted ones).
     `titles`: by retriever, what experts read before each text that is attached to posts (`retrieval.attached`).
     `reversed_none` (RE): see `models.relation.against_the_text`. `threshold` (NER): what a mention has to exceed
-    (`models.decoding.decode_spans`); None where none was fitted, and mentions are those of the best legal path.
+    (`models.decoding.decode`); None where none was fitted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -211,13 +210,6 @@ class Mixture(Generic[X]):
         other = copy.copy(self)
         other.certainty = certainty
         return other
-
-    def spans(self, log_marginals: Sequence[Tensor]) -> list[list[Span]]:
-        """The mentions (NER) that log-marginals [T, L] of posts give, at the threshold or along the best legal path."""
-        tagset = TagSet(self.labels)
-        if self.threshold is not None:
-            return decode_spans(tagset, log_marginals, self.threshold)
-        return [tagset.spans(path) for path in decode_tags(tagset, log_marginals)]
 
     def save_spec(self, folder: Path, experts: Sequence[str], scores: Mapping[str, float]) -> None:
         """Write gate and `mixture.json` beside expert folders already saved under `folder`."""

@@ -31,6 +31,15 @@ def data() -> Path:
     return DATA
 
 
+@pytest.fixture(scope="session", autouse=True)
+def kept_graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What is kept from one start to the next: a folder of the tests' own, in processes that they start, too."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOREIE_CACHE", str(folder))
+        yield folder / "int8"
+
+
 @pytest.fixture(scope="session")
 def tiny_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A two-layer BERT with random weights and a WordPiece vocabulary learnt from the example posts."""

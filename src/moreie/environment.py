@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,7 @@ PURPOSES = {
     "spacy": "the spaCy component, `Extraction.to_spacy()`",
     "datasets": "Hugging Face data sets",
     "pandas": "tables, `Extraction.to_pandas()`",
+    "onnx": "extraction in 8 bits (`--int8`)",
 }
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 SENTENCE = "Barack Obama meets Angela Merkel in Berlin"
@@ -174,6 +176,8 @@ def _pictures() -> Iterator[Part]:
 def _disk() -> Iterator[Part]:
     from huggingface_hub import constants
 
+    from moreie.encoders.kept_graphs import graphs_folder
+
     cache = Path(constants.HF_HUB_CACHE)
     for name, folder in (("disk, here", Path.cwd()), ("disk, temporary", Path(tempfile.gettempdir()))):
         free = shutil.disk_usage(folder).free
@@ -184,9 +188,15 @@ def _disk() -> Iterator[Part]:
             f"{free / 2**30:.1f} GiB free in {folder}",
             "make room: a training needs a few GiB" if little else "",
         )
-    used = sum(f.lstat().st_size for f in cache.rglob("*") if f.is_file()) if cache.is_dir() else 0
     offline = ", offline (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else ""
-    yield Part("cache of the hub", "well", f"{cache}: {used / 2**30:.1f} GiB{offline}")
+    yield Part("cache of the hub", "well", f"{_held(cache)}{offline}")
+    if find_spec("platformdirs"):
+        yield Part("8-bit encoders kept", "well", _held(graphs_folder()))
+
+
+def _held(folder: Path) -> str:
+    used = sum(f.lstat().st_size for f in folder.rglob("*") if f.is_file()) if folder.is_dir() else 0
+    return f"{folder}: {used / 2**30:.1f} GiB"
 
 
 def _model() -> Iterator[Part]:

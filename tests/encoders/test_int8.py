@@ -12,6 +12,7 @@ from transformers import ElectraConfig, MPNetConfig, PretrainedConfig, RobertaCo
 
 from moreie.datasets import post_from_text
 from moreie.encoders.int8 import Int8TextEncoder
+from moreie.encoders.kept_graphs import graph_name
 from moreie.encoders.last_layer import at
 from moreie.encoders.text import AdapterConfig, TextEncoder, batch_tensors
 from moreie.errors import EncoderError
@@ -69,6 +70,54 @@ def test_adapters_differ_and_others_are_refused(small: Int8TextEncoder) -> None:
     assert not torch.allclose(bare, small(ids, mask), atol=1e-2)
     with pytest.raises(EncoderError, match="no adapter 'ner-two' in 8 bits"):
         small.use_adapter("ner-two")
+
+
+def files(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_it_is_made_once(
+    encoder: TextEncoder, small: Int8TextEncoder, kept_graphs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = files(kept_graphs)
+    again = Int8TextEncoder(encoder, ["ner-one"])
+    assert files(kept_graphs) == before
+    ids, mask = batch_tensors([[2, 7, 9, 30, 41, 3], [2, 12, 3]], 0)
+    for adapter in (None, "ner-one"):
+        small.use_adapter(adapter)
+        again.use_adapter(adapter)
+        assert torch.equal(again(ids, mask), small(ids, mask))
+    assert not caplog.records
+    name = graph_name(encoder, "ner-one")
+    (kept_graphs / name).write_bytes(b"cut short")
+    mended = Int8TextEncoder(encoder, ["ner-one"])
+    assert f"cannot be read and is made anew: {name}" in caplog.text
+    mended.use_adapter("ner-one")
+    assert torch.equal(mended(ids, mask), small(ids, mask))
+    changed = {file for file, at in files(kept_graphs).items() if before.get(file) != at}
+    assert changed == {name}, "what can be read stays"
+
+
+def test_other_weights_are_another_graph(tiny_encoder_folder: Path) -> None:
+    encoder = TextEncoder.from_pretrained(tiny_encoder_folder)
+    encoder.add_adapter("one", AdapterConfig(4, 8))
+    encoder.add_adapter("two", AdapterConfig(4, 16))
+    encoder.load_adapter_state("two", encoder.adapter_state("one"))
+    names = {graph_name(encoder, adapter) for adapter in (None, "one", "two")}
+    assert len(names) == 3, "the scale of an adapter counts"
+    next(iter(encoder.adapter_state("one").values())).add_(0.1)
+    assert graph_name(encoder, "one") not in names
+    assert graph_name(encoder, "two") in names
+
+
+def test_where_nothing_can_be_kept_it_is_made_all_the_same(
+    encoder: TextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MOREIE_CACHE", str(tmp_path / "file"))
+    small = Int8TextEncoder(encoder, [])
+    assert small(*batch_tensors([[2, 7, 3]], 0)).shape == (1, 3, encoder.hidden_size)
+    assert "are not kept, the next start makes them again" in caplog.text
 
 
 def test_it_is_not_saved(small: Int8TextEncoder, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from moreie.evaluation.analysis.errors import (
 from moreie.evaluation.analysis.figures import predictions_digest, read_analysis
 from moreie.evaluation.analysis.run import ensure_analysis
 from moreie.evaluation.analysis.scored import folded, known, scored_cases
-from moreie.evaluation.ner import Span, mention_counts
+from moreie.evaluation.ner import mention_counts
 from moreie.evaluation.predictions import MIXTURE, Evaluation, load_predictions, save_predictions
 from moreie.evaluation.report import write_report
 from moreie.evaluation.summary import Origin, results, write_summary
@@ -45,6 +45,7 @@ from moreie.models.expert import ExpertSpec
 from moreie.models.gate import Gate, GateSpec
 from moreie.models.mixture import Mixture
 from moreie.models.ner import NerExpert
+from moreie.models.tagset import Span
 from moreie.retrieval.cache import EvidenceHeader, save_evidence
 from moreie.retrieval.text import TextRetriever
 from moreie.schema import NO_RELATION, Evidence, Passage

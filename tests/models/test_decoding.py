@@ -7,14 +7,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from moreie.models.decoding import (
-    Span,
     decode_spans,
     decode_tags,
     decode_tags_per_position,
     f1_threshold,
     span_confidences,
 )
-from moreie.models.tagset import TagSet
+from moreie.models.tagset import Span, TagSet
 
 TAGSET = TagSet(("PER", "LOC"))
 

@@ -80,7 +80,7 @@ def extract(
         bool,
         typer.Option(
             "--int8",
-            help="Compute in 8 bits: faster for many posts, not quite the same answers; half a minute to begin with "
+            help="Compute in 8 bits: faster for many posts, not quite the same answers; half a minute the first time "
             "(extra `onnx`).",
         ),
     ] = False,

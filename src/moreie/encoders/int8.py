@@ -11,7 +11,8 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from moreie.encoders.kept_graphs import graph_name, keep_graph, kept_graph
 from moreie.encoders.merging import merged_weights
 from moreie.encoders.outliers import without_outliers
 from moreie.encoders.text import TextEncoder
 from moreie.errors import EncoderError, MissingExtraError
+
+log = logging.getLogger(__name__)
 
 
 class Int8TextEncoder(TextEncoder):
     """A text encoder and some of its adapters in 8 bits; it reads, it neither trains nor is saved."""
 
     def __init__(self, encoder: TextEncoder, adapters: Iterable[str]):
-        """In 8 bits what `encoder` computes: bare, and with each of `adapters`. Takes half a minute for six.
+        """In 8 bits what `encoder` computes: bare, and with each of `adapters`.
+
+        Takes half a minute for six the first time; then they are on disk (`kept_graphs`).
 
         Raises:
             EncoderError: the encoder is on a GPU, or has no ONNX form.
@@ -46,12 +52,13 @@ class Int8TextEncoder(TextEncoder):
         self.takes_positions = encoder.takes_positions
         self._adapted = {}
         self._active: str | None = None
-        graph = _exported(encoder)
-        initial, samples = _by_content(graph), _samples(encoder)
-        self._sessions: dict[str | None, Any] = {None: _session(without_outliers(graph, samples))}
-        for adapter in adapters:
-            own = _adapted(graph, initial, encoder, adapter)
-            self._sessions[adapter] = _session(without_outliers(own, samples))
+        _check_extra()
+        names = {adapter: graph_name(encoder, adapter) for adapter in (None, *adapters)}
+        self._sessions: dict[str | None, Any] = {adapter: _kept_session(name) for adapter, name in names.items()}
+        missing = [adapter for adapter, session in self._sessions.items() if session is None]
+        for adapter, graph in _in_8_bits(encoder, missing):
+            self._sessions[adapter] = _session(graph)
+            keep_graph(names[adapter], graph)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor | None = None) -> Tensor:
         every = torch.arange(input_ids.shape[1]).expand_as(input_ids)
@@ -106,13 +113,36 @@ class _Layers(nn.Module):
         return self.encoder.embedded_states_at(embedded, mask, anchors, positions)
 
 
+def _check_extra() -> None:
+    """Raises `MissingExtraError`."""
+    if any(find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript", "platformdirs")):
+        raise MissingExtraError("onnx", "extraction in 8 bits")
+
+
+def _kept_session(name: str) -> Any:
+    """ONNX Runtime over a graph on disk; None where there is none that can be read."""
+    if (graph := kept_graph(name)) is None:
+        return None
+    try:
+        return _session(graph)
+    except Exception as problem:  # of no common class but this, in ONNX Runtime
+        log.warning("a kept 8-bit graph cannot be read and is made anew: %s (%s)", name, problem)
+        return None
+
+
+def _in_8_bits(encoder: TextEncoder, adapters: Sequence[str | None]) -> Iterator[tuple[str | None, bytes]]:
+    """The graphs of an encoder with each of some adapters (None: bare), serialised, products in int8."""
+    if not adapters:
+        return
+    graph = _exported(encoder)
+    initial, samples = _by_content(graph), _samples(encoder)
+    for adapter in adapters:
+        own = graph if adapter is None else _adapted(graph, initial, encoder, adapter)
+        yield adapter, _quantised(without_outliers(own, samples))
+
+
 def _exported(encoder: TextEncoder) -> Any:
     """The bare encoder's graph in float32 (`onnx.ModelProto`)."""
-    try:
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ModuleNotFoundError as problem:
-        raise MissingExtraError("onnx", "extraction in 8 bits") from problem
     encoder.eval().use_adapter(None)
     example = [
         torch.zeros(2, 7, encoder.embedding_size),
@@ -198,15 +228,10 @@ def _used(encoder: TextEncoder) -> set[str]:
     return {name for name, gradient in zip(weights, gradients, strict=True) if gradient is not None}
 
 
-def _session(graph: Any) -> Any:
-    """ONNX Runtime over the graph with its products in int8, on as many threads as torch has."""
-    from onnxruntime import InferenceSession, SessionOptions
+def _quantised(graph: Any) -> bytes:
+    """The graph with its products in int8, serialised."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    options = SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    # Batches run side by side: a thread that waits for work by spinning would take a core from another's.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with tempfile.TemporaryDirectory() as folder, _quietly():
         path = Path(folder) / "encoder.onnx"
         quantize_dynamic(
@@ -217,7 +242,18 @@ def _session(graph: Any) -> Any:
             per_channel=True,
             reduce_range=True,
         )
-        return InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        return path.read_bytes()
+
+
+def _session(graph: bytes) -> Any:
+    """ONNX Runtime over a serialised graph, on as many threads as torch has."""
+    from onnxruntime import InferenceSession, SessionOptions
+
+    options = SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    # Batches run side by side: a thread that waits for work by spinning would take a core from another's.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moreie.evaluation.ner import Span
+from moreie.models.tagset import Span
 
 SPURIOUS, MISSED = "spurious", "missed"
 

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from moreie.evaluation.scores import Counts, Scores, micro_scores
-
-Span = tuple[str, int, int]
-"""Type, first word, last word (inclusive)."""
+from moreie.models.tagset import Span
 
 
 def mention_counts(gold: Sequence[Sequence[Span]], predicted: Sequence[Sequence[Span]]) -> Counts:

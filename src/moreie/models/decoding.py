@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 
 from moreie.models.crf import IMPOSSIBLE, viterbi
-from moreie.models.tagset import TagSet
+from moreie.models.tagset import Span, TagSet
 
-Span = tuple[str, int, int]
-"""(type, first word, last word)."""
 LOWEST_THRESHOLD = 0.01
 """Below, hardly a span of a post is left out, and there are as many as the square of its words."""
 

@@ -13,6 +13,8 @@ from moreie.errors import MoreieError
 from moreie.schema import Mention
 
 OUTSIDE = 0
+Span = tuple[str, int, int]
+"""(type, first word, last word)"""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,9 @@ class TagSet:
         base = 1 + 4 * self.types.index(type)
         return [base + 3] if words == 1 else [base, *[base + 1] * (words - 2), base + 2]
 
-    def spans(self, path: Sequence[int]) -> list[tuple[str, int, int]]:
-        """(type, first word, last word) of each complete mention in a path; stray I or E tags are left out."""
-        found: list[tuple[str, int, int]] = []
+    def spans(self, path: Sequence[int]) -> list[Span]:
+        """Each complete mention in a path; stray I or E tags are left out."""
+        found: list[Span] = []
         opened: tuple[int, int] | None = None
         for position, tag in enumerate(path):
             type, part = divmod(tag - 1, 4)

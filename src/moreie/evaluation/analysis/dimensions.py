@@ -10,8 +10,8 @@ import numpy as np
 
 from moreie.evaluation.analysis.errors import Category, Item, Judged, judge
 from moreie.evaluation.analysis.scored import Known, Scored, folded
-from moreie.evaluation.ner import Span
 from moreie.evaluation.predictions import BASELINE, Evaluation
+from moreie.models.tagset import Span
 
 
 @dataclass(frozen=True)

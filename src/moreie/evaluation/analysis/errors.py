@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from moreie.evaluation.ner import Span
+from moreie.models.tagset import Span
 from moreie.schema import NO_RELATION
 
 Item = Span | str

@@ -1,0 +1,63 @@
+"""8-bit graphs that have been made before, on disk: an encoder with an adapter is brought into 8 bits once.
+
+They lie in the user's cache (`MOREIE_CACHE`, else where the system keeps caches) and may be deleted at any time. A name
+says all that a graph depends on: weights, adapter, and the versions of what makes and quantises it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from moreie.encoders.text import TextEncoder
+from moreie.whole_files import replace_file
+
+log = logging.getLogger(__name__)
+# Raise it where the same weights are to become another graph.
+FORMAT = 1
+MAKERS = ("torch", "onnx", "onnxscript", "onnxruntime")
+
+
+def graphs_folder() -> Path:
+    """Where graphs are kept."""
+    from platformdirs import user_cache_path
+
+    own = os.environ.get("MOREIE_CACHE")
+    return (Path(own) if own else user_cache_path("moreie", appauthor=False)) / "int8"
+
+
+def graph_name(encoder: TextEncoder, adapter: str | None) -> str:
+    """File name of the graph of an encoder, bare or with an adapter."""
+    digest = hashlib.sha256()
+    made_by = {name: version(name) for name in MAKERS}
+    digest.update(json.dumps([FORMAT, made_by, encoder.fingerprint, encoder.takes_positions]).encode())
+    if adapter is not None:
+        config: Any = encoder.model.peft_config[adapter]
+        digest.update(json.dumps([config.r, config.lora_alpha]).encode())
+        for name, tensor in sorted(encoder.adapter_state(adapter).items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    return f"{digest.hexdigest()[:16]}.onnx"
+
+
+def kept_graph(name: str) -> bytes | None:
+    """A graph by its name; None where there is none."""
+    try:
+        return (graphs_folder() / name).read_bytes()
+    except OSError:
+        return None
+
+
+def keep_graph(name: str, graph: bytes) -> None:
+    """Keep a graph for the next time; where that cannot be done, it is said and will be made again."""
+    folder = graphs_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / name, graph)
+    except OSError as problem:
+        log.warning("8-bit graphs are not kept, the next start makes them again: %s", problem)

@@ -191,6 +191,22 @@ def test_guesses_do_not_slow_others_down(extractor: Extractor, serve: Callable[.
         assert sorted(took)[50] < 0.1, "no answer is held back, and the last comes as fast as the first"
 
 
+def test_a_refusal_arrives_though_the_body_comes_after_it(extractor: Extractor, serve: Callable[..., Any]) -> None:
+    body = b" " * 60_000
+    head = f"POST /v1/extract HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with serve(extractor, ServiceSettings(tokens=parse_tokens(f"read {READ}", "here"))) as own:
+        for _ in range(100):
+            with socket.create_connection(("127.0.0.1", own.port), timeout=10) as client:
+                client.sendall(head)
+                for start in range(0, len(body), 2_000):
+                    client.sendall(body[start : start + 2_000])
+                said = b""
+                while piece := client.recv(4096):
+                    said += piece
+            assert said.startswith(b"HTTP/1.1 401 ")
+            assert said.endswith(b'"}')
+
+
 def test_other_origins_are_let_in_only_where_named(live: Any, extractor: Extractor, serve: Callable[..., Any]) -> None:
     asks = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
     assert "access-control-allow-origin" not in live.client.options("/v1/extract", headers=asks).headers

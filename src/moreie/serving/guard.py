@@ -23,6 +23,9 @@ ALWAYS = ("/health", "/ready", "/metrics")
 OPEN = ("/health", "/ready", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
 KNOWLEDGE = "/v1/knowledge"
 _READING = ("GET", "HEAD", "OPTIONS")
+SMALL_BODY = 1 << 16
+SMALL_WAIT = 1.0
+"""Bytes, and seconds."""
 
 
 @dataclass(slots=True)
@@ -45,6 +48,7 @@ class Guard:
         headers = Headers(scope=scope)
         length = headers.get("content-length", "0")
         if refusal := self._refusal(scope, headers) or self._oversized(scope, headers):
+            await _let_out(receive, length)
             await refusal(scope, receive, send)
             return
         self.service.buffered += int(length)
@@ -119,6 +123,16 @@ class Guard:
                 await self.no(504, f"no answer within {limit}", "too late")(scope, receive, send)
             else:
                 await self.no(408, f"the body did not come within {limit}", "too slow")(scope, receive, send)
+
+
+async def _let_out(receive: Receive, length: str) -> None:
+    """Take the small body of a request that is refused: closed upon unread bytes a connection is reset, and the refusal
+    may be lost with it. Who is slow to send it, or sends much, is not waited for."""
+    if not (length.isascii() and length.isdigit()) or not 0 < int(length[:15]) <= SMALL_BODY:
+        return
+    with anyio.move_on_after(SMALL_WAIT):
+        while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+            pass
 
 
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="moreie", Basic realm="moreie", charset="UTF-8"'}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moreie.cli.console import clear_errors, console, progress_bar
+from moreie.cli.loading import load_extractor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -215,15 +216,10 @@ def _run(
     json: bool = False,
     one_line: bool = False,
 ) -> list[Extraction]:
-    from moreie.extractor import Extractor
     from moreie.rendering.html import Shown, page
     from moreie.rendering.terminal import render, render_influences
 
-    extractor = Extractor.from_pretrained(model, corpus=corpus)
-    if certainty is not None:
-        extractor = extractor.selective(certainty)
-    if threshold is not None:
-        extractor = extractor.at_threshold(threshold)
+    extractor = load_extractor(model, corpus, certainty=certainty, threshold=threshold)
     if int8:
         with console(stderr=True).status("bringing the encoders into 8 bits"):
             extractor = extractor.quantized()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moreie.cli.console import clear_errors
+from moreie.cli.loading import load_extractor
 
 if TYPE_CHECKING:
     from moreie.extractor import Extractor
@@ -119,13 +120,7 @@ def _loaded(
 ) -> Extractor:
     import logging
 
-    from moreie.extractor import Extractor
-
-    extractor = Extractor.from_pretrained(model, corpus=corpus)
-    if certainty is not None:
-        extractor = extractor.selective(certainty)
-    if threshold is not None:
-        extractor = extractor.at_threshold(threshold)
+    extractor = load_extractor(model, corpus, certainty=certainty, threshold=threshold)
     if not int8:
         return extractor
     logging.getLogger("moreie.serving").info("bringing the encoders into 8 bits")

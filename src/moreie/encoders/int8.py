@@ -26,8 +26,6 @@ from moreie.encoders.outliers import without_outliers
 from moreie.encoders.text import TextEncoder
 from moreie.errors import EncoderError, MissingExtraError
 
-log = logging.getLogger(__name__)
-
 
 class Int8TextEncoder(TextEncoder):
     """A text encoder and some of its adapters in 8 bits; it reads, it neither trains nor is saved."""
@@ -120,14 +118,9 @@ def _check_extra() -> None:
 
 
 def _kept_session(name: str) -> Any:
-    """ONNX Runtime over a graph on disk; None where there is none that can be read."""
-    if (graph := kept_graph(name)) is None:
-        return None
-    try:
-        return _session(graph)
-    except Exception as problem:  # of no common class but this, in ONNX Runtime
-        log.warning("a kept 8-bit graph cannot be read and is made anew: %s (%s)", name, problem)
-        return None
+    """ONNX Runtime over a graph on disk; None where there is none."""
+    graph = kept_graph(name)
+    return None if graph is None else _session(graph)
 
 
 def _in_8_bits(encoder: TextEncoder, adapters: Sequence[str | None]) -> Iterator[tuple[str | None, bytes]]:

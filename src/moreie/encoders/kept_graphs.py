@@ -1,7 +1,8 @@
 """8-bit graphs that have been made before, on disk: an encoder with an adapter is brought into 8 bits once.
 
 They lie in the user's cache (`MOREIE_CACHE`, else where the system keeps caches) and may be deleted at any time. A name
-says all that a graph depends on: weights, adapter, and the versions of what makes and quantises it.
+says all that a graph depends on: weights, adapter, and the versions of what makes and quantises it. A file is the
+SHA-256 of the graph, then the graph.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from moreie.whole_files import replace_file
 log = logging.getLogger(__name__)
 # Raise it where the same weights are to become another graph.
 FORMAT = 1
+DIGEST_SIZE = hashlib.sha256().digest_size
 MAKERS = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -42,15 +44,21 @@ def graph_name(encoder: TextEncoder, adapter: str | None) -> str:
         for name, tensor in sorted(encoder.adapter_state(adapter).items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().float().numpy().tobytes())
-    return f"{digest.hexdigest()[:16]}.onnx"
+    return f"{digest.hexdigest()[:16]}.graph"
 
 
 def kept_graph(name: str) -> bytes | None:
-    """A graph by its name; None where there is none."""
+    """A graph by its name; None where there is none, or a damaged one."""
+    path = graphs_folder() / name
     try:
-        return (graphs_folder() / name).read_bytes()
+        content = path.read_bytes()
     except OSError:
         return None
+    graph = content[DIGEST_SIZE:]
+    if hashlib.sha256(graph).digest() == content[:DIGEST_SIZE]:
+        return graph
+    log.warning("%s: a damaged 8-bit graph, made anew", path)
+    return None
 
 
 def keep_graph(name: str, graph: bytes) -> None:
@@ -58,6 +66,6 @@ def keep_graph(name: str, graph: bytes) -> None:
     folder = graphs_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / name, graph)
+        replace_file(folder / name, hashlib.sha256(graph).digest() + graph)
     except OSError as problem:
         log.warning("8-bit graphs are not kept, the next start makes them again: %s", problem)

@@ -57,7 +57,8 @@ def decode_spans(tagset: TagSet, log_marginals: Sequence[Tensor], threshold: flo
         return []
     lengths = torch.tensor([len(p) for p in log_marginals])
     post = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
-    offset = (lengths.cumsum(0) - lengths)[post]
+    past = lengths.cumsum(0)[post]  # the row behind the post's last word
+    offset = past - lengths[post]
     probabilities = torch.cat(list(log_marginals)).exp()
     begin, inside, end, single = (probabilities[:, 1 + part :: 4] for part in range(4))
 
@@ -71,8 +72,7 @@ def decode_spans(tagset: TagSet, log_marginals: Sequence[Tensor], threshold: flo
     row, type = torch.nonzero(begin > threshold, as_tuple=True)
     open, words = begin[row, type], 1
     while len(row):
-        goes_on = row + words < len(post)
-        goes_on[goes_on.clone()] = post[row[goes_on] + words] == post[row[goes_on]]
+        goes_on = row + words < past[row]
         row, type, open = row[goes_on], type[goes_on], open[goes_on]
         closed = torch.minimum(open, end[row + words, type])
         keep(row[closed > threshold], type[closed > threshold], words + 1, closed[closed > threshold])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from moreie.encoders.images import ImageEncoder
@@ -47,7 +47,7 @@ class MixtureSpec(BaseModel):
     temperature: float | None = None
     titles: dict[str, str] = {}
     reversed_none: float = 0.0
-    threshold: float | None = None
+    threshold: float | None = Field(default=None, ge=LOWEST_THRESHOLD, lt=1)
     format: Literal[1] = 1
 
 

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moreie.serving.limits import BODY_LIMIT, BUFFER_LIMIT
+from moreie.serving.limits import BODY_LIMIT, BUFFER_LIMIT, SMALL_BODY, SMALL_WAIT
 from moreie.serving.state import Service
 from moreie.serving.tokens import Right
 
@@ -23,9 +23,6 @@ ALWAYS = ("/health", "/ready", "/metrics")
 OPEN = ("/health", "/ready", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
 KNOWLEDGE = "/v1/knowledge"
 _READING = ("GET", "HEAD", "OPTIONS")
-SMALL_BODY = 1 << 16
-SMALL_WAIT = 1.0
-"""Bytes, and seconds."""
 
 
 @dataclass(slots=True)

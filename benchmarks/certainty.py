@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from fresh import forget
-from machine import threads
+from machine import threads, with_arithmetic
 from rows import Row, compare, save
 from torch import Tensor
 
@@ -130,7 +130,7 @@ def main() -> None:
     rows = [spared(extractor, posts[: arguments.count], arguments.repeats)]
     rows += of_entities(extractor, posts, gold)
     rows += of_pairs(extractor, pairs, gold_pairs)
-    save("certainty", rows)
+    save(with_arithmetic("certainty"), rows)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Entities and relations with text and image retrieval: ours in batches, beside the same answered naively.
 
 Naively: one post at a time, and for each expert a model of its own (a whole encoder, its adapter folded in; no LoRA to
-pay for), to which all pairs of the post go as one batch, each an input of its own: with levitated markers
-(`--relations`) ours reads a post once for all of them. Retrieval, gate and decoding are the same code, and so have to
-be the answers. Then ours once more, which reads evidence only where the post alone leaves doubt
-(`Extractor.selective`), and once in 8 bits besides; how many posts they answer otherwise is among the rows. Memory is
-the peak of a fresh process that has answered the posts, beside one that does the same with a single expert for
-entities. Needs the extra `onnx`.
+pay for), to which all pairs of the post go as one batch, each an input of its own, in float32: with levitated markers
+(`--relations`) ours reads a post once for all of them, and where the processor has units for bfloat16 it uses them;
+ours in float32 is measured there, too. Retrieval, gate and decoding are the same code, and so have to be the answers.
+Then ours once more, which reads evidence only where the post alone leaves doubt (`Extractor.selective`), and once in 8
+bits besides; how many posts they answer otherwise is among the rows. Memory is the peak of a fresh process that has
+answered the posts, beside one that does the same with a single expert for entities. Needs the extra `onnx`.
 
 python benchmarks/full_extraction.py --posts twitter2017/valid.txt
 python benchmarks/full_extraction.py --posts twitter2017/valid.txt --relations runs/mnre-minilm-levitated/seed-1
@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -33,7 +34,7 @@ from typing import Any
 
 import torch
 from fresh import forget
-from machine import threads
+from machine import threads, with_arithmetic
 from rows import Row, beside, save
 from torch import Tensor
 
@@ -41,6 +42,7 @@ from moreie import Extractor
 from moreie.datasets import read_jsonl, read_posts
 from moreie.encoders.last_layer import at
 from moreie.encoders.merging import merged_weights
+from moreie.encoders.precision import bf16_is_fast, float32
 from moreie.encoders.text import TextEncoder
 from moreie.models.assembly import Assembled
 from moreie.models.expert import EncoderPool, Expert
@@ -51,6 +53,7 @@ from moreie.shipped import DEMO_POSTS
 
 KINDS = ("ours", "naive", "one expert")
 CERTAINTY = 0.9
+IN_FLOAT32 = "in float32"
 
 
 def on_its_own(expert: Expert) -> Expert:
@@ -197,6 +200,8 @@ def main() -> None:
     experts = len(ours.ner.experts) + (len(ours.relations.experts) if ours.relations else 0)
     certain = f"evidence read where the post leaves doubt (certainty {CERTAINTY})"
     others = {certain: ours.selective(CERTAINTY), f"{certain}, 8 bits": ours.quantized().selective(CERTAINTY)}
+    if bf16_is_fast("cpu"):
+        others[IN_FLOAT32] = ours
     rows = []
     for given, what in ((posts, "each with a picture"), (bare, "without pictures")):
         mine, theirs, single, naive_single = [], [], [], []
@@ -205,24 +210,30 @@ def main() -> None:
         for repeat in range(arguments.repeats + 1):
             found, seconds = all_in_one(ours, given)
             for name, other in others.items():
-                spared, other_seconds = all_in_one(other, given)
+                with float32() if name == IN_FLOAT32 else nullcontext():
+                    spared, other_seconds = all_in_one(other, given)
                 answered_otherwise[name] = unlike(found, spared)
                 if repeat:
                     taken_otherwise[name].append(other_seconds)
-            naive_found, naive_taken = one_by_one(naive, given)
+            with float32():
+                naive_found, naive_taken = one_by_one(naive, given)
             _, taken = one_by_one(ours, given)
             if not repeat:  # warms up
-                print(f"{what}: {unlike(found, naive_found)} of {len(given)} posts are answered otherwise (rounding)")
+                otherwise = unlike(found, naive_found)
+                print(f"{what}: {otherwise} of {len(given)} posts are answered otherwise (rounding)")
                 continue
             mine.append(seconds)
             theirs.append(sum(naive_taken))
             single += taken
             naive_single += naive_taken
         work = f"{len(given)} posts of {arguments.posts.parent.name}, {what}, {experts} experts, {threads()}"
+        plain = work
+        if otherwise:
+            work += f"; {otherwise} posts are answered otherwise"
         peer = "one post at a time, a model for each expert"
         rows.append(beside("full extraction", work, len(given), mine, theirs, peer, 4.0))
         for name in others:
-            own_work = f"{work}; {answered_otherwise[name]} posts are answered otherwise"
+            own_work = f"{plain}; {answered_otherwise[name]} posts are answered otherwise than by the first"
             rows.append(
                 beside(f"full extraction, {name}", own_work, len(given), taken_otherwise[name], theirs, peer, 4.0)
             )
@@ -251,7 +262,7 @@ def main() -> None:
                 met,
             )
         )
-    save("full_extraction_levitated" if arguments.relations else "full_extraction", rows)
+    save(with_arithmetic("full_extraction_levitated" if arguments.relations else "full_extraction"), rows)
 
 
 if __name__ == "__main__":

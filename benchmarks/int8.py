@@ -1,4 +1,5 @@
-"""Extraction with text encoders in 8 bits beside our own in float32: posts a second, and F1 on gold entities.
+"""Extraction with text encoders in 8 bits beside our own in float32: posts a second, and F1 on gold entities. Where the
+processor has units for bfloat16, which extraction uses by itself, that beside float32, too.
 
 F1 is that of the shipped model on all posts, with text retrieval from the demo corpus and no pictures. In 8 bits
 an answer depends a little on the posts that it is computed together with, so F1 is the mean over several orders of the
@@ -14,22 +15,28 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from fresh import forget
 from full_extraction import of_mixtures
-from machine import threads
+from machine import threads, with_arithmetic
 from rows import Row, beside, save
 
 from moreie import Extractor
 from moreie.datasets import read_posts
+from moreie.encoders.precision import bf16_is_fast, float32
 from moreie.evaluation.ner import mention_counts, mention_scores
 from moreie.evaluation.significance import paired_randomisation
 from moreie.models.mixture import Mixture
 from moreie.models.tagset import Span
 from moreie.schema import Mention, Post
+
+T = TypeVar("T")
 
 
 def alone(extractor: Extractor) -> Extractor:
@@ -75,20 +82,25 @@ class Answers:
         return float(np.mean([sum(a != b for a, b in zip(*pair, strict=True)) for pair in pairs]))
 
 
-def loss(name: str, posts: Sequence[Post], where: str, full: Extractor, small: Extractor, orders: int) -> Row:
-    """F1 that 8 bits cost."""
-    before, after = (Answers.of(extractor, posts, orders) for extractor in (full, small))
+def loss(
+    kind: str, name: str, posts: Sequence[Post], where: str, full: Extractor, other: Extractor, orders: int
+) -> Row:
+    """F1 that arithmetic of this kind costs."""
+    with float32():
+        before = Answers.of(full, posts, orders)
+    after = Answers.of(other, posts, orders)
     lost = [a - b for a, b in zip(before.f1, after.f1, strict=True)]
     work = (
         f"{len(posts)} posts of {where} in {orders} orders; {np.mean(before.f1):.2f} in float32, "
-        f"{np.mean(after.f1):.2f} in int8 ({min(after.f1):.2f} to {max(after.f1):.2f}, p {after.p_value(before):.2f}), "
+        f"{np.mean(after.f1):.2f} in {kind} ({min(after.f1):.2f} to {max(after.f1):.2f}, "
+        f"p {after.p_value(before):.2f}), "
         f"{after.differing(before):.0f} posts answered otherwise"
     )
     mean = float(np.mean(lost))
-    return Row(f"int8: loss of F1 (at most), {name}", work, mean, "points", target=0.3, met=mean <= 0.3)
+    return Row(f"{kind}: loss of F1 (at most), {name}", work, mean, "points", target=0.3, met=mean <= 0.3)
 
 
-def timed(make: Callable[[], Extractor]) -> tuple[float, Extractor]:
+def timed(make: Callable[[], T]) -> tuple[float, T]:
     start = time.perf_counter()
     made = make()
     return time.perf_counter() - start, made
@@ -114,21 +126,27 @@ def main() -> None:
     }
     work = f"{len(few)} posts of {arguments.posts.parent.name}, {threads()}"
     rows = []
-    for name, pair in pairs.items():
-        taken: tuple[list[float], list[float]] = ([], [])
+    native = ["bfloat16"] if bf16_is_fast("cpu") else []
+    for name, (full_one, small_one) in pairs.items():
+        runs = {"float32": full_one, "int8": small_one, **dict.fromkeys(native, full_one)}
+        taken: dict[str, list[float]] = {kind: [] for kind in runs}
         for repeat in range(arguments.repeats + 1):
-            for extractor, times in zip(pair, taken, strict=True):
+            for kind, extractor in runs.items():
                 forget(extractor)
-                start = time.perf_counter()
-                extractor.extract_batch(few)
+                with float32() if kind == "float32" else nullcontext():
+                    seconds, _ = timed(partial(extractor.extract_batch, few))
                 if repeat:  # the first warms up
-                    times.append(time.perf_counter() - start)
-        rows.append(beside(f"int8: {name}", work, len(few), taken[1], taken[0], "ours in float32", 2.0))
+                    taken[kind].append(seconds)
+        rows += [
+            beside(f"{kind}: {name}", work, len(few), taken[kind], taken["float32"], "ours in float32", 2.0)
+            for kind in ("int8", *native)
+        ]
     rows.append(Row("int8: making the 8-bit extractor", "six adapters and the bare encoder", making, "s"))
     rows.append(Row("int8: the 8-bit extractor at the next start", "the same, kept on disk", again, "s"))
-    for name, pair in pairs.items():
-        rows.append(loss(name, posts, arguments.posts.parent.name, *pair, arguments.orders))
-    save("int8", rows)
+    for name, (full_one, small_one) in pairs.items():
+        for kind, other in {"int8": small_one, **dict.fromkeys(native, full_one)}.items():
+            rows.append(loss(kind, name, posts, arguments.posts.parent.name, full_one, other, arguments.orders))
+    save(with_arithmetic("int8"), rows)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,18 @@ from typing import Any
 import torch
 from rows import seconds
 
+from moreie.encoders.precision import bf16_is_fast
+
 
 def _best(taken: Sequence[float]) -> float:
     """The shortest of many times but for the shortest twentieth, where a clock may have jumped."""
     return sorted(taken)[len(taken) // 20]
 
 
-def matmul_rate(rows: int = 1024, inner: int = 384, outer: int = 1536) -> float:
-    """Operations a second of float32 products of the shapes an encoder has, with torch's threads."""
-    a, b, out = torch.randn(rows, inner), torch.randn(inner, outer), torch.empty(rows, outer)
+def matmul_rate(rows: int = 1024, inner: int = 384, outer: int = 1536, kind: torch.dtype = torch.float32) -> float:
+    """Operations a second of products of the shapes an encoder has, with torch's threads."""
+    a, b = torch.randn(rows, inner).to(kind), torch.randn(inner, outer).to(kind)
+    out = torch.empty(rows, outer, dtype=kind)
     return 2 * rows * inner * outer / _best(seconds(lambda: torch.mm(a, b, out=out), 100))
 
 
@@ -38,6 +41,12 @@ def encoder_floor(config: Any, lengths: Sequence[int], rate: float, moved: float
     """Seconds: the products at `rate`, or the weights read once at `moved` bytes a second where that is more."""
     layer = 4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size
     return max(encoder_operations(config, lengths) / rate, 4 * config.num_hidden_layers * layer / moved)
+
+
+def with_arithmetic(name: str) -> str:
+    """The name of a result file: rows of processors that extraction computes with in bfloat16 go into one of their
+    own."""
+    return f"{name}_bfloat16" if bf16_is_fast("cpu") else name
 
 
 def threads() -> str:

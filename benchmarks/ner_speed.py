@@ -6,6 +6,10 @@ bare encoder is one `BertModel` over the same sub-tokens, batch by batch with al
 batches side by side. Batches of flair hold 32 posts (its default), those of the pipeline one (its default) or 32,
 whichever is faster. Ours and each peer run in turns.
 
+flair and the pipeline compute in float32, as they do by default. On a processor with units for bfloat16 extraction uses
+them by itself, the bare encoder then likewise; beside that stand ours in float32, and flair and the pipeline under
+torch's autocast.
+
 flair needs transformers 4, hence an environment of its own:
 
     python -m venv flair-venv && flair-venv/bin/pip install flair==0.15.1 "transformers<5"
@@ -15,6 +19,7 @@ flair needs transformers 4, hence an environment of its own:
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import subprocess
@@ -22,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +35,15 @@ import torch
 import transformers
 from exported import export
 from fresh import forget
-from machine import bandwidth, encoder_floor, matmul_rate, threads
-from rows import beside, save
+from machine import bandwidth, encoder_floor, matmul_rate, threads, with_arithmetic
+from rows import Row, beside, save
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, BertForTokenClassification, pipeline
 
 from moreie import Extractor
 from moreie.datasets import read_posts
 from moreie.encoders.batches import fast_batches, length_batches, side_by_side
-from moreie.encoders.precision import fast_batch
+from moreie.encoders.precision import autocast, fast_batch, float32, product_kind
 from moreie.encoders.text import batch_tensors
 from moreie.models.mixture import Mixture
 from moreie.models.ner import NerExpert
@@ -45,6 +51,7 @@ from moreie.schema import Post
 
 PEER = Path(__file__).parent / "peers" / "flair_tagger.py"
 BATCH = 32
+FLOAT32, BFLOAT16 = ", float32", ", bfloat16"
 
 
 class Flair:
@@ -53,11 +60,11 @@ class Flair:
     def __init__(self, python: str, folder: Path, posts: Sequence[Post]):
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self._process = subprocess.Popen([python, "-W", "ignore", str(PEER), str(folder)], **pipes)
-        self._asked = json.dumps({"posts": [[w.text for w in p.words] for p in posts], "batch": BATCH})
+        self._asked = {"posts": [[w.text for w in p.words] for p in posts], "batch": BATCH}
         self.version = json.loads(self._process.stdout.readline())["version"]  # type: ignore[union-attr]
 
-    def run(self) -> dict[str, Any]:
-        print(self._asked, file=self._process.stdin, flush=True)
+    def run(self, *, bfloat16: bool = False) -> dict[str, Any]:
+        print(json.dumps(self._asked | {"bfloat16": bfloat16}), file=self._process.stdin, flush=True)
         return json.loads(self._process.stdout.readline())  # type: ignore[union-attr]
 
     def close(self) -> None:
@@ -83,6 +90,25 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def in_float32(run: Callable[[], float]) -> float:
+    with float32():
+        return run()
+
+
+def under_autocast(run: Callable[[], float]) -> float:
+    with torch.autocast("cpu", torch.bfloat16):
+        return run()
+
+
+def with_weights_in(kind: torch.dtype, model: Any) -> Any:
+    """A copy whose layers do not have to cast their weights under autocast."""
+    other = copy.deepcopy(model)
+    for layer in other.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.weight.data = layer.weight.data.to(kind)
+    return other
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--posts", type=Path, required=True)
@@ -106,30 +132,45 @@ def main() -> None:
         found = pipeline("token-classification", tagger.eval(), tokenizer=expert.encoder.tokenizer)
         texts = [post.text for post in posts]
 
+        native = product_kind("cpu")
+        encoders = {torch.float32: bare, native: with_weights_in(native, bare)}
+
         @torch.inference_mode()
         def forward(indices: list[int]) -> None:
             ids, mask = batch_tensors([inputs[i].input_ids for i in indices], 0)
-            bare(input_ids=ids, attention_mask=mask)
+            with autocast("cpu"):
+                encoders[product_kind("cpu")](input_ids=ids, attention_mask=mask)
 
         def in_turn() -> None:
             for indices in length_batches(lengths, fast_batch("cpu") * torch.get_num_threads()):
                 forward(indices)
 
+        def tagged(size: int) -> None:
+            found(texts, aggregation_strategy="first", batch_size=size)
+
         runs: dict[str, Callable[[], float]] = {
             "ours": lambda: timed(lambda: extractor.extract_batch(posts)),
             "bare encoder": lambda: timed(in_turn),
             "side by side": lambda: timed(lambda: side_by_side(forward, fast_batches(lengths, "cpu"), "cpu")),
-            "pipeline 1": lambda: timed(lambda: found(texts, aggregation_strategy="first", batch_size=1)),
-            "pipeline 32": lambda: timed(lambda: found(texts, aggregation_strategy="first", batch_size=BATCH)),
+            "pipeline 1": lambda: timed(lambda: tagged(1)),
+            "pipeline 32": lambda: timed(lambda: tagged(BATCH)),
         }
         flair = Flair(arguments.flair_python, folder, posts) if arguments.flair_python else None
         if flair:
-            theirs, own = flair.run()["spans"], viterbi_spans(expert, posts)
+            with float32():
+                theirs, own = flair.run()["spans"], viterbi_spans(expert, posts)
             if unlike := [post.id for post, a, b in zip(posts, theirs, own, strict=True) if a != b]:
                 raise SystemExit(
                     f"flair finds other entities in {len(unlike)} posts, the first {unlike[0]}: not the same model"
                 )
             runs["flair"] = lambda: flair.run()["seconds"]
+        if native is torch.bfloat16:
+            for name in ("ours", "bare encoder", "side by side"):
+                runs[name + FLOAT32] = partial(in_float32, runs[name])
+            for size in (1, BATCH):
+                runs[f"pipeline {size}" + BFLOAT16] = partial(under_autocast, runs[f"pipeline {size}"])
+            if flair:
+                runs["flair" + BFLOAT16] = lambda: flair.run(bfloat16=True)["seconds"]
         taken: dict[str, list[float]] = {name: [] for name in runs}
         for repeat in range(arguments.repeats + 1):
             for name, run in runs.items():
@@ -139,26 +180,49 @@ def main() -> None:
                     taken[name].append(seconds)
         if flair:
             flair.close()
-    single, many = (statistics.median(taken[name]) for name in ("pipeline 1", "pipeline 32"))
-    quicker = "pipeline 1" if single < many else "pipeline 32"
     library = f"transformers {transformers.__version__}"
     peers = {
-        quicker: (f"{library} pipeline, batches of {quicker.split()[1]}", 1.5),
+        "flair": (f"flair {flair.version if flair else ''} SequenceTagger", 2.0),
+        "pipeline 1": (f"{library} pipeline, batches of 1", 1.5),
+        f"pipeline {BATCH}": (f"{library} pipeline, batches of {BATCH}", 1.5),
         "bare encoder": (f"{library} BertModel, batch by batch", 0.9),
         "side by side": (f"{library} BertModel, our batches side by side", 0.9),
     }
-    if flair:
-        peers = {"flair": (f"flair {flair.version} SequenceTagger", 2.0), **peers}
     work = f"{len(posts)} posts of {arguments.posts.parent.name}, {sum(lengths):,} sub-tokens, {threads()}"
-    rate = matmul_rate()
-    floor = encoder_floor(bare.config, lengths, rate, bandwidth())
-    rows = [
-        beside("entities, one expert, no retrieval", work, len(posts), taken["ours"], taken[name], peer, target)
-        for name, (peer, target) in peers.items()
-    ]
-    peer = f"floor: the encoder's products at {rate / 1e9:.0f} · 10^9 operations/s"
-    rows.append(beside("entities, one expert, beside the floor", work, len(posts), taken["ours"], [floor], peer, None))
-    save("ner_speed", rows)
+
+    def rows_of(mark: str, peers_mark: str, names: Sequence[str], *, aimed: bool = True) -> list[Row]:
+        """Ours of this mark beside these peers of that; of the two pipelines beside the quicker."""
+        pipelines = [name for name in names if name.startswith("pipeline")]
+        slower = max(pipelines, key=lambda n: statistics.median(taken[n + peers_mark])) if pipelines[1:] else None
+        own = "entities, one expert, no retrieval" + mark
+        return [
+            beside(
+                own,
+                work,
+                len(posts),
+                taken["ours" + mark],
+                taken[name + peers_mark],
+                peers[name][0] + peers_mark,
+                peers[name][1] if aimed else None,
+            )
+            for name in names
+            if name != slower
+        ]
+
+    libraries = [name for name in ("flair", "pipeline 1", f"pipeline {BATCH}") if name in taken]
+    encoder_runs = ["bare encoder", "side by side"]
+    rows = rows_of("", "", [*libraries, *encoder_runs])
+    if native is torch.bfloat16:
+        rows += rows_of("", BFLOAT16, libraries, aimed=False)
+        rows += rows_of(FLOAT32, "", libraries) + rows_of(FLOAT32, FLOAT32, encoder_runs)
+    for mark, kind in {"": native, FLOAT32: torch.float32}.items():
+        if "ours" + mark in taken:
+            rate = matmul_rate(kind=kind)
+            floor = encoder_floor(bare.config, lengths, rate, bandwidth())
+            peer = f"floor: the encoder's products at {rate / 1e9:.0f} · 10^9 operations/s"
+            own = f"entities, one expert, beside the floor{mark}"
+            rows.append(beside(own, work, len(posts), taken["ours" + mark], [floor], peer, None))
+    save(with_arithmetic("ner_speed"), rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """`flair` with the weights of one of our experts, in an environment of its own (it needs transformers 4).
 
 Started by `ner_speed.py` with a folder that holds the encoder in Hugging Face form and `head.pt`. Reads
-`{"posts": [[word, …], …], "batch": n}` from standard input, a line each, and answers
+`{"posts": [[word, …], …], "batch": n, "bfloat16": b}` from standard input, a line each, and answers
 `{"spans": [[[type, first word, last word], …], …], "seconds": s}`.
 """
 
@@ -70,7 +70,8 @@ def main() -> None:
         asked = json.loads(line)
         sentences = [Sentence(words) for words in asked["posts"]]
         start = time.perf_counter()
-        model.predict(sentences, mini_batch_size=asked["batch"])
+        with torch.autocast("cpu", torch.bfloat16, enabled=asked["bfloat16"]):
+            model.predict(sentences, mini_batch_size=asked["batch"])
         taken = time.perf_counter() - start
         spans = [[[s.tag, s[0].idx - 1, s[-1].idx - 1] for s in sentence.get_spans("ner")] for sentence in sentences]
         print(json.dumps({"spans": spans, "seconds": taken}), file=answers, flush=True)

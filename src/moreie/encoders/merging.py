@@ -36,18 +36,19 @@ def merged_weights(encoder: TextEncoder, adapter: str) -> dict[str, Tensor]:
 
 
 @contextmanager
-def merged(encoder: TextEncoder, adapter: str) -> Iterator[None]:
+def merged(encoder: TextEncoder, adapter: str, kind: torch.dtype = torch.float32) -> Iterator[None]:
     """Within the block the encoder computes by bare layers what it computes with the adapter, up to rounding, whichever
     is active. Not for training, nor while other threads use the encoder.
 
-    Its own weights are put back behind the block, the very same tensors. In between it holds the layers once more.
+    Its own weights are put back behind the block, the very same tensors. In between it holds the layers once more, in
+    `kind`: under autocast weights of the kind that it computes in are not cast in each product.
     """
     layers = _carrying(encoder, adapter)
     own = {name: layer.get_base_layer().weight.data for name, layer in layers.items()}
     try:
         for name, weight in merged_weights(encoder, adapter).items():
             own_layer = layers[name].get_base_layer()
-            own_layer.weight.data = weight
+            own_layer.weight.data = weight.to(kind)
             layers[name].forward = own_layer.forward
         yield
     finally:

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 
 import torch
 
+# Whether this context wants float32 whatever the machine is fast in.
+_in_float32: ContextVar[bool] = ContextVar("in_float32", default=False)
+
+
+@contextmanager
+def float32() -> Iterator[None]:
+    """Within the block everything is computed in float32, on any machine. It holds in the block's context
+    (`contextvars`): other threads compute as they did."""
+    before = _in_float32.set(True)
+    try:
+        yield
+    finally:
+        _in_float32.reset(before)
+
 
 def bf16_is_fast(device: torch.device | str) -> bool:
-    """True where bfloat16 products run natively: AMX or AVX512-BF16 processors, Ampere and later GPUs."""
+    """True where bfloat16 products run natively (AMX or AVX512-BF16 processors, Ampere and later GPUs), outside
+    `float32` blocks."""
     device = torch.device(device)
+    if _in_float32.get():
+        return False
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False
+
+
+def product_kind(device: torch.device | str) -> torch.dtype:
+    """What products are computed in."""
+    return torch.bfloat16 if bf16_is_fast(device) else torch.float32
 
 
 def autocast(device: torch.device | str) -> AbstractContextManager[None]:
@@ -25,7 +49,9 @@ def autocast(device: torch.device | str) -> AbstractContextManager[None]:
 
 def fast_batch(device: torch.device | str) -> int:
     """Sub-tokens in a batch of a forward pass: many for a GPU; few for a thread, whose caches hold their states."""
-    return 4096 if torch.device(device).type == "cuda" else 512
+    if torch.device(device).type == "cuda":
+        return 4096
+    return 1024 if bf16_is_fast(device) else 512  # states of half the size; AMX wants larger products
 
 
 def default_device() -> torch.device:

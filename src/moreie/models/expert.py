@@ -22,7 +22,7 @@ from moreie.encoders.batches import fast_batches, length_batches, side_by_side
 from moreie.encoders.images import ImageEncoder
 from moreie.encoders.merging import WORTH, added, adds_in_place, merged
 from moreie.encoders.places import located, relative_name
-from moreie.encoders.precision import autocast
+from moreie.encoders.precision import autocast, product_kind
 from moreie.encoders.text import ADAPTER_FILE, AdapterConfig, TextEncoder, batch_tensors
 from moreie.errors import CheckpointError
 from moreie.models.assembly import Assembled, View
@@ -171,7 +171,7 @@ class Expert(nn.Module, ABC):
         """The encoder made to compute what the expert's does, over so many sub-tokens."""
         if self.spec.adapter and self.encoder.adapted_layers():
             if tokens >= WORTH:
-                return merged(self.encoder, self.adapter_name)
+                return merged(self.encoder, self.adapter_name, product_kind(self.encoder.device))
             if adds_in_place(self.encoder):
                 return added(self.encoder, self.adapter_name)
         self.use()

@@ -40,6 +40,16 @@ def kept_graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder / "int8"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def in_float32() -> Iterator[None]:
+    """Tests compare numbers: they compute in float32 on every machine. Processes and servers that they start compute as
+    the machine does by itself; `tests/encoders/test_precision.py` is about bfloat16."""
+    from moreie.encoders.precision import float32
+
+    with float32():
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A two-layer BERT with random weights and a WordPiece vocabulary learnt from the example posts."""

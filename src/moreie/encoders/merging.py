@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from moreie.encoders.text import TextEncoder
 
 # Folding in costs about as much as an adapter's products do over this many tokens.
 WORTH = 512
+KEPT = 128 << 20
+"""Bytes of folded weights that stay with an encoder: six adapters of a small encoder in bfloat16, three in float32."""
 # The adapter of the block that this context is in, and a lock on entering and leaving blocks.
 _adapter: ContextVar[str | None] = ContextVar("adapter", default=None)
 _entering = threading.Lock()
@@ -35,20 +38,68 @@ def merged_weights(encoder: TextEncoder, adapter: str) -> dict[str, Tensor]:
     return found
 
 
+@dataclass(frozen=True)
+class Folded:
+    """What `merged_weights` gave in some kind of number, and the state of the weights that it was made of."""
+
+    weights: dict[str, Tensor]
+    made_of: tuple[tuple[int, int], ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(weight.nbytes for weight in self.weights.values())
+
+
+def folded(encoder: TextEncoder, adapter: str, kind: torch.dtype) -> dict[str, Tensor]:
+    """`merged_weights` in `kind`. As many adapters' as `KEPT` bytes hold stay with the encoder for the next call, until
+    it is trained or one of the weights changes."""
+    own = (adapter, kind)
+    made_of = _state(encoder, adapter)
+    kept = encoder.folded.get(own)
+    if kept is not None and kept.made_of == made_of:
+        return kept.weights
+    encoder.folded.pop(own, None)
+    weights = {name: weight.to(kind) for name, weight in merged_weights(encoder, adapter).items()}
+    if not encoder.training and _fits(encoder, adapter, kind):
+        encoder.folded[own] = Folded(weights, made_of)
+    return weights
+
+
+def stays_folded(encoder: TextEncoder, adapter: str, kind: torch.dtype) -> bool:
+    """Whether `folded` costs something at its first call alone."""
+    return (adapter, kind) in encoder.folded or (not encoder.training and _fits(encoder, adapter, kind))
+
+
+def _fits(encoder: TextEncoder, adapter: str, kind: torch.dtype) -> bool:
+    parameters = sum(layer.get_base_layer().weight.numel() for layer in _carrying(encoder, adapter).values())
+    return bool(sum(each.size for each in encoder.folded.values()) + parameters * kind.itemsize <= KEPT)
+
+
+def _state(encoder: TextEncoder, adapter: str) -> tuple[tuple[int, int], ...]:
+    """Where the weights lie that an adapter is folded from, and how often each has been changed in place."""
+    weights = (
+        weight
+        for layer in _carrying(encoder, adapter).values()
+        for weight in (layer.get_base_layer().weight, layer.lora_A[adapter].weight, layer.lora_B[adapter].weight)
+    )
+    return tuple((weight.data_ptr(), weight._version) for weight in weights)
+
+
 @contextmanager
 def merged(encoder: TextEncoder, adapter: str, kind: torch.dtype = torch.float32) -> Iterator[None]:
     """Within the block the encoder computes by bare layers what it computes with the adapter, up to rounding, whichever
     is active. Not for training, nor while other threads use the encoder.
 
     Its own weights are put back behind the block, the very same tensors. In between it holds the layers once more, in
-    `kind`: under autocast weights of the kind that it computes in are not cast in each product.
+    `kind` (see `folded`): under autocast weights of the kind that it computes in are not cast in each product.
     """
     layers = _carrying(encoder, adapter)
     own = {name: layer.get_base_layer().weight.data for name, layer in layers.items()}
     try:
-        for name, weight in merged_weights(encoder, adapter).items():
+        for name, weight in folded(encoder, adapter, kind).items():
             own_layer = layers[name].get_base_layer()
-            own_layer.weight.data = weight.to(kind)
+            own_layer.weight.data = weight
             layers[name].forward = own_layer.forward
         yield
     finally:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from moreie.encoders import packing
 from moreie.encoders.last_layer import at, has_known_layers, last_layer_at, up_to_the_last
 from moreie.encoders.subtokens import RememberedSubtokens
 from moreie.errors import EncoderError
+
+if TYPE_CHECKING:
+    from moreie.encoders.merging import Folded
 
 SEPARATOR = "[X]"
 HEAD_START, HEAD_END, TAIL_START, TAIL_END = "[E1]", "[/E1]", "[E2]", "[/E2]"
@@ -54,6 +57,8 @@ class TextEncoder(nn.Module):
         self.tokenizer = tokenizer
         self.name = name
         self._adapted: dict[str, Any] | None = None
+        self.folded: dict[tuple[str, torch.dtype], Folded] = {}
+        """Weights with an adapter folded in (`encoders.merging.folded`), by the adapter and the kind of number."""
         self.adding = 0
         """Blocks of `encoders.merging.added` that are open."""
         self._words, self._texts = RememberedSubtokens(REMEMBERED), RememberedSubtokens(REMEMBERED)
@@ -99,6 +104,13 @@ class TextEncoder(nn.Module):
     def _embedding(self) -> Tensor:
         weight: Any = self.model.get_input_embeddings().weight
         return weight  # type: ignore[no-any-return]
+
+    def train(self, mode: bool = True) -> TextEncoder:
+        """As of every module; weights that are to change are not kept with an adapter folded in."""
+        if mode:
+            self.folded.clear()
+        super().train(mode)
+        return self
 
     @property
     def hidden_size(self) -> int:

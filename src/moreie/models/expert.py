@@ -20,7 +20,7 @@ from transformers.initialization import no_init_weights
 
 from moreie.encoders.batches import fast_batches, length_batches, side_by_side
 from moreie.encoders.images import ImageEncoder
-from moreie.encoders.merging import WORTH, added, adds_in_place, merged
+from moreie.encoders.merging import WORTH, added, adds_in_place, merged, stays_folded
 from moreie.encoders.places import located, relative_name
 from moreie.encoders.precision import autocast, product_kind
 from moreie.encoders.text import ADAPTER_FILE, AdapterConfig, TextEncoder, batch_tensors
@@ -170,9 +170,11 @@ class Expert(nn.Module, ABC):
     def _ready(self, tokens: int) -> AbstractContextManager[None]:
         """The encoder made to compute what the expert's does, over so many sub-tokens."""
         if self.spec.adapter and self.encoder.adapted_layers():
-            if tokens >= WORTH:
-                return merged(self.encoder, self.adapter_name, product_kind(self.encoder.device))
-            if adds_in_place(self.encoder):
+            kind = product_kind(self.encoder.device)
+            in_place = adds_in_place(self.encoder)
+            if tokens >= WORTH or (not in_place and stays_folded(self.encoder, self.adapter_name, kind)):
+                return merged(self.encoder, self.adapter_name, kind)
+            if in_place:
                 return added(self.encoder, self.adapter_name)
         self.use()
         return nullcontext()

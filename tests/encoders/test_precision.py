@@ -1,0 +1,88 @@
+"""Kinds of arithmetic: what is computed in bfloat16 is near float32's, and float32 can be had on any machine."""
+
+from __future__ import annotations
+
+from contextvars import Context
+from pathlib import Path
+
+import pytest
+import torch
+
+from moreie.encoders import merging
+from moreie.encoders.batches import side_by_side
+from moreie.encoders.merging import folded, merged, merged_weights, stays_folded
+from moreie.encoders.precision import bf16_is_fast, fast_batch, float32, product_kind
+from moreie.encoders.text import AdapterConfig, TextEncoder, batch_tensors
+
+ROWS = [[2, 7, 9, 30, 41, 11, 3], [2, 12, 3], [2, *range(10, 40), 3]]
+KINDS = (torch.float32, torch.bfloat16)
+
+
+@pytest.fixture
+def encoder(tiny_encoder_folder: Path) -> TextEncoder:
+    """With two adapters that change its states."""
+    encoder = TextEncoder.from_pretrained(tiny_encoder_folder)
+    for name in ("one", "two"):
+        encoder.add_adapter(name, AdapterConfig(4, 8))
+    for key, value in encoder.model.state_dict().items():
+        if "lora_B" in key:
+            value.normal_(0, 0.3, generator=torch.Generator().manual_seed(1))
+    return encoder.eval()
+
+
+def test_a_block_computes_in_float32_on_any_machine_and_in_its_threads() -> None:
+    by_itself = Context().run(bf16_is_fast, "cpu")  # outside the block that tests run in
+    assert by_itself == (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+    def within() -> list[torch.dtype]:
+        with float32():
+            found = side_by_side(lambda _: product_kind("cpu"), range(4), "cpu")
+        return [*found, product_kind("cpu")]
+
+    *inside, outside = Context().run(within)
+    assert inside == [torch.float32] * 4
+    assert outside == (torch.bfloat16 if by_itself else torch.float32)
+    assert Context().run(fast_batch, "cpu") == (1024 if by_itself else 512)
+
+
+@torch.no_grad()
+def test_states_in_bfloat16_are_near_those_in_float32(encoder: TextEncoder) -> None:
+    ids, mask = batch_tensors(ROWS, 0)
+    with merged(encoder, "one"):
+        exact = encoder(ids, mask)
+    with merged(encoder, "one", torch.bfloat16), torch.autocast("cpu", torch.bfloat16):
+        near = encoder(ids, mask).float()
+    error = (near - exact)[mask > 0].norm() / exact[mask > 0].norm()
+    assert 0 < error < 0.02
+    with merged(encoder, "one"):
+        assert torch.equal(encoder(ids, mask), exact), "the float32 weights are there again"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_folded_weights_stay_until_what_they_are_made_of_changes(encoder: TextEncoder, kind: torch.dtype) -> None:
+    assert stays_folded(encoder, "one", kind)
+    first = folded(encoder, "one", kind)
+    assert folded(encoder, "one", kind) is first
+    assert {w.dtype for w in first.values()} == {kind}
+    assert folded(encoder, "two", kind) is not first
+    state = {key: value + 1 for key, value in encoder.adapter_state("one").items()}
+    encoder.load_adapter_state("one", state)
+    again = folded(encoder, "one", kind)
+    for name, weight in merged_weights(encoder, "one").items():
+        assert torch.equal(again[name], weight.to(kind))
+        assert not torch.equal(again[name], first[name])
+    encoder.train()
+    assert not encoder.folded
+    folded(encoder, "one", kind)
+    assert not encoder.folded, "in training weights are about to change"
+
+
+def test_no_more_is_kept_than_there_is_room_for(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = sum(weight.nbytes for weight in merged_weights(encoder, "one").values())
+    monkeypatch.setattr(merging, "KEPT", size * 3 // 2)
+    kept, other = folded(encoder, "one", torch.float32), folded(encoder, "two", torch.float32)
+    assert list(encoder.folded) == [("one", torch.float32)]
+    assert folded(encoder, "one", torch.float32) is kept
+    assert folded(encoder, "two", torch.float32) is not other
+    assert not stays_folded(encoder, "two", torch.float32)
+    assert folded(encoder, "two", torch.bfloat16) is folded(encoder, "two", torch.bfloat16)

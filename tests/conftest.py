@@ -42,11 +42,10 @@ def kept_graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def in_float32() -> Iterator[None]:
-    """Tests compare numbers: they compute in float32 on every machine. Processes and servers that they start compute as
-    the machine does by itself; `tests/encoders/test_precision.py` is about bfloat16."""
-    from moreie.encoders.precision import float32
-
-    with float32():
+    """Tests compare numbers: they, and the processes that they start, compute in float32 on every machine.
+    `tests/encoders/test_precision.py` is about what a machine does by itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOREIE_PRECISION", "float32")
         yield
 
 

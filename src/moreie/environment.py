@@ -117,7 +117,8 @@ def _unmet(name: str, versions: str) -> str:
 def _torch() -> Iterator[Part]:
     import torch
 
-    from moreie.encoders.precision import bf16_is_fast, default_device
+    from moreie.encoders.precision import VARIABLE, bf16_is_fast, default_device
+    from moreie.errors import EncoderError
 
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "processor only"
     yield Part("torch", "well", f"{torch.__version__} ({build}), {torch.get_num_threads()} threads")
@@ -128,8 +129,14 @@ def _torch() -> Iterator[Part]:
     else:
         why = "this build of torch knows no GPU" if not torch.version.cuda else "no GPU that torch can use"
         yield Part("GPU", "absent", f"{why}; the processor does the work")
-    fast = bf16_is_fast(default_device())
-    yield Part("bfloat16", "well", "fast here, so it is used" if fast else "not fast here, so arithmetic is in 32 bits")
+    try:
+        fast = bf16_is_fast(default_device())
+    except EncoderError as problem:
+        yield Part("bfloat16", "broken", str(problem), f"unset {VARIABLE}")
+        return
+    asked = os.environ.get(VARIABLE) == "float32"
+    slow = f"not used: {VARIABLE} asks for float32" if asked else "not fast here, so arithmetic is in 32 bits"
+    yield Part("bfloat16", "well", "fast here, so it is used" if fast else slow)
 
 
 def _kernels() -> Iterator[Part]:

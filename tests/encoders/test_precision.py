@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextvars import Context
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from moreie.encoders.batches import side_by_side
 from moreie.encoders.merging import folded, merged, merged_weights, stays_folded
 from moreie.encoders.precision import bf16_is_fast, fast_batch, float32, product_kind
 from moreie.encoders.text import AdapterConfig, TextEncoder, batch_tensors
+from moreie.errors import EncoderError
 
 ROWS = [[2, 7, 9, 30, 41, 11, 3], [2, 12, 3], [2, *range(10, 40), 3]]
 KINDS = (torch.float32, torch.bfloat16)
@@ -30,19 +30,20 @@ def encoder(tiny_encoder_folder: Path) -> TextEncoder:
     return encoder.eval()
 
 
-def test_a_block_computes_in_float32_on_any_machine_and_in_its_threads() -> None:
-    by_itself = Context().run(bf16_is_fast, "cpu")  # outside the block that tests run in
-    assert by_itself == (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-    def within() -> list[torch.dtype]:
-        with float32():
-            found = side_by_side(lambda _: product_kind("cpu"), range(4), "cpu")
-        return [*found, product_kind("cpu")]
-
-    *inside, outside = Context().run(within)
-    assert inside == [torch.float32] * 4
-    assert outside == (torch.bfloat16 if by_itself else torch.float32)
-    assert Context().run(fast_batch, "cpu") == (1024 if by_itself else 512)
+def test_a_block_and_the_environment_ask_for_float32_on_any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not bf16_is_fast("cpu"), "tests ask for it"
+    monkeypatch.delenv("MOREIE_PRECISION")
+    by_itself = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    kind = torch.bfloat16 if by_itself else torch.float32
+    assert (product_kind("cpu"), fast_batch("cpu")) == (kind, 1024 if by_itself else 512)
+    with float32():
+        found = side_by_side(lambda _: product_kind("cpu"), range(4), "cpu")
+    assert found == [torch.float32] * 4, "also in threads that batches are computed in"
+    monkeypatch.setenv("MOREIE_PRECISION", "auto")
+    assert product_kind("cpu") == kind
+    monkeypatch.setenv("MOREIE_PRECISION", "float16")
+    with pytest.raises(EncoderError, match=r"MOREIE_PRECISION=float16: it may be auto .* or float32"):
+        product_kind("cpu")
 
 
 @torch.no_grad()

@@ -1,13 +1,20 @@
-"""Which arithmetic a machine does fastest without hurting results."""
+"""Which arithmetic a machine does fastest without hurting results.
+
+`MOREIE_PRECISION=float32` in the environment has everything computed in float32: the same on every machine.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 import torch
 
+from moreie.errors import EncoderError
+
+VARIABLE = "MOREIE_PRECISION"
 # Whether this context wants float32 whatever the machine is fast in.
 _in_float32: ContextVar[bool] = ContextVar("in_float32", default=False)
 
@@ -24,10 +31,17 @@ def float32() -> Iterator[None]:
 
 
 def bf16_is_fast(device: torch.device | str) -> bool:
-    """True where bfloat16 products run natively (AMX or AVX512-BF16 processors, Ampere and later GPUs), outside
-    `float32` blocks."""
+    """True where bfloat16 products run natively (AMX or AVX512-BF16 processors, Ampere and later GPUs) and nobody has
+    asked for float32.
+
+    Raises:
+        EncoderError: the environment asks for something else.
+    """
     device = torch.device(device)
-    if _in_float32.get():
+    asked = os.environ.get(VARIABLE) or "auto"
+    if asked not in ("auto", "float32"):
+        raise EncoderError(f"{VARIABLE}={asked}: it may be auto (what the machine is fast in) or float32")
+    if asked == "float32" or _in_float32.get():
         return False
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

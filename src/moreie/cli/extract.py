@@ -216,9 +216,6 @@ def _run(
     json: bool = False,
     one_line: bool = False,
 ) -> list[Extraction]:
-    from moreie.rendering.html import Shown, page
-    from moreie.rendering.terminal import render, render_influences
-
     extractor = load_extractor(model, corpus, certainty=certainty, threshold=threshold)
     if int8:
         with console(stderr=True).status("bringing the encoders into 8 bits"):
@@ -235,6 +232,8 @@ def _run(
                 row = attribution.to_dict() if attribute else attribution.extraction.to_dict()
                 typer.echo(json_module.dumps(row, ensure_ascii=False, indent=indent))
     if not json:
+        from moreie.rendering.terminal import render, render_influences
+
         for attribution in results:
             if note := notes.get(attribution.extraction.id):
                 console().print(f"\n{note}", style="italic", markup=False)
@@ -242,6 +241,8 @@ def _run(
             if attribute:
                 console().print(render_influences(attribution))
     if html is not None:
+        from moreie.rendering.html import Shown, page
+
         shown = [Shown(a.extraction, notes.get(a.extraction.id, ""), a.influences) for a in results]
         html.write_text(page(shown, extractor.corpus, title="moreie: what was found, and why"), encoding="utf-8")
         console(stderr=True).print(f"report: {html}", markup=False)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from moreie.models.limits import checked_certainty, checked_threshold
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,9 +19,36 @@ def load_extractor(
     model: Path | None, corpus: str | None, *, certainty: float | None, threshold: float | None
 ) -> Extractor:
     """A model over a corpus, at a certainty and a threshold where they are given."""
-    from moreie.extractor import Extractor
+    check_asked(certainty, threshold)
+    with uncollected():
+        from moreie.extractor import Extractor
 
-    extractor = Extractor.from_pretrained(model, corpus=corpus)
+        extractor = Extractor.from_pretrained(model, corpus=corpus)
     if certainty is not None:
         extractor = extractor.selective(certainty)
     return extractor if threshold is None else extractor.at_threshold(threshold)
+
+
+def check_asked(certainty: float | None, threshold: float | None) -> None:
+    """Raises `MoreieError` where an extractor of this certainty and threshold cannot be had, before one is loaded."""
+    if certainty is not None:
+        checked_certainty(certainty)
+    if threshold is not None:
+        checked_threshold(threshold)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Within the block Python collects no garbage, and never again any that was made in it.
+
+    Imports and loading make a million objects that stay as long as the process; looking through them again and again
+    takes a sixth of a start (`benchmarks/notes.md`).
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_on:
+            gc.enable()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moreie.cli.console import clear_errors
-from moreie.cli.loading import load_extractor
+from moreie.cli.loading import check_asked, load_extractor
 
 if TYPE_CHECKING:
     from moreie.extractor import Extractor
@@ -110,6 +110,7 @@ def serve(
             tokens=read_tokens(token_file, os.environ.get("MOREIE_TOKENS")),
             cors_origins=tuple(cors_origin or ()),
         )
+        check_asked(certainty, threshold)
         log_to_stderr("json" if log_format is LogForm.json else "text")
         app = create_app(lambda: _loaded(model, corpus, int8=int8, certainty=certainty, threshold=threshold), settings)
         run(app, host=host, port=port, grace=grace)

@@ -16,9 +16,6 @@ from torch import Tensor
 from moreie.models.crf import IMPOSSIBLE, viterbi
 from moreie.models.tagset import Span, TagSet
 
-LOWEST_THRESHOLD = 0.01
-"""Below, hardly a span of a post is left out, and there are as many as the square of its words."""
-
 
 def decode(tagset: TagSet, log_marginals: Sequence[Tensor], threshold: float | None) -> list[list[Span]]:
     """The mentions of each post: by span where there is a threshold (of a mixture), along the best legal path else."""

@@ -16,10 +16,10 @@ from torch import Tensor
 from moreie.encoders.images import ImageEncoder
 from moreie.encoders.pictures import embed_pictures
 from moreie.errors import CheckpointError, MoreieError
-from moreie.models.decoding import LOWEST_THRESHOLD
 from moreie.models.expert import EncoderPool, Expert, load_expert
 from moreie.models.gate import Gate
 from moreie.models.gate_inputs import PostStates, gate_features
+from moreie.models.limits import LOWEST_THRESHOLD, checked_certainty, checked_threshold
 from moreie.models.ner import NerExpert
 from moreie.models.outputs import ExpertOutputs, Rows, first_without_evidence, mean_weights, run_experts
 from moreie.models.relation import RelationExpert
@@ -186,12 +186,8 @@ class Mixture(Generic[X]):
         Raises:
             MoreieError: it is no probability.
         """
-        if not LOWEST_THRESHOLD <= threshold < 1:
-            raise MoreieError(
-                f"threshold {threshold:g}: give a probability from {LOWEST_THRESHOLD} up to below 1, such as 0.4"
-            )
         other = copy.copy(self)
-        other.threshold = threshold
+        other.threshold = checked_threshold(threshold)
         return other
 
     def selective(self, certainty: float) -> Mixture[X]:
@@ -201,8 +197,7 @@ class Mixture(Generic[X]):
         Raises:
             MoreieError: it is no probability, or all experts read evidence.
         """
-        if not 0 < certainty <= 1:
-            raise MoreieError(f"certainty {certainty:g}: give a probability above 0 and up to 1, such as 0.9")
+        checked_certainty(certainty)
         if first_without_evidence(self.experts) is None:
             raise MoreieError(
                 f"all experts read evidence ({', '.join(self.names)}): none can say when it is not needed"

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from moreie.models.decoding import LOWEST_THRESHOLD, f1_threshold
+from moreie.models.decoding import f1_threshold
 from moreie.models.gate import fold_numbers
+from moreie.models.limits import LOWEST_THRESHOLD
 from moreie.models.mixture import Mixture
 from moreie.models.tagset import TagSet
 from moreie.models.temperature import fit_on_cases

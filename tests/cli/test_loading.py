@@ -1,0 +1,55 @@
+"""Extractors that commands load."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+
+import pytest
+
+from moreie.cli.loading import uncollected
+
+REFUSED = """
+import sys
+from moreie.cli.loading import load_extractor
+from moreie.errors import MoreieError
+
+for asked in ({"certainty": None, "threshold": 1.0}, {"certainty": 0.0, "threshold": None}):
+    try:
+        load_extractor(None, None, **asked)
+    except MoreieError as problem:
+        print(problem, "torch" in sys.modules)
+"""
+
+
+def test_what_cannot_be_asked_for_is_refused_before_a_model_is_loaded() -> None:
+    said = subprocess.run([sys.executable, "-c", REFUSED], check=True, capture_output=True, text=True).stdout
+    assert said.splitlines() == [
+        "threshold 1: give a probability from 0.01 up to below 1, such as 0.4 False",
+        "certainty 0: give a probability above 0 and up to 1, such as 0.9 False",
+    ]
+
+
+def fails_to_load() -> None:
+    with uncollected():
+        assert not gc.isenabled()
+        raise KeyError
+
+
+def test_nothing_is_collected_while_a_model_is_loaded() -> None:
+    assert gc.isenabled()
+    before = gc.get_freeze_count()
+    with pytest.raises(KeyError):
+        fails_to_load()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > before
+    gc.unfreeze()
+    gc.disable()
+    try:
+        with uncollected():
+            pass
+        assert not gc.isenabled(), "as it was"
+    finally:
+        gc.unfreeze()
+        gc.enable()

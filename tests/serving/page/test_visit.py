@@ -278,6 +278,13 @@ def test_the_keyboard_is_enough(visitor: Visitor) -> None:
     assert ("Angela Merkel", "PER") in visitor.marked()
 
 
+def assert_same_mentions(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Up to rounding: a post that is read beside another's has other sums."""
+    assert [m | {"confidence": 0} for m in one["mentions"]] == [m | {"confidence": 0} for m in other["mentions"]]
+    expected = [m["confidence"] for m in other["mentions"]]
+    assert [m["confidence"] for m in one["mentions"]] == pytest.approx(expected, abs=1e-5)
+
+
 def test_knowledge_is_edited_and_the_answer_changes(visitor: Visitor, server: Any) -> None:
     visitor.open()
     visitor.ask(FINAL)
@@ -323,7 +330,7 @@ def test_knowledge_is_edited_and_the_answer_changes(visitor: Visitor, server: An
     visitor.one("#undo").click()
     visitor.answered()
     again = server.call("POST", "/v1/extract", {"text": FINAL})
-    assert again["mentions"] == after["mentions"]
+    assert_same_mentions(again, after)
     server.call("DELETE", f"/v1/knowledge/{edited['id']}")
 
 

@@ -66,6 +66,9 @@ def test_folded_weights_stay_until_what_they_are_made_of_changes(encoder: TextEn
     assert folded(encoder, "one", kind) is first
     assert {w.dtype for w in first.values()} == {kind}
     assert folded(encoder, "two", kind) is not first
+    with merged(encoder, "one", kind):
+        pass
+    assert folded(encoder, "one", kind) is first, "weights that were put back are the same"
     state = {key: value + 1 for key, value in encoder.adapter_state("one").items()}
     encoder.load_adapter_state("one", state)
     again = folded(encoder, "one", kind)
@@ -76,6 +79,18 @@ def test_folded_weights_stay_until_what_they_are_made_of_changes(encoder: TextEn
     assert not encoder.folded
     folded(encoder, "one", kind)
     assert not encoder.folded, "in training weights are about to change"
+
+
+def test_an_encoder_made_in_inference_mode_is_folded_too(tiny_encoder_folder: Path) -> None:
+    with torch.inference_mode():
+        encoder = TextEncoder.from_pretrained(tiny_encoder_folder)
+        encoder.add_adapter("one", AdapterConfig(4, 8))
+        encoder.eval()
+        ids, mask = batch_tensors(ROWS, 0)
+        with merged(encoder, "one"):
+            states = encoder(ids, mask)
+        assert states.shape == (3, ids.shape[1], encoder.hidden_size)
+        assert folded(encoder, "one", torch.float32) is folded(encoder, "one", torch.float32)
 
 
 def test_no_more_is_kept_than_there_is_room_for(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:

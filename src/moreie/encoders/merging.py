@@ -83,7 +83,9 @@ def _state(encoder: TextEncoder, adapter: str) -> tuple[tuple[int, int], ...]:
         for layer in _carrying(encoder, adapter).values()
         for weight in (layer.get_base_layer().weight, layer.lora_A[adapter].weight, layer.lora_B[adapter].weight)
     )
-    return tuple((weight.data_ptr(), weight._version) for weight in weights)
+    return tuple(
+        (w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights
+    )  # inference tensors count nothing
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 
 Peers need an environment of their own (flair needs transformers 4):
 
-    python -m venv peers && peers/bin/pip install flair==0.15.1 "transformers<5" "spacy<4" "spacy-curated-transformers<1"
+    python -m venv peers
+    peers/bin/pip install flair==0.15.1 "transformers<5" "spacy<4" "spacy-curated-transformers<1"
     python benchmarks/cold_start.py --corpus wiki --peer-python peers/bin/python
 """
 

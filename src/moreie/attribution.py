@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from moreie.batch_answers import Mixtures
+from moreie.batch_evidence import BatchEvidence
 from moreie.models.attribution import LeftOut, leave_one_out
 from moreie.models.decoding import span_confidences
 from moreie.models.mixture import Mixture
@@ -16,6 +18,18 @@ from moreie.models.relation import RelationExpert, against_the_text
 from moreie.models.temperature import scaled
 from moreie.models.windows import Window
 from moreie.schema import Extraction, Influence, Mention
+
+
+def influences(
+    mixtures: Mixtures, extraction: Extraction, windows: Sequence[Window], found: BatchEvidence
+) -> Iterator[list[Influence]]:
+    """Influences on the mentions, then on the relations, of one post in its windows, in pieces (see below)."""
+    origins = [w.origin for w in windows]
+    images = found.images_for(mixtures.ner, origins)
+    yield from influences_on_mentions(mixtures.ner, extraction, windows, found.rows["ner"], images)
+    if mixtures.relations is not None:
+        images = found.images_for(mixtures.relations, origins)
+        yield from influences_on_relations(mixtures.relations, extraction, windows, found.rows["re"], images)
 
 
 def influences_on_mentions(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from moreie.attachments import attachable, own_texts, paired
-from moreie.attribution import influences_on_mentions, influences_on_relations
+from moreie.attribution import influences
 from moreie.batch_answers import Mixtures, Provenance, Said, answer, compared
 from moreie.batch_evidence import BatchEvidence, gather_evidence
 from moreie.comparison import found_mentions
@@ -272,21 +272,15 @@ class Extractor:
             windows = self._windows([post])
             found = self._evidence([post], [own_texts(post, attached or {}, self.attachable)], windows, _silent)
             (extraction,), _ = self._answers([post], windows, found, _silent)
-            origins = [w.origin for w in windows]
-            images = found.images_for(self.ner, origins)
-            pieces = influences_on_mentions(self.ner, extraction, windows, found.rows["ner"], images)
-            if self.relations is not None:
-                images = found.images_for(self.relations, origins)
-                on_relations = influences_on_relations(self.relations, extraction, windows, found.rows["re"], images)
-                pieces = itertools.chain(pieces, on_relations)
-        influences: list[Influence] = []
+            pieces = influences(Mixtures(self.ner, self.relations), extraction, windows, found)
+        gathered: list[Influence] = []
         while True:
             yield
             with self._lock:
                 piece = next(pieces, None)
             if piece is None:
-                return Attribution(extraction, tuple(influences))
-            influences += piece
+                return Attribution(extraction, tuple(gathered))
+            gathered += piece
 
     def retrieve(self, post: Post | str, *, image: str | Path | None = None) -> Retrieved:
         """The evidence that an extraction would have of one post, text first, then picture; no expert is asked, but

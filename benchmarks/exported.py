@@ -7,14 +7,19 @@ from pathlib import Path
 
 import torch
 
-from moreie.encoders.merging import merged
+from moreie.encoders.merging import merged_weights
 from moreie.models.ner import NerExpert
 
 
 def export(expert: NerExpert, folder: Path) -> None:
     """Encoder with the adapter folded in, tokenizer, and the head's scores."""
-    with merged(expert.encoder, expert.adapter_name):
-        expert.encoder.save(folder)
+    layers = {name: layer.get_base_layer() for name, layer in expert.encoder.adapted_layers().items()}
+    bare = {name: layer.weight.data for name, layer in layers.items()}
+    for name, weight in merged_weights(expert.encoder, expert.adapter_name).items():
+        layers[name].weight.data = weight
+    expert.encoder.save(folder)
+    for name, weight in bare.items():
+        layers[name].weight.data = weight
     settings = folder / "tokenizer_config.json"
     kept = json.loads(settings.read_text(encoding="utf-8"))
     kept.pop("extra_special_tokens", None)  # a list, of which transformers 4 knows nothing; the vocabulary has them

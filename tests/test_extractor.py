@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from moreie import Extractor, KnowledgeCorpus
 from moreie.datasets import post_from_text, read_jsonl
 from moreie.encoders.batches import computing_with
 from moreie.encoders.images import ImageEncoder
+from moreie.encoders.precision import bf16_is_fast
 from moreie.encoders.text import TextEncoder
 from moreie.errors import CheckpointError, KnowledgeCorpusError, MoreieError
 from moreie.knowledge.build import Sources
@@ -68,6 +71,23 @@ def test_threads_change_nothing(answers: dict[str, Extraction], extractor: Extra
         expected = [m.confidence for m in own.mentions] + [r.confidence for r in own.relations]
         assert confidences == pytest.approx(expected, abs=0.03)
         assert [e.passage.id for e in other.evidence] == [e.passage.id for e in own.evidence]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_stages_are_heard_of_in_the_callers_thread(extractor: Extractor, threads: int) -> None:
+    heard: list[tuple[str, float, threading.Thread]] = []
+    clock = time.perf_counter()
+    with computing_with(threads):
+        extractor.extract_batch(
+            read_jsonl(DEMO_POSTS)[:3], on_stage=lambda *stage: heard.append((*stage, threading.current_thread()))
+        )
+    whole = time.perf_counter() - clock
+    stages = {name: seconds for name, seconds, _ in heard}
+    retrieval = ["text retrieval", "image encoder", "image retrieval"]
+    both = "evidence, and posts without it"
+    assert list(stages) == ["windows", *retrieval, both, "entity experts", "decoding", "relation experts"]
+    assert all(seconds >= 0 and thread is threading.main_thread() for _, seconds, thread in heard)
+    assert sum(stages[name] for name in retrieval) <= stages[both] <= whole
 
 
 def test_relations_join_the_found_mentions(answers: dict[str, Extraction]) -> None:
@@ -442,9 +462,16 @@ def test_evidence_is_read_where_the_post_alone_leaves_doubt(
 
 
 @pytest.mark.slow
-def test_in_8_bits_nearly_the_same_is_found_and_it_says_so(extractor: Extractor) -> None:
+def test_in_8_bits_nearly_the_same_is_found_and_it_says_so(
+    extractor: Extractor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     posts = read_jsonl(DEMO_POSTS)
     small = extractor.quantized()
+    assert "8 bits" not in caplog.text
+    monkeypatch.setenv("MOREIE_PRECISION", "auto")
+    extractor.quantized()
+    assert ("faster than 8 bits" in caplog.text) is bf16_is_fast("cpu"), "where something else is faster it is said"
+    monkeypatch.setenv("MOREIE_PRECISION", "float32")
     whole, found = extractor.extract_batch(posts), small.extract_batch(posts)
     assert {e.model for e in found} == {f"{extractor.name} (int8)"}
     assert {e.model for e in whole} == {extractor.name}

@@ -58,7 +58,7 @@ def answer(
     """Extractions of posts cut into `windows`, and what they were read off; `lap` hears of each stage that is done."""
     origins = [w.origin for w in windows]
     images = found.images_for(mixtures.ner, origins)
-    mixed = mixtures.ner([w.post for w in windows], found.rows["ner"], images, found.states)
+    mixed = mixtures.ner([w.post for w in windows], found.rows["ner"], images, found.states, found.ahead)
     lap("entity experts")
     mentions = found_mentions(mixtures.ner, posts, windows, mixed.log_probabilities)
     lap("decoding")

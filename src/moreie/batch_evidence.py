@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from moreie.attachments import attached_rows, notices
+from moreie.encoders.batches import meanwhile
 from moreie.encoders.images import ImageEncoder
 from moreie.encoders.pictures import NO_PICTURE, EmbeddedImages, embed_pictures
 from moreie.models.gate_inputs import PostStates
 from moreie.models.mixture import Mixed, Mixture
+from moreie.models.outputs import SaidAhead
 from moreie.models.windows import Window
 from moreie.retrieval.image import ImageRetriever
 from moreie.retrieval.over_corpus import Retrievers
 from moreie.retrieval.retrieved import Retrieved
 from moreie.schema import Evidence, Post
+from moreie.stages import OnStage, laps, silent
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class BatchEvidence:
     """By the fingerprint of the image encoder."""
     states: PostStates = field(default_factory=PostStates)
     """What gates have read of the posts."""
+    ahead: SaidAhead | None = None
+    """What the experts for entities have said of the windows before evidence was there."""
 
     def images_for(self, mixture: Mixture[Any], origins: Sequence[int]) -> Tensor | None:
         """[N, D]: what the mixture's gate reads of the pictures of the posts at `origins`; None where it reads none."""
@@ -46,10 +51,35 @@ def gather_evidence(
     windows: Sequence[Window],
     mixtures: Sequence[Mixture[Any]],
     retrievers: Retrievers,
+    on_stage: OnStage = silent,
+) -> BatchEvidence:
+    """What the experts of `mixtures` are to read of posts with their attached `texts`, cut into `windows`. While it is
+    retrieved, the first mixture reads the posts by themselves."""
+    heard: list[tuple[str, float]] = []
+
+    def gather() -> BatchEvidence:
+        return _gathered(posts, texts, windows, mixtures, retrievers, laps(lambda *stage: heard.append(stage)))
+
+    if retrievers.text is None and retrievers.image is None:
+        found = gather()
+    else:
+        states, lap = PostStates(), laps(lambda *stage: heard.append(stage))
+        found, ahead = meanwhile(gather, lambda: mixtures[0].ahead([w.post for w in windows], states))
+        lap("evidence, and posts without it")
+        found = replace(found, states=states, ahead=ahead)
+    for stage in heard:
+        on_stage(*stage)
+    return found
+
+
+def _gathered(
+    posts: Sequence[Post],
+    texts: Sequence[Mapping[str, str]],
+    windows: Sequence[Window],
+    mixtures: Sequence[Mixture[Any]],
+    retrievers: Retrievers,
     lap: Callable[[str], None],
 ) -> BatchEvidence:
-    """What the experts of `mixtures` are to read of posts with their attached `texts`, cut into `windows`; `lap` hears
-    of each stage that is done."""
     nothing = Retrieved(())
     text = retrievers.text.retrieve([w.post for w in windows]) if retrievers.text else [nothing] * len(windows)
     lap("text retrieval")

@@ -117,7 +117,8 @@ def _unmet(name: str, versions: str) -> str:
 def _torch() -> Iterator[Part]:
     import torch
 
-    from moreie.encoders.precision import VARIABLE, bf16_is_fast, default_device
+    from moreie.encoders.asked import VARIABLE, wants_float32
+    from moreie.encoders.precision import bf16_is_fast, default_device
     from moreie.errors import EncoderError
 
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "processor only"
@@ -134,8 +135,7 @@ def _torch() -> Iterator[Part]:
     except EncoderError as problem:
         yield Part("bfloat16", "broken", str(problem), f"unset {VARIABLE}")
         return
-    asked = os.environ.get(VARIABLE) == "float32"
-    slow = f"not used: {VARIABLE} asks for float32" if asked else "not fast here, so arithmetic is in 32 bits"
+    slow = f"not used: {VARIABLE} asks for float32" if wants_float32() else "not fast here, so arithmetic is in 32 bits"
     yield Part("bfloat16", "well", "fast here, so it is used" if fast else slow)
 
 

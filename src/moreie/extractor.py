@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import threading
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,7 @@ from moreie.schema import (
     Post,
 )
 from moreie.shipped import DEMO_CORPUS, MODEL
+from moreie.stages import OnStage, laps, silent
 from moreie.training.data import POST_LIMIT
 
 
@@ -195,10 +195,11 @@ class Extractor:
         *,
         attached: Sequence[Mapping[str, str]] | None = None,
         batch_size: int = 128,
-        on_stage: Callable[[str, float], None] = lambda stage, seconds: None,
+        on_stage: OnStage = silent,
         progress: bool = False,
     ) -> list[Extraction]:
-        """Extract from many posts, in their order. `on_stage` hears the seconds each stage of a batch took.
+        """Extract from many posts, in their order. `on_stage` hears the seconds each stage of a batch took; those of
+        evidence run while posts are read without it, and "evidence, and posts without it" is both together.
 
         `attached`: the texts of each post by name, as many as there are posts. `progress` shows a bar on stderr where
         that is a terminal or a notebook.
@@ -215,7 +216,7 @@ class Extractor:
         *,
         attached: Iterable[Mapping[str, str]] | None = None,
         batch_size: int = 128,
-        on_stage: Callable[[str, float], None] = lambda stage, seconds: None,
+        on_stage: OnStage = silent,
     ) -> Iterator[Extraction]:
         """Extractions as their batches are done; see `extract_batch`."""
         for batch, texts in self._batches(posts, attached, batch_size):
@@ -238,8 +239,8 @@ class Extractor:
             with self._lock:
                 self._renew()
                 windows = self._windows(batch)
-                found = self._evidence(batch, texts, windows, _silent)
-                extractions, said = self._answers(batch, windows, found, _silent)
+                found = self._evidence(batch, texts, windows)
+                extractions, said = self._answers(batch, windows, found)
                 results += compared(Mixtures(self.ner, self.relations), batch, windows, extractions, said)
         return results
 
@@ -270,8 +271,8 @@ class Extractor:
         with self._lock:
             self._renew()
             windows = self._windows([post])
-            found = self._evidence([post], [own_texts(post, attached or {}, self.attachable)], windows, _silent)
-            (extraction,), _ = self._answers([post], windows, found, _silent)
+            found = self._evidence([post], [own_texts(post, attached or {}, self.attachable)], windows)
+            (extraction,), _ = self._answers([post], windows, found)
             pieces = influences(Mixtures(self.ner, self.relations), extraction, windows, found)
         gathered: list[Influence] = []
         while True:
@@ -316,38 +317,33 @@ class Extractor:
 
     # --- one batch ----------------------------------------------------------------------------------------------
 
-    def _batch(
-        self, posts: Sequence[Post], texts: Sequence[Mapping[str, str]], on_stage: Callable[[str, float], None]
-    ) -> list[Extraction]:
-        clock = time.perf_counter()
-
-        def lap(stage: str) -> None:
-            nonlocal clock
-            now = time.perf_counter()
-            on_stage(stage, now - clock)
-            clock = now
-
+    def _batch(self, posts: Sequence[Post], texts: Sequence[Mapping[str, str]], on_stage: OnStage) -> list[Extraction]:
+        lap = laps(on_stage)
         windows = self._windows(posts)
         lap("windows")
-        return self._answers(posts, windows, self._evidence(posts, texts, windows, lap), lap)[0]
+        return self._answers(posts, windows, self._evidence(posts, texts, windows, on_stage), on_stage)[0]
 
     def _windows(self, posts: Sequence[Post]) -> list[Window]:
         return [w for w in cut_windows(self.ner.experts[0].encoder, posts, POST_LIMIT) if w.post.words]
 
     def _answers(
-        self, posts: Sequence[Post], windows: Sequence[Window], found: BatchEvidence, lap: Callable[[str], None]
+        self,
+        posts: Sequence[Post],
+        windows: Sequence[Window],
+        found: BatchEvidence,
+        on_stage: OnStage = silent,
     ) -> tuple[list[Extraction], Said]:
         provenance = Provenance(self.name, f"{self.corpus.location}@{self.corpus.version}" if self.corpus else None)
-        return answer(Mixtures(self.ner, self.relations), posts, windows, found, provenance, lap)
+        return answer(Mixtures(self.ner, self.relations), posts, windows, found, provenance, laps(on_stage))
 
     def _evidence(
         self,
         posts: Sequence[Post],
         texts: Sequence[Mapping[str, str]],
         windows: Sequence[Window],
-        lap: Callable[[str], None],
+        on_stage: OnStage = silent,
     ) -> BatchEvidence:
-        return gather_evidence(posts, texts, windows, self._mixtures, self.retrievers, lap)
+        return gather_evidence(posts, texts, windows, self._mixtures, self.retrievers, on_stage)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model (not the corpus) as a folder that `from_pretrained` loads, here or on another machine:
@@ -391,7 +387,3 @@ def _as_post(post: Post | str, image: str | Path | None) -> Post:
     if isinstance(post, str):
         return post_from_text(post, id="post", image=Path(image) if image is not None else None)
     return post if image is None else replace(post, image=Path(image))
-
-
-def _silent(stage: str) -> None:
-    """Nobody wants to hear how long a stage took."""

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moreie.encoders.batches import computing_with, fast_batches, length_batches, side_by_side
+from moreie.encoders.batches import (
+    Batch,
+    computing_with,
+    fast_batches,
+    length_batches,
+    meanwhile,
+    read_together,
+    side_by_side,
+)
 from moreie.encoders.precision import fast_batch
+
+setting: ContextVar[str] = ContextVar("setting")
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -86,6 +98,54 @@ def test_what_a_batch_raises_is_raised(threads: int) -> None:
     with pytest.raises(ValueError, match="the third"):
         side_by_side(work, range(4), "cpu")
     assert side_by_side(abs, [-1, -2, -3, -4], "cpu") == [1, 2, 3, 4], "and the workers go on"
+
+
+def test_batches_of_several_lists_are_answered_in_the_order_of_their_inputs(threads: int) -> None:
+    together = threading.Barrier(threads)
+
+    def batch(places: list[int], times: int) -> Batch[int]:
+        def answers() -> list[int]:
+            together.wait(30)  # passed only where batches of all lists are in work at once
+            return [times * place for place in places]
+
+        return Batch(places, answers)
+
+    lists = [[batch([4, 1], 10), batch([0], 10), batch([3, 2], 10)], [], [batch([1, 0, 2], 100), batch([3], 100)]]
+    lists.append([batch([0], 1)])  # six batches: two rounds of three, three of two
+    assert read_together(lists, "cpu") == [[0, 10, 20, 30, 40], [], [0, 100, 200, 300], [0]]
+
+
+def test_two_things_are_done_at_the_same_time_where_there_are_threads(threads: int) -> None:
+    setting.set("as here")
+    together = threading.Barrier(min(threads, 2))
+
+    def one() -> tuple[threading.Thread, int, str, list[int]]:
+        together.wait(30)
+        found = threading.current_thread(), torch.get_num_threads(), setting.get()
+        return *found, side_by_side(abs, [-1, -2], "cpu")
+
+    apart, here = meanwhile(one, one)
+    assert apart[1:] == here[1:] == (threads, "as here", [1, 2])
+    assert here[0] is threading.main_thread()
+    assert (apart[0] is threading.main_thread()) is (threads == 1)
+
+
+def test_what_either_raises_is_raised_once_both_have_ended(threads: int) -> None:
+    ended: list[str] = []
+
+    def late() -> None:
+        time.sleep(0.05)
+        ended.append("late")
+
+    def fails() -> None:
+        raise ValueError("midway")
+
+    with pytest.raises(ValueError, match="midway"):
+        meanwhile(late, fails)
+    assert ended == ["late"]
+    with pytest.raises(ValueError, match="midway"):
+        meanwhile(fails, late)
+    assert len(ended) == (1 if threads == 1 else 2)
 
 
 def _in_a_child(answers: multiprocessing.Queue[list[int]]) -> None:

@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from moreie.encoders.merging import added, bare, merged
+from moreie.encoders import merging
+from moreie.encoders.batches import computing_with, side_by_side
+from moreie.encoders.merging import WORTH, Reading, added, bare, merged
 from moreie.encoders.text import MARKERS, AdapterConfig, TextEncoder, batch_tensors
 from moreie.errors import EncoderError
 
@@ -24,6 +26,7 @@ def states(encoder: TextEncoder, ids: list[int]) -> torch.Tensor:
 def with_two_adapters(folder: Path, spread: float) -> TextEncoder:
     """An encoder with adapters "one" and "two", whose parts of the states have the `spread` of their weights."""
     encoder = TextEncoder.from_pretrained(folder)
+    torch.manual_seed(0)
     for name in ("one", "two"):
         encoder.add_adapter(name, AdapterConfig(4, 8))
     for key, value in encoder.model.state_dict().items():
@@ -77,8 +80,11 @@ def test_an_absent_encoder_is_named(tmp_path: Path) -> None:
         TextEncoder.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("way", [merged, added])
 @torch.no_grad()
-def test_threads_add_adapters_of_their_own(tiny_encoder_folder: Path) -> None:
+def test_threads_compute_with_adapters_of_their_own(
+    tiny_encoder_folder: Path, way: Callable[..., AbstractContextManager[None]]
+) -> None:
     encoder = TextEncoder.from_pretrained(tiny_encoder_folder)
     expected = {}
     for name in ("one", "two"):
@@ -91,7 +97,7 @@ def test_threads_add_adapters_of_their_own(tiny_encoder_folder: Path) -> None:
     inside = threading.Barrier(3)
 
     def read(name: str) -> Tensor:
-        with added(encoder, name):
+        with way(encoder, name):
             inside.wait(30)
             own = torch.stack([states(encoder, [5, 6, 7]) for _ in range(20)])
             inside.wait(30)
@@ -106,7 +112,7 @@ def test_threads_add_adapters_of_their_own(tiny_encoder_folder: Path) -> None:
             assert torch.allclose(own.result(), expected[name].expand(20, -1, -1, -1), atol=1e-5)
     assert torch.equal(elsewhere, expected["two"]), "who is in no block keeps the active adapter"
     assert torch.equal(states(encoder, [5, 6, 7]), expected["two"])
-    assert encoder.adding == 0
+    assert encoder.blocks == 0
 
 
 @pytest.mark.parametrize("way", [merged, added])
@@ -133,6 +139,35 @@ def test_an_adapter_made_cheap_gives_the_same_states_and_leaves_the_weights(
         raise RuntimeError("midway")
     encoder.use_adapter(None)
     assert torch.equal(states(encoder, [5, 6, 7]), plain)
+
+
+@pytest.mark.parametrize("tokens", [10, WORTH])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_batches_with_an_adapter_and_without_one_are_read_side_by_side(
+    tiny_encoder_folder: Path, tokens: int, kind: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = with_two_adapters(tiny_encoder_folder, 0.3).eval()
+    monkeypatch.setattr(merging, "product_kind", lambda device: kind)
+    monkeypatch.setattr(merging, "KEPT", 0)
+    expected = {}
+    for name in ("one", "two", None):
+        encoder.use_adapter(name)
+        expected[name] = states(encoder, [5, 6, 7])
+    encoder.use_adapter("two")
+    readings = {name: Reading(encoder, name, tokens, 3) for name in expected}
+
+    def read(name: str | None) -> Tensor:
+        with readings[name].batch(), torch.autocast("cpu", kind, enabled=kind is torch.bfloat16):
+            return states(encoder, [5, 6, 7]).float()
+
+    with computing_with(3):
+        found = side_by_side(read, [*expected] * 3, "cpu")
+    for name, said in zip([*expected] * 3, found, strict=True):
+        assert torch.allclose(said, expected[name], atol=1e-5 if kind is torch.float32 else 0.1)
+        assert not any(torch.allclose(said, expected[n], atol=0.3) for n in expected if n != name)
+    assert encoder.blocks == 0
+    assert not encoder.folded, "there was no room"
 
 
 def test_an_adapter_added_in_place_has_the_same_gradients(tiny_encoder_folder: Path) -> None:

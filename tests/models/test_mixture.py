@@ -12,7 +12,6 @@ import torch
 
 from moreie.datasets import read_jsonl
 from moreie.encoders.batches import computing_with, length_batches
-from moreie.encoders.precision import bf16_is_fast
 from moreie.encoders.text import AdapterConfig, TextEncoder
 from moreie.errors import CheckpointError, MoreieError
 from moreie.models.assembly import EvidenceForm, View
@@ -20,6 +19,7 @@ from moreie.models.attribution import leave_one_out
 from moreie.models.decoding import decode, decode_tags
 from moreie.models.expert import EncoderPool, Expert, ExpertSpec, load_expert
 from moreie.models.gate import Gate, GateLevel, GateSpec, cross_validated_log_weights, fit_gate
+from moreie.models.gate_inputs import PostStates
 from moreie.models.mixture import Mixture, load_mixture, read_spec
 from moreie.models.ner import NerExpert
 from moreie.models.outputs import certainties, run_experts
@@ -163,12 +163,9 @@ def test_a_certainty_has_to_be_one(encoder: TextEncoder) -> None:
 
 @pytest.mark.parametrize("copies", [1, 40])
 def test_experts_side_by_side_say_what_each_says_alone(encoder: TextEncoder, posts: list[Post], copies: int) -> None:
-    """Few sub-tokens are read by all experts at once, many by one after the other."""
     experts = [expert(encoder, "baseline", None), expert(encoder, "text", "text"), expert(encoder, "image", "image")]
     cases = posts * copies
     evidence = {"text": [FOUND] * len(cases), "image": [FOUND, ()] * (len(cases) // 2)}
-    inputs = experts[0].assemble(cases, [()] * len(cases))
-    assert experts[0].shares(inputs) is (copies == 1) or bf16_is_fast("cpu")
     with computing_with(3):
         together = run_experts(experts, cases, evidence)
     for m, one in enumerate(experts):
@@ -180,6 +177,36 @@ def test_experts_side_by_side_say_what_each_says_alone(encoder: TextEncoder, pos
                 assert (said.exp() - expected.exp()).abs().max() < 0.03, "bfloat16 noise only"
         assert together.dropped[m] == alone.dropped[0] or not together.available[:, m].all()
     assert not torch.allclose(together.entropies[:, 0], together.entropies[:, 1], atol=1e-3), "experts that differ"
+
+
+@pytest.mark.parametrize("certainty", [None, 0.5])
+@pytest.mark.parametrize("level", ["sequence", "token"])
+def test_what_is_said_ahead_of_the_evidence_is_not_asked_again(
+    encoder: TextEncoder, posts: list[Post], level: GateLevel, certainty: float | None
+) -> None:
+    experts = [expert(encoder, "text", "text"), expert(encoder, "baseline", None), expert(encoder, "plain", None)]
+    sizes = (encoder.hidden_size, 3)
+    gate = Gate(GateSpec(experts=("text", "baseline", "plain"), inputs=("post", "entropy"), sizes=sizes, level=level))
+    torch.nn.init.normal_(gate.linear.weight)
+    mixture = Mixture(experts, gate)
+    if certainty:
+        mixture = mixture.selective(certainty)
+    evidence = {"text": [FOUND, (), FOUND, FOUND, FOUND, FOUND]}
+    whole = mixture(posts, evidence)
+    states = PostStates()
+    ahead = mixture.ahead(posts, states)
+    assert set(ahead.said) == ({1} if certainty else {1, 2})
+    assert states.reading(encoder, posts, words=level == "token") == [] or certainty
+    # Experts that could not read any more: what they have said ahead is all there is.
+    for one in experts[1:2] if certainty else experts[1:]:
+        one.spec = one.spec.model_copy(update={"adapter": None})
+        one.emission.weight.data.fill_(torch.nan)
+    said = mixture(posts, evidence, states=states, ahead=ahead)
+    assert torch.allclose(said.weights, whole.weights, atol=1e-5)
+    for one_said, expected in zip(said.log_probabilities, whole.log_probabilities, strict=True):
+        assert torch.allclose(one_said.exp(), expected.exp(), atol=1e-5)
+    nothing = mixture.ahead([], states)
+    assert mixture([], {"text": []}, ahead=nothing).log_probabilities == []
 
 
 def test_batches_change_nothing(encoder: TextEncoder, posts: list[Post]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from moreie.encoders.asked import wants_float32
 from moreie.models.limits import checked_certainty, checked_threshold
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ def load_extractor(
 
 
 def check_asked(certainty: float | None, threshold: float | None) -> None:
-    """Raises `MoreieError` where an extractor of this certainty and threshold cannot be had, before one is loaded."""
+    """Raises `MoreieError` where an extractor of this certainty and threshold cannot be had, or not in the arithmetic
+    that the environment asks for, before one is loaded."""
+    wants_float32()
     if certainty is not None:
         checked_certainty(certainty)
     if threshold is not None:

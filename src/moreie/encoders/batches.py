@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import cache
-from threading import Barrier
-from typing import TypeVar
+from threading import Barrier, Lock
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -21,6 +22,14 @@ from moreie.encoders.precision import fast_batch
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[R]):
+    """Some of a list of inputs, by their places, and what is made of them: one answer each."""
+
+    places: Sequence[int]
+    answers: Callable[[], Sequence[R]]
 
 
 def length_batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
@@ -50,6 +59,41 @@ def fast_batches(lengths: Sequence[int], device: torch.device | str) -> list[lis
     return list(length_batches(lengths, least))[::-1]
 
 
+def read_together(readings: Sequence[Sequence[Batch[Any]]], device: torch.device | str) -> list[list[Any]]:
+    """The answers to each list of inputs, in their order; the batches of all lists are in work side by side, those of
+    the first list first."""
+    batches = [(n, batch) for n, reading in enumerate(readings) for batch in reading]
+    found: list[dict[int, Any]] = [{} for _ in readings]
+    for (n, batch), answers in zip(batches, side_by_side(lambda b: b[1].answers(), batches, device), strict=True):
+        found[n].update(zip(batch.places, answers, strict=True))
+    return [[answers[place] for place in range(len(answers))] for answers in found]
+
+
+def meanwhile(apart: Callable[[], T], here: Callable[[], R]) -> tuple[T, R]:
+    """What both give: `apart` is called in a thread of its own while `here` is; one after the other where torch
+    computes with one thread. Context variables are as here in both. What they raise is raised once both have ended.
+    """
+    threads = torch.get_num_threads()
+    if threads < 2:
+        return apart(), here()
+
+    def begun() -> T:
+        torch.set_num_threads(threads)  # that of a thread which has asked for no number is any other's
+        return apart()
+
+    called = _apart().submit(copy_context().run, begun)
+    try:
+        found = here()
+    finally:
+        wait([called])
+    return called.result(), found
+
+
+@cache
+def _apart() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(4, "apart")
+
+
 def side_by_side(work: Callable[[T], R], batches: Sequence[T], device: torch.device | str) -> list[R]:
     """What `work` makes of each batch, in their order.
 
@@ -64,10 +108,14 @@ def side_by_side(work: Callable[[T], R], batches: Sequence[T], device: torch.dev
         return [work(batch) for batch in batches]
     try:
         contexts = [copy_context() for _ in batches]
-        run = _workers(workers, threads // workers).map
+        with _beginning:
+            run = _workers(workers, threads // workers).map
         return list(run(lambda context, batch: context.run(work, batch), contexts, batches))
     finally:
         torch.set_num_threads(threads)  # for threads yet to come: a new worker has changed it
+
+
+_beginning = Lock()
 
 
 @cache
@@ -85,8 +133,16 @@ def _workers(count: int, threads: int) -> ThreadPoolExecutor:
     return pool
 
 
+def _forget_threads() -> None:
+    """A child has none of its parent's."""
+    global _beginning
+    _workers.cache_clear()
+    _apart.cache_clear()
+    _beginning = Lock()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_workers.cache_clear)  # a child has none of its parent's threads
+    os.register_at_fork(after_in_child=_forget_threads)
 
 
 @contextmanager

@@ -11,9 +11,11 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,9 @@ from moreie.encoders.merging import merged_weights
 from moreie.encoders.outliers import without_outliers
 from moreie.encoders.text import TextEncoder
 from moreie.errors import EncoderError, MissingExtraError
+
+# The adapter that each encoder (`id`) computes with in this context: batches of several are in work side by side.
+_active: ContextVar[Mapping[int, str | None]] = ContextVar("active", default=MappingProxyType({}))
 
 
 class Int8TextEncoder(TextEncoder):
@@ -48,8 +53,7 @@ class Int8TextEncoder(TextEncoder):
         self._words, self._texts = encoder._words, encoder._texts
         self.fingerprint = f"{encoder.fingerprint}-int8"
         self.takes_positions = encoder.takes_positions
-        self._adapted = {}
-        self._active: str | None = None
+        self._adapted, self.blocks = {}, 0
         _check_extra()
         names = {adapter: graph_name(encoder, adapter) for adapter in (None, *adapters)}
         self._sessions: dict[str | None, Any] = {adapter: _kept_session(name) for adapter, name in names.items()}
@@ -72,12 +76,12 @@ class Int8TextEncoder(TextEncoder):
             if positions is None:
                 positions = torch.arange(input_ids.shape[1]).expand_as(input_ids)
             fed["positions"] = positions.numpy()
-        return torch.from_numpy(self._sessions[self._active].run(None, fed)[0])
+        return torch.from_numpy(self._sessions[_active.get().get(id(self))].run(None, fed)[0])
 
     def use_adapter(self, name: str | None) -> None:
         if name not in self._sessions:
             raise EncoderError(f"{self.name}: no adapter {name!r} in 8 bits")
-        self._active = name
+        _active.set({**_active.get(), id(self): name})
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
         """Raises `EncoderError`."""

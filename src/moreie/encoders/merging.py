@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,16 +17,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from moreie.encoders.precision import bf16_is_fast
+from moreie.encoders.precision import bf16_is_fast, product_kind
 from moreie.encoders.text import TextEncoder
 
 # Folding in costs about as much as an adapter's products do over this many tokens.
 WORTH = 512
 KEPT = 128 << 20
 """Bytes of folded weights that stay with an encoder: six adapters of a small encoder in bfloat16, three in float32."""
-# The adapter of the block that this context is in, and a lock on entering and leaving blocks.
-_adapter: ContextVar[str | None] = ContextVar("adapter", default=None)
-_entering = threading.Lock()
+_folding = threading.Lock()
 
 
 def merged_weights(encoder: TextEncoder, adapter: str) -> dict[str, Tensor]:
@@ -55,20 +54,22 @@ def folded(encoder: TextEncoder, adapter: str, kind: torch.dtype) -> dict[str, T
     """`merged_weights` in `kind`. As many adapters' as `KEPT` bytes hold stay with the encoder for the next call, until
     it is trained or one of the weights changes."""
     own = (adapter, kind)
-    made_of = _state(encoder, adapter)
-    kept = encoder.folded.get(own)
-    if kept is not None and kept.made_of == made_of:
-        return kept.weights
-    encoder.folded.pop(own, None)
-    weights = {name: weight.to(kind) for name, weight in merged_weights(encoder, adapter).items()}
-    if not encoder.training and _fits(encoder, adapter, kind):
-        encoder.folded[own] = Folded(weights, made_of)
-    return weights
+    with _folding:
+        made_of = _state(encoder, adapter)
+        kept = encoder.folded.get(own)
+        if kept is not None and kept.made_of == made_of:
+            return kept.weights
+        encoder.folded.pop(own, None)
+        weights = {name: weight.to(kind) for name, weight in merged_weights(encoder, adapter).items()}
+        if not encoder.training and _fits(encoder, adapter, kind):
+            encoder.folded[own] = Folded(weights, made_of)
+        return weights
 
 
 def stays_folded(encoder: TextEncoder, adapter: str, kind: torch.dtype) -> bool:
     """Whether `folded` costs something at its first call alone."""
-    return (adapter, kind) in encoder.folded or (not encoder.training and _fits(encoder, adapter, kind))
+    with _folding:
+        return (adapter, kind) in encoder.folded or (not encoder.training and _fits(encoder, adapter, kind))
 
 
 def _fits(encoder: TextEncoder, adapter: str, kind: torch.dtype) -> bool:
@@ -88,97 +89,149 @@ def _state(encoder: TextEncoder, adapter: str) -> tuple[tuple[int, int], ...]:
     )  # inference tensors count nothing
 
 
-@contextmanager
-def merged(encoder: TextEncoder, adapter: str, kind: torch.dtype = torch.float32) -> Iterator[None]:
-    """Within the block the encoder computes by bare layers what it computes with the adapter, up to rounding, whichever
-    is active. Not for training, nor while other threads use the encoder.
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A layer that carries adapters, the one that it was before, and its name."""
 
-    Its own weights are put back behind the block, the very same tensors. In between it holds the layers once more, in
-    `kind` (see `folded`): under autocast weights of the kind that it computes in are not cast in each product.
-    """
-    layers = _carrying(encoder, adapter)
-    own = {name: layer.get_base_layer().weight.data for name, layer in layers.items()}
-    try:
-        for name, weight in folded(encoder, adapter, kind).items():
-            own_layer = layers[name].get_base_layer()
-            own_layer.weight.data = weight
-            layers[name].forward = own_layer.forward
-        yield
-    finally:
-        for name, layer in layers.items():
-            layer.get_base_layer().weight.data = own[name]
-        _as_before(layers)
+    name: str
+    own: Any
+    base: Any
+
+
+_How = Callable[[_Layer, Tensor], Tensor]
+"""What a layer gives of its input [..., in]: [..., out]."""
+# How the encoders (`id`) compute whose blocks this context is in, and a lock on entering and leaving blocks.
+_hows: ContextVar[Mapping[int, _How]] = ContextVar("hows", default=MappingProxyType({}))
+_entering = threading.Lock()
 
 
 @contextmanager
-def bare(encoder: TextEncoder) -> Iterator[None]:
-    """Within the block the encoder computes without any adapter, whichever is active. Not for training, nor while
-    other threads use the encoder."""
+def _computing(encoder: TextEncoder, how: _How) -> Iterator[None]:
+    """Within the block the layers with adapters compute so. It holds in the block's context (`contextvars`, which
+    `encoders.batches.side_by_side` hands on): other threads may be in other blocks of the same encoder."""
     layers = encoder.adapted_layers()
+    with _entering:
+        encoder.blocks += 1
+        if encoder.blocks == 1:
+            for name, layer in layers.items():
+                layer.forward = _by_context(id(encoder), _Layer(name, layer, layer.get_base_layer()))
+    before = _hows.set({**_hows.get(), id(encoder): how})
     try:
-        for layer in layers.values():
-            layer.forward = layer.get_base_layer().forward
-        if not layers:
-            encoder.use_adapter(None)
         yield
     finally:
-        _as_before(layers)
+        _hows.reset(before)
+        with _entering:
+            encoder.blocks -= 1
+            if not encoder.blocks:
+                for layer in layers.values():
+                    layer.__dict__.pop("forward", None)  # the class' own is seen again
+
+
+def _by_context(encoder: int, layer: _Layer) -> Callable[[Tensor], Tensor]:
+    def forward(states: Tensor) -> Tensor:
+        how = _hows.get().get(encoder)
+        if how is None:  # a thread that is in no block
+            elsewhere: Tensor = type(layer.own).forward(layer.own, states)
+            return elsewhere
+        return how(layer, states)
+
+    return forward
+
+
+def merged(encoder: TextEncoder, adapter: str, kind: torch.dtype = torch.float32) -> AbstractContextManager[None]:
+    """Within the block the encoder computes by bare layers what it computes with the adapter, up to rounding, whichever
+    is active. Not for training.
+
+    Its own weights stay as they are: it holds the layers once more, in `kind` (see `folded`). Under autocast weights of
+    the kind that it computes in are not cast in each product.
+    """
+    return _computing(encoder, _by_weights(folded(encoder, adapter, kind)))
+
+
+def _by_weights(weights: Mapping[str, Tensor]) -> _How:
+    def how(layer: _Layer, states: Tensor) -> Tensor:
+        weight = weights.get(layer.name)
+        if weight is None:
+            return _bare(layer, states)
+        return functional.linear(states, weight, layer.base.bias)
+
+    return how
+
+
+def bare(encoder: TextEncoder) -> AbstractContextManager[None]:
+    """Within the block the encoder computes without any adapter, whichever is active. Not for training."""
+    return _computing(encoder, _bare)
+
+
+def _bare(layer: _Layer, states: Tensor) -> Tensor:
+    found: Tensor = layer.base(states)
+    return found
+
+
+class Reading:
+    """How an encoder computes with an adapter (None: without any) while it reads `tokens` sub-tokens in so many
+    batches, which may be in work side by side: with few of them the adapter's products are added in place, else folded
+    weights are made by the first batch, used by all and let go behind the last."""
+
+    def __init__(self, encoder: TextEncoder, adapter: str | None, tokens: int, batches: int):
+        self._encoder, self._adapter, self._left = encoder, adapter, batches
+        self._kind = product_kind(encoder.device)
+        carried = adapter is not None and bool(encoder.adapted_layers())
+        self._folds = carried and (
+            tokens >= WORTH or (self._kind is not torch.float32 and stays_folded(encoder, str(adapter), self._kind))
+        )
+        self._weights: Mapping[str, Tensor] | None = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Within the block the encoder reads one of the batches."""
+        with _computing(self._encoder, self._how()):
+            if not self._encoder.adapted_layers():
+                self._encoder.use_adapter(self._adapter)  # one that keeps adapters in its own way
+            yield
+        with self._lock:
+            self._left -= 1
+            if not self._left:
+                self._weights = None
+
+    def _how(self) -> _How:
+        if self._adapter is None:
+            return _bare
+        if not self._folds:
+            return _adding(self._adapter)
+        with self._lock:
+            if self._weights is None:
+                self._weights = folded(self._encoder, self._adapter, self._kind)
+            return _by_weights(self._weights)
 
 
 def adds_in_place(encoder: TextEncoder) -> bool:
-    """Whether `added` is for this encoder: on a processor, in float32, its adapters layers of its own."""
+    """Whether `added` makes training cheaper: on a processor, in float32, an encoder's adapters layers of its own."""
     plain = encoder.device.type == "cpu" and not bf16_is_fast(encoder.device)
     return plain and bool(encoder.adapted_layers())
 
 
-@contextmanager
-def added(encoder: TextEncoder, adapter: str) -> Iterator[None]:
+def added(encoder: TextEncoder, adapter: str) -> AbstractContextManager[None]:
     """Within the block every layer adds the adapter's products to its own in one go, x·Wᵀ + b + s·(x·Aᵀ)·Bᵀ, instead
-    of scaling and adding them behind; states and first gradients are the same. For adapters without dropout.
-
-    It holds in the block's context (`contextvars`, which `encoders.batches.side_by_side` hands on): other threads may
-    be in blocks of other adapters at the same time.
-    """
-    layers = encoder.adapted_layers()
-    with _entering:
-        encoder.adding += 1
-        if encoder.adding == 1:
-            for layer in layers.values():
-                layer.forward = _adding(layer)
-    before = _adapter.set(adapter)
-    try:
-        yield
-    finally:
-        _adapter.reset(before)
-        with _entering:
-            encoder.adding -= 1
-            if not encoder.adding:
-                _as_before(layers)
+    of scaling and adding them behind; states and first gradients are the same. For adapters without dropout."""
+    return _computing(encoder, _adding(adapter))
 
 
-def _as_before(layers: Mapping[str, Any]) -> None:
-    for layer in layers.values():
-        layer.__dict__.pop("forward", None)  # the class' own is seen again
-
-
-def _adding(layer: Any) -> Callable[[Tensor], Tensor]:
-    base = layer.get_base_layer()
-
-    def forward(states: Tensor) -> Tensor:
-        adapter = _adapter.get()
-        if adapter is None:  # a thread that is in no such block
-            elsewhere: Tensor = type(layer).forward(layer, states)
-            return elsewhere
-        if adapter not in layer.lora_A:
-            bare: Tensor = base(states)
-            return bare
-        weights = base.weight, base.bias, layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+def _adding(adapter: str) -> _How:
+    def how(layer: _Layer, states: Tensor) -> Tensor:
+        own, base = layer.own, layer.base
+        if adapter not in own.lora_A:
+            return _bare(layer, states)
+        down, up, scale = own.lora_A[adapter].weight, own.lora_B[adapter].weight, float(own.scaling[adapter])
+        if torch.is_autocast_enabled(states.device.type):  # which knows no product into a tensor that is there
+            return _bare(layer, states) + functional.linear(functional.linear(states, down), up) * scale
         if not torch.is_grad_enabled():
-            return _sum(states, *weights, layer.scaling[adapter])[0]
-        out: Tensor = _Added.apply(states, *weights, layer.scaling[adapter])  # type: ignore[no-untyped-call]
+            return _sum(states, base.weight, base.bias, down, up, scale)[0]
+        out: Tensor = _Added.apply(states, base.weight, base.bias, down, up, scale)  # type: ignore[no-untyped-call]
         return out
 
-    return forward
+    return how
 
 
 def _sum(

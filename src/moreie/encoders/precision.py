@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 import torch
 
-from moreie.errors import EncoderError
+from moreie.encoders.asked import wants_float32
 
-VARIABLE = "MOREIE_PRECISION"
 # Whether this context wants float32 whatever the machine is fast in.
 _in_float32: ContextVar[bool] = ContextVar("in_float32", default=False)
 
@@ -38,10 +36,7 @@ def bf16_is_fast(device: torch.device | str) -> bool:
         EncoderError: the environment asks for something else.
     """
     device = torch.device(device)
-    asked = os.environ.get(VARIABLE) or "auto"
-    if asked not in ("auto", "float32"):
-        raise EncoderError(f"{VARIABLE}={asked}: it may be auto (what the machine is fast in) or float32")
-    if asked == "float32" or _in_float32.get():
+    if wants_float32() or _in_float32.get():
         return False
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

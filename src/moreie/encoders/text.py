@@ -59,8 +59,8 @@ class TextEncoder(nn.Module):
         self._adapted: dict[str, Any] | None = None
         self.folded: dict[tuple[str, torch.dtype], Folded] = {}
         """Weights with an adapter folded in (`encoders.merging.folded`), by the adapter and the kind of number."""
-        self.adding = 0
-        """Blocks of `encoders.merging.added` that are open."""
+        self.blocks = 0
+        """Of `encoders.merging` that are open."""
         self._words, self._texts = RememberedSubtokens(REMEMBERED), RememberedSubtokens(REMEMBERED)
         backend = tokenizer.backend_tokenizer
         backend.no_truncation()

@@ -6,8 +6,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from itertools import chain
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -18,11 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
-from moreie.encoders.batches import fast_batches, length_batches, side_by_side
+from moreie.encoders.batches import Batch, fast_batches, length_batches, read_together
 from moreie.encoders.images import ImageEncoder
-from moreie.encoders.merging import WORTH, added, adds_in_place, merged, stays_folded
+from moreie.encoders.merging import Reading
 from moreie.encoders.places import located, relative_name
-from moreie.encoders.precision import autocast, product_kind
+from moreie.encoders.precision import autocast
 from moreie.encoders.text import ADAPTER_FILE, AdapterConfig, TextEncoder, batch_tensors
 from moreie.errors import CheckpointError
 from moreie.models.assembly import Assembled, View
@@ -125,11 +124,16 @@ class Expert(nn.Module, ABC):
         """Log-distributions [R, L] of a forward pass, one for each word (NER) or pair (RE); differentiable."""
 
     @abstractmethod
-    def log_probabilities(self, inputs: Sequence[Assembled], *, tokens_per_batch: int | None = None) -> list[Tensor]:
-        """One log-distribution per input, computed in batches of similar length, on the processor in float32.
+    def saying(self, inputs: Sequence[Assembled], *, tokens_per_batch: int | None = None) -> list[Batch[Tensor]]:
+        """Batches of similar length whose answers are one log-distribution per input, on the processor in float32.
 
         `tokens_per_batch`: None for what is fast on the device.
         """
+
+    def log_probabilities(self, inputs: Sequence[Assembled], *, tokens_per_batch: int | None = None) -> list[Tensor]:
+        """What `saying` makes of the inputs, in their order."""
+        (said,) = read_together([self.saying(inputs, tokens_per_batch=tokens_per_batch)], self.encoder.device)
+        return said
 
     def collate(self, inputs: Sequence[Assembled]) -> dict[str, Tensor]:
         """input_ids, attention_mask [B, S], anchors [B, A] and lengths [B] (real anchors), on the processor."""
@@ -138,13 +142,14 @@ class Expert(nn.Module, ABC):
         lengths = torch.tensor([len(x.anchors) for x in inputs])
         return {"input_ids": ids, "attention_mask": mask, "anchors": anchors, "lengths": lengths}
 
-    def read(
+    def batches(
         self,
         inputs: Sequence[Assembled],
         tokens_per_batch: int | None,
         answers: Callable[[Tensor, Tensor], Sequence[R]],
-    ) -> list[R]:
-        """What `answers` makes of the states [B, A, H] and lengths [B] of batches: one for each input, in their order.
+    ) -> list[Batch[R]]:
+        """The inputs in batches, to be read side by side; `answers` makes of the states [B, A, H] and lengths [B] of
+        one an answer for each of its inputs.
 
         `tokens_per_batch`: None for what is fast on the device.
         """
@@ -152,41 +157,18 @@ class Expert(nn.Module, ABC):
             self.eval()
         lengths = [len(x.input_ids) for x in inputs]
         device = self.encoder.device
-        batches = list(length_batches(lengths, tokens_per_batch)) if tokens_per_batch else fast_batches(lengths, device)
+        cut = list(length_batches(lengths, tokens_per_batch)) if tokens_per_batch else fast_batches(lengths, device)
+        reading = Reading(self.encoder, self.adapter_name if self.spec.adapter else None, sum(lengths), len(cut))
 
         @torch.no_grad()
-        def work(indices: list[int]) -> Sequence[R]:
-            batch = {k: v.to(device) for k, v in self.collate([inputs[i] for i in indices]).items()}
-            with autocast(device):
-                real = batch.pop("lengths")
+        def read(places: list[int]) -> Sequence[R]:
+            batch = {k: v.to(device) for k, v in self.collate([inputs[i] for i in places]).items()}
+            real = batch.pop("lengths")
+            with reading.batch(), autocast(device):
                 states = self._at_anchors(**batch)
             return answers(states, real)
 
-        with self._ready(sum(lengths)):
-            said = side_by_side(work, batches, device)
-        found = dict(zip(chain.from_iterable(batches), chain.from_iterable(said), strict=True))
-        return [found[i] for i in range(len(inputs))]
-
-    def _ready(self, tokens: int) -> AbstractContextManager[None]:
-        """The encoder made to compute what the expert's does, over so many sub-tokens."""
-        if self.spec.adapter and self.encoder.adapted_layers():
-            kind = product_kind(self.encoder.device)
-            in_place = adds_in_place(self.encoder)
-            if tokens >= WORTH or (not in_place and stays_folded(self.encoder, self.adapter_name, kind)):
-                return merged(self.encoder, self.adapter_name, kind)
-            if in_place:
-                return added(self.encoder, self.adapter_name)
-        self.use()
-        return nullcontext()
-
-    def shares(self, inputs: Sequence[Assembled]) -> bool:
-        """Whether it leaves the encoder to others while it reads these: with few sub-tokens it does."""
-        few = self.sub_tokens(inputs) < WORTH
-        return self.spec.adapter is not None and few and adds_in_place(self.encoder)
-
-    def sub_tokens(self, inputs: Sequence[Assembled]) -> int:
-        """How many the encoder reads of these."""
-        return sum(len(x.input_ids) for x in inputs)
+        return [Batch(places, partial(read, places)) for places in cut]
 
     def save(self, folder: Path) -> None:
         """Write config, head, and the adapter or the encoder."""

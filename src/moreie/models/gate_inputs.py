@@ -15,6 +15,7 @@ Columns of an expert without evidence are 0.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -22,8 +23,8 @@ import regex
 import torch
 from torch import Tensor
 
-from moreie.encoders.batches import fast_batches, side_by_side
-from moreie.encoders.merging import bare
+from moreie.encoders.batches import Batch, fast_batches, read_together
+from moreie.encoders.merging import Reading
 from moreie.encoders.precision import autocast
 from moreie.encoders.text import TextEncoder, batch_tensors
 from moreie.models.crf import IMPOSSIBLE
@@ -94,39 +95,54 @@ class PostStates:
 
     def __call__(self, encoder: TextEncoder, posts: Sequence[Post], *, words: bool = False) -> Tensor:
         """[N, H]: mean over a post's sub-tokens; with `words` [R, H]: first sub-token of each word of each post."""
-        known = self._known.setdefault((encoder, words), {})
-        asked = [tuple(w.text for w in post.words) for post in posts]
-        new = list(dict.fromkeys(text for text in asked if text not in known))
-        known.update(zip(new, _post_states(encoder, new, words), strict=True))
+        read_together([self.reading(encoder, posts, words=words)], encoder.device)
+        known = self._known[encoder, words]
+        asked = [_words_in(post) for post in posts]
         return torch.cat([known[text] for text in asked]) if asked else torch.empty(0, encoder.hidden_size)
 
+    def reading(self, encoder: TextEncoder, posts: Sequence[Post], *, words: bool) -> list[Batch[None]]:
+        """Batches that have to be read, of those posts that have not been; behind them their states are known."""
+        known = self._known.setdefault((encoder, words), {})
+        new = list(dict.fromkeys(text for text in map(_words_in, posts) if text not in known))
 
-def _post_states(encoder: TextEncoder, posts: Sequence[Sequence[str]], words: bool) -> list[Tensor]:
-    """Of each post [1, H], or with `words` [T, H]."""
+        def learn(batch: Batch[Tensor]) -> list[None]:
+            known.update(zip((new[place] for place in batch.places), batch.answers(), strict=True))
+            return [None] * len(batch.places)
+
+        return [Batch(batch.places, partial(learn, batch)) for batch in _post_states(encoder, new, words)]
+
+
+def _words_in(post: Post) -> tuple[str, ...]:
+    return tuple(word.text for word in post.words)
+
+
+def _post_states(encoder: TextEncoder, posts: Sequence[Sequence[str]], words: bool) -> list[Batch[Tensor]]:
+    """Batches of posts whose answers are [1, H] each, or with `words` [T, H]."""
     pieces = encoder.word_subtokens(posts)
     rows = [encoder.framed([i for piece in post for i in piece]) for post in pieces]
     lead = len(encoder.frame[0])
     if encoder.training:
         encoder.eval()
-    device, states = encoder.device, [torch.empty(0)] * len(rows)
+    device, lengths = encoder.device, [len(row) for row in rows]
+    cut = fast_batches(lengths, device)
+    reading = Reading(encoder, None, sum(lengths), len(cut))
 
     @torch.no_grad()
-    def work(indices: list[int]) -> None:
-        ids, mask = batch_tensors([rows[i] for i in indices], encoder.tokenizer.pad_token_id or 0)
+    def read(places: list[int]) -> list[Tensor]:
+        ids, mask = batch_tensors([rows[i] for i in places], encoder.tokenizer.pad_token_id or 0)
         ids, mask = ids.to(device), mask.to(device)
-        with autocast(device):
+        with reading.batch(), autocast(device):
             hidden = encoder(ids, mask).float()
-        means = ((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)).cpu()
-        for row, index in enumerate(indices):
-            if words:
-                sizes = torch.tensor([len(piece) for piece in pieces[index]])
-                states[index] = hidden[row].cpu()[lead + sizes.cumsum(0) - sizes]
-            else:
-                states[index] = means[row : row + 1]
+        if not words:
+            means = ((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)).cpu()
+            return list(means.split(1))
+        found = []
+        for states, place in zip(hidden.cpu(), places, strict=True):
+            sizes = torch.tensor([len(piece) for piece in pieces[place]])
+            found.append(states[lead + sizes.cumsum(0) - sizes])
+        return found
 
-    with bare(encoder):
-        side_by_side(work, fast_batches([len(r) for r in rows], device), device)
-    return states
+    return [Batch(places, partial(read, places)) for places in cut]
 
 
 def agreement(outputs: ExpertOutputs) -> list[Tensor]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from moreie.encoders.int8 import Int8TextEncoder
+from moreie.encoders.precision import bf16_is_fast
 from moreie.encoders.text import TextEncoder
 from moreie.models.expert import Expert
 from moreie.models.mixture import Mixture
+
+log = logging.getLogger(__name__)
 
 
 def in_int8(mixtures: Sequence[Mixture[Any]]) -> list[Mixture[Any]]:
@@ -20,6 +24,11 @@ def in_int8(mixtures: Sequence[Mixture[Any]]) -> list[Mixture[Any]]:
         MissingExtraError: the extra `onnx` is not installed.
     """
     experts = [expert for mixture in mixtures for expert in mixture.experts]
+    if any(bf16_is_fast(expert.encoder.device) for expert in experts):
+        log.warning(
+            "8 bits: this processor is fast in bfloat16, which extraction uses by itself and which was faster than "
+            "8 bits where both were measured (docs/performance.md, int8 bfloat16)"
+        )
     encoders: dict[int, TextEncoder] = {id(e.encoder): e.encoder for e in experts}
     small = {
         key: Int8TextEncoder(encoder, [e.adapter_name for e in experts if e.encoder is encoder and e.spec.adapter])

@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from moreie.encoders.batches import Batch
 from moreie.encoders.images import ImageEncoder
 from moreie.encoders.pictures import embed_pictures
 from moreie.errors import CheckpointError, MoreieError
@@ -21,7 +22,15 @@ from moreie.models.gate import Gate
 from moreie.models.gate_inputs import PostStates, gate_features
 from moreie.models.limits import LOWEST_THRESHOLD, checked_certainty, checked_threshold
 from moreie.models.ner import NerExpert
-from moreie.models.outputs import ExpertOutputs, Rows, first_without_evidence, mean_weights, run_experts
+from moreie.models.outputs import (
+    ExpertOutputs,
+    Rows,
+    SaidAhead,
+    first_without_evidence,
+    mean_weights,
+    run_experts,
+    say_ahead,
+)
 from moreie.models.relation import RelationExpert
 from moreie.whole_files import replace_file
 
@@ -107,9 +116,23 @@ class Mixture(Generic[X]):
     def labels(self) -> tuple[str, ...]:
         return self.experts[0].spec.labels
 
-    def outputs(self, cases: Sequence[Any], evidence: Mapping[str, Rows]) -> ExpertOutputs:
+    def outputs(
+        self, cases: Sequence[Any], evidence: Mapping[str, Rows], ahead: SaidAhead | None = None
+    ) -> ExpertOutputs:
         """Run every expert on the cases it has evidence for; `evidence` maps a retriever to one row a case."""
-        return run_experts(self.experts, cases, evidence, self.certainty)
+        return run_experts(self.experts, cases, evidence, self.certainty, ahead)
+
+    def ahead(self, cases: Sequence[Any], states: PostStates) -> SaidAhead:
+        """What can be read of cases before their evidence is there: by experts without evidence, and of the posts by
+        the gate, which `states` then remembers."""
+        if not cases:
+            return SaidAhead({}, {})
+        asked: list[list[Batch[None]]] = []
+        # Of a selective mixture's cases the gate will be asked of few.
+        if self.gate is not None and "post" in self.gate.spec.inputs and self.certainty is None:
+            posts = [self.experts[0].post_of(case) for case in cases]
+            asked = [states.reading(self.experts[0].encoder, posts, words=self.gate.spec.level == "token")]
+        return say_ahead(self.experts, cases, self.certainty, *asked)
 
     def __call__(
         self,
@@ -117,13 +140,15 @@ class Mixture(Generic[X]):
         evidence: Mapping[str, Rows],
         images: Tensor | None = None,
         states: PostStates | None = None,
+        ahead: SaidAhead | None = None,
     ) -> Mixed:
         """Answers to the cases.
 
         `images` [N, D]: their pictures under the gate's image encoder, rows of NaN where there is none; without it the
-        pictures that the posts name are embedded here. `states` remembers what gates read of posts between calls.
+        pictures that the posts name are embedded here. `states` remembers what gates read of posts between calls,
+        `ahead` is what has been said of the cases before their evidence was there.
         """
-        return self.mix(cases, evidence, self.outputs(cases, evidence), images, states)
+        return self.mix(cases, evidence, self.outputs(cases, evidence, ahead), images, states)
 
     def mix(
         self,

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from moreie.encoders.batches import Batch
 from moreie.encoders.text import TextEncoder
 from moreie.models.assembly import Assembled, assemble_posts
 from moreie.models.crf import LinearChainCRF
@@ -93,11 +94,11 @@ class NerExpert(Expert):
         with torch.autocast(emissions.device.type, enabled=False):
             return self.crf.log_marginals(emissions, lengths, temperature)[real]
 
-    def log_probabilities(self, inputs: Sequence[Assembled], *, tokens_per_batch: int | None = None) -> list[Tensor]:
+    def saying(self, inputs: Sequence[Assembled], *, tokens_per_batch: int | None = None) -> list[Batch[Tensor]]:
         """CRF log-marginals [T, L] of each input, by forward-backward."""
 
         def answers(states: Tensor, lengths: Tensor) -> list[Tensor]:
             marginals = self.crf.log_marginals(self.emission(states), lengths).cpu()
             return [own[:length] for own, length in zip(marginals, lengths.tolist(), strict=True)]
 
-        return self.read(inputs, tokens_per_batch, answers)
+        return self.batches(inputs, tokens_per_batch, answers)

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from moreie.encoders.batches import side_by_side
+from moreie.encoders.batches import Batch, read_together
 from moreie.models.assembly import Assembled
 from moreie.models.crf import IMPOSSIBLE
 from moreie.models.expert import Expert
@@ -102,10 +102,37 @@ def stacked(log_probabilities: Sequence[Tensor]) -> Tensor:
     return torch.cat(rows) if rows[0].ndim == 2 else torch.stack(rows)
 
 
+@dataclass(frozen=True)
+class SaidAhead:
+    """What experts say of cases whose evidence is not there yet: by the place of the expert, its inputs of all cases
+    and its log-distributions."""
+
+    inputs: Mapping[int, list[Assembled]]
+    said: Mapping[int, list[Tensor]]
+
+
+def say_ahead(
+    experts: Sequence[Expert], cases: Sequence[Any], certainty: float | None = None, *also: Sequence[Batch[Any]]
+) -> SaidAhead:
+    """What `run_experts` needs no evidence for: of the experts that read none, with `certainty` of the first of them.
+    Batches of `also` are read beside theirs."""
+    own = [m for m, expert in enumerate(experts) if expert.spec.view.retriever is None]
+    if certainty is not None:
+        own = own[:1]
+    inputs = {m: experts[m].assemble(cases, [()] * len(cases)) for m in own}
+    return SaidAhead(
+        inputs, dict(zip(own, _read([experts[m] for m in own], list(inputs.values()), *also), strict=True))
+    )
+
+
 def run_experts(
-    experts: Sequence[Expert], cases: Sequence[Any], evidence: Mapping[str, Rows], certainty: float | None = None
+    experts: Sequence[Expert],
+    cases: Sequence[Any],
+    evidence: Mapping[str, Rows],
+    certainty: float | None = None,
+    ahead: SaidAhead | None = None,
 ) -> ExpertOutputs:
-    """Every expert on every case it can speak on (see `availability`).
+    """Every expert on every case it can speak on (see `availability`); what has been said `ahead` is not asked again.
 
     With `certainty` the first expert without evidence reads first, and cases of which it is at least so sure
     (`certainties`) are left to it alone.
@@ -116,8 +143,8 @@ def run_experts(
     }
     available = availability([e.spec.view.retriever for e in experts], rows)
 
-    read: dict[int, list[Assembled]] = {}
-    said: dict[int, list[Tensor]] = {}
+    read: dict[int, list[Assembled]] = dict(ahead.inputs) if ahead else {}
+    said: dict[int, list[Tensor]] = dict(ahead.said) if ahead else {}
 
     def ask(asked: Sequence[int]) -> None:
         for m in asked:
@@ -127,7 +154,8 @@ def run_experts(
 
     first = first_without_evidence(experts)
     if certainty is not None and first is not None:
-        ask([first])
+        if first not in said:
+            ask([first])
         available[certainties(said[first]) >= certainty] = torch.arange(len(experts)) == first
     ask([m for m in range(len(experts)) if m not in said])
     entropies = torch.zeros(len(cases), len(experts))
@@ -171,18 +199,19 @@ def _places(available: Tensor, m: int) -> list[int]:
     return places
 
 
-def _read(experts: Sequence[Expert], inputs: Sequence[Sequence[Assembled]]) -> list[list[Tensor]]:
-    """What each expert says of its inputs; side by side where these are too few to keep all threads busy."""
-    if not all(expert.shares(own) for expert, own in zip(experts, inputs, strict=True)):
-        return [expert.log_probabilities(own) for expert, own in zip(experts, inputs, strict=True)]
-    asked = [m for m, own in enumerate(inputs) if own]
-    longest_first = sorted(asked, key=lambda m: -experts[m].sub_tokens(inputs[m]))
+def _read(
+    experts: Sequence[Expert], inputs: Sequence[Sequence[Assembled]], *also: Sequence[Batch[Any]]
+) -> list[list[Tensor]]:
+    """What each expert says of its inputs: batches of all experts, and those of `also`, side by side, the experts that
+    read most first, so that all threads end at about the same time."""
+    most_first = sorted(range(len(experts)), key=lambda m: -sum(len(x.input_ids) for x in inputs[m]))
+    readings = [*(experts[m].saying(inputs[m]) for m in most_first), *also]
+    said = dict(zip(most_first, read_together(readings, _device(experts)), strict=False))
+    return [said[m] for m in range(len(experts))]
 
-    def read(m: int) -> list[Tensor]:
-        return experts[m].log_probabilities(inputs[m])
 
-    said = dict(zip(longest_first, side_by_side(read, longest_first, experts[0].encoder.device), strict=True))
-    return [said.get(m, []) for m in range(len(experts))]
+def _device(experts: Sequence[Expert]) -> torch.device:
+    return experts[0].encoder.device if experts else torch.device("cpu")
 
 
 def entropies_of(log_probabilities: Sequence[Tensor]) -> Tensor:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
+from moreie.encoders.batches import Batch
 from moreie.encoders.text import TextEncoder
 from moreie.errors import EncoderError
 from moreie.models.assembly import LEVITATED_ANCHORS, Assembled, assemble_pairs
@@ -83,7 +85,7 @@ class RelationExpert(Expert):
     def posteriors(self, outputs: Mapping[str, Tensor], lengths: Tensor, temperature: float = 1.0) -> Tensor:
         return torch.log_softmax(outputs["logits"] / temperature, dim=1)
 
-    def log_probabilities(self, inputs: Sequence[Assembled], *, tokens_per_batch: int | None = None) -> list[Tensor]:
+    def saying(self, inputs: Sequence[Assembled], *, tokens_per_batch: int | None = None) -> list[Batch[Tensor]]:
         """Log-distribution [C] over the relations for each input."""
 
         def answers(states: Tensor, lengths: Tensor) -> list[Tensor]:
@@ -91,20 +93,17 @@ class RelationExpert(Expert):
             said = torch.log_softmax(self.classifier(pairs), dim=2).cpu()
             return [own[:real] for own, real in zip(said, (lengths // self.anchors).tolist(), strict=True)]
 
-        if not self.levitates:
-            return [row[0] for row in self.read(inputs, tokens_per_batch, answers)]
-        packed = self._packed(inputs)
-        said = self.read([p.input for p in packed], tokens_per_batch, answers)
-        found = {
-            i: log_p for p, rows in zip(packed, said, strict=True) for i, log_p in zip(p.places, rows, strict=True)
-        }
-        return [found[i] for i in range(len(inputs))]
-
-    def sub_tokens(self, inputs: Sequence[Assembled]) -> int:
-        return super().sub_tokens([p.input for p in self._packed(inputs)] if self.levitates else inputs)
+        packed = self._packed(inputs) if self.levitates else [Packed(x, (i,)) for i, x in enumerate(inputs)]
+        batches = self.batches([p.input for p in packed], tokens_per_batch, answers)
+        return [_of_pairs(batch, [packed[place].places for place in batch.places]) for batch in batches]
 
     def _packed(self, inputs: Sequence[Assembled]) -> list[Packed]:
         return packed_pairs(inputs, self.encoder.max_length)
+
+
+def _of_pairs(batch: Batch[Tensor], places: Sequence[Sequence[int]]) -> Batch[Tensor]:
+    """A batch whose answers are rows of pairs, as one of the pairs themselves."""
+    return Batch(list(chain.from_iterable(places)), lambda: list(chain.from_iterable(batch.answers())))
 
 
 def against_the_text(

@@ -1,9 +1,10 @@
 """Entities and relations with text and image retrieval: ours in batches, beside the same answered naively.
 
-Naively: one post at a time, and for each expert a model of its own (a whole encoder, its adapter folded in; no LoRA to
-pay for), to which all pairs of the post go as one batch, each an input of its own, in float32: with levitated markers
-(`--relations`) ours reads a post once for all of them, and where the processor has units for bfloat16 it uses them;
-ours in float32 is measured there, too. Retrieval, gate and decoding are the same code, and so have to be the answers.
+Naively: one post at a time, and once its evidence is there one expert after the other, each a model of its own (a whole
+encoder, its adapter folded in; no LoRA to pay for), to which all pairs of the post go as one batch, each an input of its
+own, in float32: with levitated markers (`--relations`) ours reads a post once for all of them, and where the processor
+has units for bfloat16 it uses them; ours in float32 is measured there, too. Retrieval, gate and decoding are the same
+code, and so have to be the answers.
 Then ours once more, which reads evidence only where the post alone leaves doubt (`Extractor.selective`), and once in 8
 bits besides; how many posts they answer otherwise is among the rows. Memory is the peak of a fresh process that has
 answered the posts, beside one that does the same with a single expert for entities. Needs the extra `onnx`.
@@ -30,7 +31,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from fresh import forget
@@ -40,6 +41,7 @@ from torch import Tensor
 
 from moreie import Extractor
 from moreie.datasets import read_jsonl, read_posts
+from moreie.encoders.batches import Batch, read_together
 from moreie.encoders.last_layer import at
 from moreie.encoders.merging import merged_weights
 from moreie.encoders.precision import bf16_is_fast, float32
@@ -47,10 +49,12 @@ from moreie.encoders.text import TextEncoder
 from moreie.models.assembly import Assembled
 from moreie.models.expert import EncoderPool, Expert
 from moreie.models.mixture import Mixture, load_mixture
+from moreie.models.outputs import SaidAhead
 from moreie.models.relation import RelationExpert
 from moreie.schema import Extraction, Post
 from moreie.shipped import DEMO_POSTS
 
+T = TypeVar("T")
 KINDS = ("ours", "naive", "one expert")
 CERTAINTY = 0.9
 IN_FLOAT32 = "in float32"
@@ -64,29 +68,50 @@ def on_its_own(expert: Expert) -> Expert:
         layers[name].weight.data = weight
     new = type(expert)(expert.spec.model_copy(update={"adapter": None}), own)
     new.load_state_dict(expert.head_state(), strict=False)
-    new.read = MethodType(all_at_once, new)
+    new.batches = MethodType(in_one_batch, new)
     if isinstance(new, RelationExpert):
-        new.log_probabilities = MethodType(each_pair, new)
+        new.saying = MethodType(each_pair, new)
     return new.eval()
 
 
-def each_pair(expert: RelationExpert, inputs: Sequence[Assembled], **_: Any) -> list[Tensor]:
-    """What `RelationExpert.log_probabilities` gives, each pair an input of its own."""
+def each_pair(expert: RelationExpert, inputs: Sequence[Assembled], **_: Any) -> list[Batch[Tensor]]:
+    """What `RelationExpert.saying` gives, each pair an input of its own."""
 
     def answers(states: Tensor, _: Tensor) -> list[Tensor]:
         return list(torch.log_softmax(expert.classifier(states.flatten(1)), dim=1))
 
-    return all_at_once(expert, inputs, None, answers)  # type: ignore[no-any-return]
+    return in_one_batch(expert, inputs, None, answers)
 
 
-@torch.no_grad()
-def all_at_once(expert: Expert, inputs: Sequence[Assembled], _: int | None, answers: Callable[..., Any]) -> Any:
-    """What `Expert.read` gives, in one batch, its products by all threads."""
-    if not inputs:
-        return []
-    batch = {k: v.to(expert.encoder.device) for k, v in expert.collate(inputs).items()}
-    hidden = expert.encoder(batch["input_ids"], batch["attention_mask"], batch.get("positions"))
-    return answers(at(hidden, batch["anchors"]), batch["lengths"])
+def in_one_batch(
+    expert: Expert, inputs: Sequence[Assembled], _: int | None, answers: Callable[[Tensor, Tensor], Sequence[T]]
+) -> list[Batch[T]]:
+    """What `Expert.batches` gives, in one batch, by the encoder's own forward pass."""
+
+    @torch.no_grad()
+    def read() -> Sequence[T]:
+        batch = {k: v.to(expert.encoder.device) for k, v in expert.collate(inputs).items()}
+        hidden = expert.encoder(batch["input_ids"], batch["attention_mask"], batch.get("positions"))
+        return answers(at(hidden, batch["anchors"]), batch["lengths"])
+
+    return [Batch(range(len(inputs)), read)] if inputs else []
+
+
+def one_after_the_other(mixture: Mixture[Any]) -> None:
+    """Have its experts read by themselves, each by all threads, once all evidence is there."""
+
+    def at_once(expert: Expert) -> Callable[..., list[Batch[Tensor]]]:
+        saying = expert.saying
+
+        def said(inputs: Sequence[Assembled], **settings: Any) -> list[Batch[Tensor]]:
+            (found,) = read_together([saying(inputs, **settings)], expert.encoder.device)
+            return [Batch(range(len(inputs)), lambda: found)]
+
+        return said
+
+    for expert in mixture.experts:
+        expert.saying = at_once(expert)
+    mixture.ahead = lambda cases, states: SaidAhead({}, {})  # type: ignore[method-assign]
 
 
 def of_mixtures(extractor: Extractor, ner: Mixture[Any], relations: Mixture[Any] | None) -> Extractor:
@@ -130,6 +155,7 @@ def made(kind: str, trained: Path | None) -> Extractor:
         # The gate reads the post by the bare encoder, which is the first expert's: this one keeps its adapter.
         first, *others = mixture.experts
         mixture.experts = (first, *map(on_its_own, others))
+        one_after_the_other(mixture)
     return of_mixtures(extractor, *mixtures)
 
 

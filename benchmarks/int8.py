@@ -127,7 +127,7 @@ def main() -> None:
     work = f"{len(few)} posts of {arguments.posts.parent.name}, {threads()}"
     rows = []
     native = ["bfloat16"] if bf16_is_fast("cpu") else []
-    for name, (full_one, small_one) in pairs.items():
+    for name, (full_one, small_one) in (pairs | {"entities and relations, the same": (full, small)}).items():
         runs = {"float32": full_one, "int8": small_one, **dict.fromkeys(native, full_one)}
         taken: dict[str, list[float]] = {kind: [] for kind in runs}
         for repeat in range(arguments.repeats + 1):

@@ -22,6 +22,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from machine import with_vectors
 from rows import Row, compare, save, seconds
 from torch import Tensor
 from torchcrf import CRF
@@ -159,7 +160,7 @@ def main() -> None:
     if not crf_kernels.load():
         raise SystemExit("no kernels built: python -m moreie.models.crf_build")
     torch.set_num_threads(1)
-    save("crf", [row for shape in SHAPES for row in rows_for(*shape)])
+    save(with_vectors("crf"), [row for shape in SHAPES for row in rows_for(*shape)])
 
 
 if __name__ == "__main__":

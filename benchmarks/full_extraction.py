@@ -1,13 +1,13 @@
 """Entities and relations with text and image retrieval: ours in batches, beside the same answered naively.
 
-Naively: one post at a time, and once its evidence is there one expert after the other, each a model of its own (a whole
-encoder, its adapter folded in; no LoRA to pay for), to which all pairs of the post go as one batch, each an input of its
-own, in float32: with levitated markers (`--relations`) ours reads a post once for all of them, and where the processor
-has units for bfloat16 it uses them; ours in float32 is measured there, too. Retrieval, gate and decoding are the same
-code, and so have to be the answers.
-Then ours once more, which reads evidence only where the post alone leaves doubt (`Extractor.selective`), and once in 8
-bits besides; how many posts they answer otherwise is among the rows. Memory is the peak of a fresh process that has
-answered the posts, beside one that does the same with a single expert for entities. Needs the extra `onnx`.
+Naively: one post at a time, and once its evidence is there one expert after the other, each a model of its own (a
+whole encoder, its adapter folded in; no LoRA to pay for), to which all pairs of the post go as one batch, each an
+input of its own, in float32: with levitated markers (`--relations`) ours reads a post once for all of them, and where
+the processor has units for bfloat16 it uses them; ours in float32 is measured there, too. Retrieval, gate and decoding
+are the same code, and so have to be the answers. Then ours once more, which reads evidence only where the post alone
+leaves doubt (`Extractor.selective`), and once in 8 bits besides; how many posts they answer otherwise is among the
+rows. Memory is the peak of a fresh process that has answered the posts, beside one that does the same with a single
+expert for entities. Needs the extra `onnx`.
 
 python benchmarks/full_extraction.py --posts twitter2017/valid.txt
 python benchmarks/full_extraction.py --posts twitter2017/valid.txt --relations runs/mnre-minilm-levitated/seed-1

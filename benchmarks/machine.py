@@ -43,6 +43,12 @@ def encoder_floor(config: Any, lengths: Sequence[int], rate: float, moved: float
     return max(encoder_operations(config, lengths) / rate, 4 * config.num_hidden_layers * layer / moved)
 
 
+def with_vectors(name: str) -> str:
+    """The name of a benchmark's file whose floor is set by torch's own operations, which are as wide as the machine's
+    vectors."""
+    return f"{name}_avx512" if torch.backends.cpu.get_cpu_capability() == "AVX512" else name
+
+
 def with_arithmetic(name: str) -> str:
     """The name of a result file: rows of processors that extraction computes with in bfloat16 go into one of their
     own."""

@@ -9,7 +9,7 @@ import torch
 
 from moreie.encoders import merging
 from moreie.encoders.batches import side_by_side
-from moreie.encoders.merging import folded, merged, merged_weights, stays_folded
+from moreie.encoders.merging import Reading, bare, folded, merged, merged_weights, stays_folded
 from moreie.encoders.precision import bf16_is_fast, fast_batch, float32, product_kind
 from moreie.encoders.text import AdapterConfig, TextEncoder, batch_tensors
 from moreie.errors import EncoderError
@@ -79,6 +79,25 @@ def test_folded_weights_stay_until_what_they_are_made_of_changes(encoder: TextEn
     assert not encoder.folded
     folded(encoder, "one", kind)
     assert not encoder.folded, "in training weights are about to change"
+
+
+@torch.no_grad()
+def test_bare_weights_are_cast_once(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "product_kind", lambda device: torch.bfloat16)
+    ids, mask = batch_tensors(ROWS, 0)
+    with bare(encoder), torch.autocast("cpu", torch.bfloat16):
+        expected = encoder(ids, mask)
+    reading = Reading(encoder, None, 10, 2)
+    for _ in range(2):
+        with reading.batch(), torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(encoder(ids, mask), expected)
+    (kept,) = encoder.folded.items()
+    assert kept[0] == (None, torch.bfloat16)
+    assert kept[1].weights is folded(encoder, None, torch.bfloat16)
+    for layer in encoder.adapted_layers().values():
+        layer.get_base_layer().weight.mul_(2)
+    with Reading(encoder, None, 10, 1).batch(), torch.autocast("cpu", torch.bfloat16):
+        assert not torch.allclose(encoder(ids, mask), expected, atol=1e-2), "until they change"
 
 
 def test_an_encoder_made_in_inference_mode_is_folded_too(tiny_encoder_folder: Path) -> None:

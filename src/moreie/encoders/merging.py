@@ -22,16 +22,21 @@ from moreie.encoders.text import TextEncoder
 
 # Folding in costs about as much as an adapter's products do over this many tokens.
 WORTH = 512
-KEPT = 128 << 20
-"""Bytes of folded weights that stay with an encoder: six adapters of a small encoder in bfloat16, three in float32."""
+KEPT = 160 << 20
+"""Bytes of folded weights that stay with an encoder: of a small one in bfloat16 six adapters and the bare weights, in
+float32 three adapters."""
 _folding = threading.Lock()
 
 
-def merged_weights(encoder: TextEncoder, adapter: str) -> dict[str, Tensor]:
-    """By the name of each layer with an adapter: W + s·B·A, new tensors [out, in]; the encoder stays as it is."""
+def merged_weights(encoder: TextEncoder, adapter: str | None) -> dict[str, Tensor]:
+    """By the name of each layer with an adapter: W + s·B·A, new tensors [out, in]; the encoder stays as it is. Without
+    an adapter W, the very tensors."""
     found = {}
     with torch.no_grad():
         for name, layer in _carrying(encoder, adapter).items():
+            if adapter is None:
+                found[name] = layer.get_base_layer().weight.detach()
+                continue
             down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
             found[name] = torch.addmm(layer.get_base_layer().weight, up, down, alpha=layer.scaling[adapter])
     return found
@@ -50,7 +55,7 @@ class Folded:
         return sum(weight.nbytes for weight in self.weights.values())
 
 
-def folded(encoder: TextEncoder, adapter: str, kind: torch.dtype) -> dict[str, Tensor]:
+def folded(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> dict[str, Tensor]:
     """`merged_weights` in `kind`. As many adapters' as `KEPT` bytes hold stay with the encoder for the next call, until
     it is trained or one of the weights changes."""
     own = (adapter, kind)
@@ -66,24 +71,24 @@ def folded(encoder: TextEncoder, adapter: str, kind: torch.dtype) -> dict[str, T
         return weights
 
 
-def stays_folded(encoder: TextEncoder, adapter: str, kind: torch.dtype) -> bool:
+def stays_folded(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> bool:
     """Whether `folded` costs something at its first call alone."""
     with _folding:
         return (adapter, kind) in encoder.folded or (not encoder.training and _fits(encoder, adapter, kind))
 
 
-def _fits(encoder: TextEncoder, adapter: str, kind: torch.dtype) -> bool:
+def _fits(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> bool:
     parameters = sum(layer.get_base_layer().weight.numel() for layer in _carrying(encoder, adapter).values())
     return bool(sum(each.size for each in encoder.folded.values()) + parameters * kind.itemsize <= KEPT)
 
 
-def _state(encoder: TextEncoder, adapter: str) -> tuple[tuple[int, int], ...]:
+def _state(encoder: TextEncoder, adapter: str | None) -> tuple[tuple[int, int], ...]:
     """Where the weights lie that an adapter is folded from, and how often each has been changed in place."""
-    weights = (
-        weight
-        for layer in _carrying(encoder, adapter).values()
-        for weight in (layer.get_base_layer().weight, layer.lora_A[adapter].weight, layer.lora_B[adapter].weight)
-    )
+    weights = []
+    for layer in _carrying(encoder, adapter).values():
+        weights.append(layer.get_base_layer().weight)
+        if adapter is not None:
+            weights += [layer.lora_A[adapter].weight, layer.lora_B[adapter].weight]
     return tuple(
         (w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights
     )  # inference tensors count nothing
@@ -176,9 +181,10 @@ class Reading:
     def __init__(self, encoder: TextEncoder, adapter: str | None, tokens: int, batches: int):
         self._encoder, self._adapter, self._left = encoder, adapter, batches
         self._kind = product_kind(encoder.device)
-        carried = adapter is not None and bool(encoder.adapted_layers())
-        self._folds = carried and (
-            tokens >= WORTH or (self._kind is not torch.float32 and stays_folded(encoder, str(adapter), self._kind))
+        casts = self._kind is not torch.float32  # weights, in each product, that are not kept in this kind
+        enough = adapter is not None and tokens >= WORTH
+        self._folds = bool(encoder.adapted_layers()) and (
+            enough or (casts and stays_folded(encoder, adapter, self._kind))
         )
         self._weights: Mapping[str, Tensor] | None = None
         self._lock = threading.Lock()
@@ -196,10 +202,8 @@ class Reading:
                 self._weights = None
 
     def _how(self) -> _How:
-        if self._adapter is None:
-            return _bare
         if not self._folds:
-            return _adding(self._adapter)
+            return _bare if self._adapter is None else _adding(self._adapter)
         with self._lock:
             if self._weights is None:
                 self._weights = folded(self._encoder, self._adapter, self._kind)
@@ -274,5 +278,6 @@ class _Added(torch.autograd.Function):
         return to_states, None, None, to_down, to_up, None
 
 
-def _carrying(encoder: TextEncoder, adapter: str) -> dict[str, Any]:
-    return {name: layer for name, layer in encoder.adapted_layers().items() if adapter in layer.lora_A}
+def _carrying(encoder: TextEncoder, adapter: str | None) -> dict[str, Any]:
+    """The layers that carry this adapter; without one those that carry any."""
+    return {n: layer for n, layer in encoder.adapted_layers().items() if adapter is None or adapter in layer.lora_A}

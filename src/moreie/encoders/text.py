@@ -57,8 +57,8 @@ class TextEncoder(nn.Module):
         self.tokenizer = tokenizer
         self.name = name
         self._adapted: dict[str, Any] | None = None
-        self.folded: dict[tuple[str, torch.dtype], Folded] = {}
-        """Weights with an adapter folded in (`encoders.merging.folded`), by the adapter and the kind of number."""
+        self.folded: dict[tuple[str | None, torch.dtype], Folded] = {}
+        """Weights with an adapter folded in, or bare: see `encoders.merging.folded`."""
         self.blocks = 0
         """Of `encoders.merging` that are open."""
         self._words, self._texts = RememberedSubtokens(REMEMBERED), RememberedSubtokens(REMEMBERED)

@@ -121,3 +121,4 @@ def test_no_more_is_kept_than_there_is_room_for(encoder: TextEncoder, monkeypatc
     assert folded(encoder, "two", torch.float32) is not other
     assert not stays_folded(encoder, "two", torch.float32)
     assert folded(encoder, "two", torch.bfloat16) is folded(encoder, "two", torch.bfloat16)
+    assert stays_folded(encoder, "one", torch.bfloat16), "each kind has room of its own"

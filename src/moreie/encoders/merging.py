@@ -23,8 +23,8 @@ from moreie.encoders.text import TextEncoder
 # Folding in costs about as much as an adapter's products do over this many tokens.
 WORTH = 512
 KEPT = 160 << 20
-"""Bytes of folded weights that stay with an encoder: of a small one in bfloat16 six adapters and the bare weights, in
-float32 three adapters."""
+"""Bytes of folded weights of a kind that stay with an encoder: of a small one in bfloat16 six adapters and the bare
+weights, in float32 three adapters."""
 _folding = threading.Lock()
 
 
@@ -79,7 +79,8 @@ def stays_folded(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -
 
 def _fits(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> bool:
     parameters = sum(layer.get_base_layer().weight.numel() for layer in _carrying(encoder, adapter).values())
-    return bool(sum(each.size for each in encoder.folded.values()) + parameters * kind.itemsize <= KEPT)
+    kept = sum(each.size for (_, own), each in encoder.folded.items() if own is kind)
+    return bool(kept + parameters * kind.itemsize <= KEPT)
 
 
 def _state(encoder: TextEncoder, adapter: str | None) -> tuple[tuple[int, int], ...]:

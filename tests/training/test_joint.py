@@ -18,7 +18,7 @@ from moreie.evaluation.run import evaluate_seed
 from moreie.models.expert import EncoderPool
 from moreie.models.gate import Gate
 from moreie.models.mixture import load_mixture, read_spec
-from moreie.training import made_with
+from moreie.training import trained_with
 from moreie.training.data import load_split
 from moreie.training.experts import load_experts
 from moreie.training.gate import GateData, fit_mixture, gate_data
@@ -87,7 +87,7 @@ def test_a_run_keeps_the_experts_trained_alone_and_mixes_those_trained_together(
     for name in recipe.members:
         assert (folder / name / "head.safetensors").read_bytes() == before[name]
         assert (folder / "joint" / name / "head.safetensors").read_bytes() != before[name]
-        assert json.loads((folder / "joint" / name / made_with.FILE).read_bytes())["precision"] == "fp32"
+        assert json.loads((folder / "joint" / name / trained_with.FILE).read_bytes())["precision"] == "fp32"
     assert read_spec(folder).experts == ("joint/text", "joint/image")
     mixture = load_mixture(folder, EncoderPool())
     own = load_file(folder / "joint" / "text" / "head.safetensors")

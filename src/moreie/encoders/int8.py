@@ -61,6 +61,7 @@ class Int8TextEncoder(TextEncoder):
         for adapter, graph in _in_8_bits(encoder, missing):
             self._sessions[adapter] = _session(graph)
             keep_graph(names[adapter], graph)
+        self.use_adapter(None)  # an encoder that is gone may have had this one's `id`
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor | None = None) -> Tensor:
         every = torch.arange(input_ids.shape[1]).expand_as(input_ids)

@@ -120,9 +120,9 @@ def say_ahead(
     if certainty is not None:
         own = own[:1]
     inputs = {m: experts[m].assemble(cases, [()] * len(cases)) for m in own}
-    return SaidAhead(
-        inputs, dict(zip(own, _read([experts[m] for m in own], list(inputs.values()), *also), strict=True))
-    )
+    device = experts[0].encoder.device
+    said = _read([experts[m] for m in own], list(inputs.values()), device, *also)
+    return SaidAhead(inputs, dict(zip(own, said, strict=True)))
 
 
 def run_experts(
@@ -150,7 +150,8 @@ def run_experts(
         for m in asked:
             own = _places(available, m)
             read[m] = experts[m].assemble([cases[i] for i in own], [rows[m][i] for i in own])
-        said.update(zip(asked, _read([experts[m] for m in asked], [read[m] for m in asked]), strict=True))
+        device = experts[0].encoder.device
+        said.update(zip(asked, _read([experts[m] for m in asked], [read[m] for m in asked], device), strict=True))
 
     first = first_without_evidence(experts)
     if certainty is not None and first is not None:
@@ -200,18 +201,17 @@ def _places(available: Tensor, m: int) -> list[int]:
 
 
 def _read(
-    experts: Sequence[Expert], inputs: Sequence[Sequence[Assembled]], *also: Sequence[Batch[Any]]
+    experts: Sequence[Expert],
+    inputs: Sequence[Sequence[Assembled]],
+    device: torch.device,
+    *also: Sequence[Batch[Any]],
 ) -> list[list[Tensor]]:
     """What each expert says of its inputs: batches of all experts, and those of `also`, side by side, the experts that
     read most first, so that all threads end at about the same time."""
     most_first = sorted(range(len(experts)), key=lambda m: -sum(len(x.input_ids) for x in inputs[m]))
     readings = [*(experts[m].saying(inputs[m]) for m in most_first), *also]
-    said = dict(zip(most_first, read_together(readings, _device(experts)), strict=False))
+    said = dict(zip(most_first, read_together(readings, device), strict=False))
     return [said[m] for m in range(len(experts))]
-
-
-def _device(experts: Sequence[Expert]) -> torch.device:
-    return experts[0].encoder.device if experts else torch.device("cpu")
 
 
 def entropies_of(log_probabilities: Sequence[Tensor]) -> Tensor:

@@ -93,12 +93,11 @@ class RelationExpert(Expert):
             said = torch.log_softmax(self.classifier(pairs), dim=2).cpu()
             return [own[:real] for own, real in zip(said, (lengths // self.anchors).tolist(), strict=True)]
 
-        packed = self._packed(inputs) if self.levitates else [Packed(x, (i,)) for i, x in enumerate(inputs)]
+        packed = [Packed(x, (i,)) for i, x in enumerate(inputs)]
+        if self.levitates:
+            packed = packed_pairs(inputs, self.encoder.max_length)
         batches = self.batches([p.input for p in packed], tokens_per_batch, answers)
         return [_of_pairs(batch, [packed[place].places for place in batch.places]) for batch in batches]
-
-    def _packed(self, inputs: Sequence[Assembled]) -> list[Packed]:
-        return packed_pairs(inputs, self.encoder.max_length)
 
 
 def _of_pairs(batch: Batch[Tensor], places: Sequence[Sequence[int]]) -> Batch[Tensor]:

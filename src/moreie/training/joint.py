@@ -21,7 +21,7 @@ from transformers import Trainer, set_seed
 from moreie.models.assembly import Assembled
 from moreie.models.expert import Expert
 from moreie.models.gate import Gate
-from moreie.training import made_with
+from moreie.training import trained_with
 from moreie.training.data import Split, cases, within_limit
 from moreie.training.features import Examples
 from moreie.training.gate import GateData
@@ -170,6 +170,6 @@ def train_jointly(
     trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
     for expert in experts:
         expert.save(output / expert.spec.name)
-        made_with.note(output / expert.spec.name, trainer.args)
+        trained_with.note(output / expert.spec.name, trainer.args)
     gate.eval().requires_grad_(False)
     shutil.rmtree(checkpoints, ignore_errors=True)

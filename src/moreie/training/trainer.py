@@ -24,7 +24,7 @@ from moreie.models.expert import Expert
 from moreie.models.ner import NerExpert
 from moreie.models.relation import RelationExpert
 from moreie.schema import NO_RELATION
-from moreie.training import made_with
+from moreie.training import trained_with
 from moreie.training.adversarial import moved_embeddings, recorded_embeddings
 from moreie.training.averaging import WeightAverage
 from moreie.training.features import PLAIN, Collator, Example, Examples
@@ -97,7 +97,7 @@ def train_expert(
         average.load(Path(trainer.state.best_model_checkpoint))
         average.apply()
     expert.save(output)
-    made_with.note(output, arguments)
+    trained_with.note(output, arguments)
     shutil.rmtree(checkpoints)
     return float(best)
 

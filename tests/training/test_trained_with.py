@@ -15,8 +15,8 @@ from moreie.models.assembly import EvidenceForm, View
 from moreie.models.expert import ExpertSpec
 from moreie.models.ner import NerExpert
 from moreie.training.features import ner_examples
-from moreie.training.made_with import FILE
 from moreie.training.recipe import Optimisation
+from moreie.training.trained_with import FILE
 from moreie.training.trainer import train_expert
 
 

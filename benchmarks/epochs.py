@@ -49,7 +49,6 @@ def ours(
         args=arguments,
         train_dataset=Examples(examples),
         data_collator=Collator(expert),
-        processing_class=expert.encoder.tokenizer,
         settings=settings,
         teacher_weight=0.0,
         two_view=None,

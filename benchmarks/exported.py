@@ -13,7 +13,7 @@ from moreie.models.ner import NerExpert
 
 def export(expert: NerExpert, folder: Path) -> None:
     """Encoder with the adapter folded in, tokenizer, and the head's scores."""
-    layers = {name: layer.get_base_layer() for name, layer in expert.encoder.adapted_layers().items()}
+    layers = {name: layer.base_layer for name, layer in expert.encoder.adapted_layers().items()}
     bare = {name: layer.weight.data for name, layer in layers.items()}
     for name, weight in merged_weights(expert.encoder, expert.adapter_name).items():
         layers[name].weight.data = weight

@@ -28,7 +28,7 @@ from exported import export
 from machine import encoder_operations
 from rows import Row, beside, save
 from torchcrf import CRF
-from transformers import AutoConfig, AutoModel, BertForTokenClassification, pipeline
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertForTokenClassification, pipeline
 
 from moreie.datasets import read_posts
 from moreie.encoders.batches import fast_batches
@@ -140,7 +140,8 @@ def ner_rows(folder: Path, count: int, rate: float, device: torch.device, repeat
         model = BertForTokenClassification(head.config)
         model.load_state_dict(head.state_dict())
         model.to(device, dtype).eval()
-        found = pipeline("token-classification", model, tokenizer=expert.encoder.tokenizer, device=device)
+        tokenizer = AutoTokenizer.from_pretrained(TEXT_ENCODER)
+        found = pipeline("token-classification", model, tokenizer=tokenizer, device=device)
         return lambda: found(texts, aggregation_strategy="first", batch_size=size)
 
     runs: dict[str, Callable[[], object]] = {

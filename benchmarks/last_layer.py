@@ -3,7 +3,7 @@
 The first rows are the answers of experts of the shipped model to the same inputs, with and without
 `encoders.last_layer`: posts alone, posts with text evidence, pairs of mentions with text evidence; and the gradients of
 a training batch, also with the adapter added in place (`encoders.merging.added`, as in training) and as layers of its
-own (`peft`). Then both at once, for an encoder of base size with relative positions (MPNet, random weights). The last
+own. Then both at once, for an encoder of base size with relative positions (MPNet, random weights). The last
 is an extraction whose encoder costs hardly anything (one layer, 16 wide, random weights), beside a `transformers`
 pipeline over the same model: the tokenizer, Python, the CRF and the answers.
 
@@ -28,24 +28,33 @@ from fresh import forget
 from machine import threads
 from rows import Row, compare, save
 from torch import Tensor
-from transformers import BertConfig, BertForTokenClassification, BertModel, MPNetConfig, MPNetModel, pipeline
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForTokenClassification,
+    BertModel,
+    MPNetConfig,
+    MPNetModel,
+    pipeline,
+)
 
 from moreie import Extractor
 from moreie.datasets import read_posts
+from moreie.encoders.adapters import AdapterConfig
 from moreie.encoders.last_layer import at
 from moreie.encoders.merging import added
-from moreie.encoders.text import AdapterConfig, TextEncoder
+from moreie.encoders.text import TextEncoder
 from moreie.models.assembly import Assembled, View
 from moreie.models.expert import Expert, ExpertSpec
 from moreie.models.mixture import Mixture
 from moreie.models.ner import NerExpert
 from moreie.models.tagset import OUTSIDE
 from moreie.schema import Evidence, Post
-from moreie.shipped import MODEL
+from moreie.shipped import MODEL, TEXT_ENCODER
 from moreie.training.features import Collator, Example, ner_examples
 
 TOLERANCE = 1e-3
-PEFT = "the adapter as layers of its own (peft)"
+BESIDE = "the adapter as layers of its own"
 RELUCTANCE = 4.0
 """Nats by which a random model is made to prefer "no entity": else it finds a dozen in each post."""
 
@@ -107,7 +116,7 @@ def base_size(like: NerExpert, posts: Sequence[Post], evidence: Sequence[Sequenc
         with patch.object(TextEncoder, "states_at", computed_everywhere):
             return gradients(expert, examples)
 
-    return in_place_beside(expert, examples, theirs, f"{PEFT}, the last layer computed everywhere", repeats)
+    return in_place_beside(expert, examples, theirs, f"{BESIDE}, the last layer computed everywhere", repeats)
 
 
 def in_place_beside(
@@ -198,9 +207,11 @@ def main() -> None:
     rows.append(
         both_ways("gradients of a batch", "posts with text evidence", [e.input for e in batch], step, arguments.repeats)
     )
-    rows.append(in_place_beside(of_entities, batch, partial(gradients, of_entities, batch), PEFT, arguments.repeats))
+    rows.append(in_place_beside(of_entities, batch, partial(gradients, of_entities, batch), BESIDE, arguments.repeats))
     rows.append(base_size(of_entities, posts[:BATCH], evidence[:BATCH], arguments.repeats))
-    save("last_layer", [*rows, beside_the_encoder(every, alone.encoder.tokenizer, arguments.repeats)])
+    save(
+        "last_layer", [*rows, beside_the_encoder(every, AutoTokenizer.from_pretrained(TEXT_ENCODER), arguments.repeats)]
+    )
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from fresh import forget
 from machine import bandwidth, encoder_floor, matmul_rate, threads, with_arithmetic
 from rows import Row, beside, save
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, BertForTokenClassification, pipeline
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertForTokenClassification, pipeline
 
 from moreie import Extractor
 from moreie.datasets import read_posts
@@ -48,6 +48,7 @@ from moreie.encoders.text import batch_tensors
 from moreie.models.mixture import Mixture
 from moreie.models.ner import NerExpert
 from moreie.schema import Post
+from moreie.shipped import TEXT_ENCODER
 
 PEER = Path(__file__).parent / "peers" / "flair_tagger.py"
 BATCH = 32
@@ -130,7 +131,7 @@ def main() -> None:
         tagger.bert.load_state_dict(bare.state_dict(), strict=False)
         tagger.classifier.load_state_dict({k: v.data for k, v in expert.emission.named_parameters()})
         tagger.config.id2label = dict(enumerate(expert.tagset.tags))
-        found = pipeline("token-classification", tagger.eval(), tokenizer=expert.encoder.tokenizer)
+        found = pipeline("token-classification", tagger.eval(), tokenizer=AutoTokenizer.from_pretrained(TEXT_ENCODER))
         texts = [post.text for post in posts]
 
         native = product_kind("cpu")

@@ -40,11 +40,13 @@ def test_bad_pictures_are_named_with_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "text.jpg").write_text("this is no picture")
     bomb(tmp_path / "bomb.png")
+    picture(tmp_path / "line.png", size=(3, 603))
     for name, message in {
         "cut.jpg": "cut off or damaged",
         "empty.jpg": r"the file is empty \(0 bytes\)",
         "text.jpg": "not a picture",
         "bomb.png": "pixels",
+        "line.png": "one side more than 200 times the other",
         "absent.jpg": "no such picture",
         ".": "picture|directory|damaged",
     }.items():

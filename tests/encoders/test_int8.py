@@ -11,10 +11,11 @@ import torch
 from transformers import ElectraConfig, MPNetConfig, PretrainedConfig, RobertaConfig
 
 from moreie.datasets import post_from_text
+from moreie.encoders.adapters import AdapterConfig
 from moreie.encoders.int8 import Int8TextEncoder
 from moreie.encoders.kept_graphs import graph_name
 from moreie.encoders.last_layer import at
-from moreie.encoders.text import AdapterConfig, TextEncoder, batch_tensors
+from moreie.encoders.text import TextEncoder, batch_tensors
 from moreie.errors import EncoderError
 from moreie.models.assembly import View
 from moreie.models.expert import ExpertSpec

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, MPNetConfig, PretrainedConfig, RobertaConfig, XLMRobertaConfig
 
+from moreie.encoders.adapters import AdapterConfig
 from moreie.encoders.last_layer import at
 from moreie.encoders.merging import added, merged
-from moreie.encoders.text import AdapterConfig, TextEncoder, batch_tensors
+from moreie.encoders.text import TextEncoder, batch_tensors
 
 ROWS = [[2, 7, 9, 30, 41, 11, 3], [2, 12, 3], [2, *range(10, 40), 3]]
 ANCHORS = torch.tensor([[1, 4, 0], [1, 0, 0], [5, 20, 31]])

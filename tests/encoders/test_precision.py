@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from moreie.encoders import merging
+from moreie.encoders.adapters import AdapterConfig
 from moreie.encoders.batches import side_by_side
 from moreie.encoders.merging import Reading, bare, folded, merged, merged_weights, stays_folded
 from moreie.encoders.precision import bf16_is_fast, fast_batch, float32, product_kind
-from moreie.encoders.text import AdapterConfig, TextEncoder, batch_tensors
+from moreie.encoders.text import TextEncoder, batch_tensors
 from moreie.errors import EncoderError
 
 ROWS = [[2, 7, 9, 30, 41, 11, 3], [2, 12, 3], [2, *range(10, 40), 3]]
@@ -95,7 +96,7 @@ def test_bare_weights_are_cast_once(encoder: TextEncoder, monkeypatch: pytest.Mo
     assert kept[0] == (None, torch.bfloat16)
     assert kept[1].weights is folded(encoder, None, torch.bfloat16)
     for layer in encoder.adapted_layers().values():
-        layer.get_base_layer().weight.mul_(2)
+        layer.base_layer.weight.mul_(2)
     with Reading(encoder, None, 10, 1).batch(), torch.autocast("cpu", torch.bfloat16):
         assert not torch.allclose(encoder(ids, mask), expected, atol=1e-2), "until they change"
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from moreie.encoders import merging
+from moreie.encoders.adapters import AdapterConfig
 from moreie.encoders.batches import computing_with, side_by_side
 from moreie.encoders.merging import WORTH, Reading, added, bare, merged
-from moreie.encoders.text import MARKERS, AdapterConfig, TextEncoder, batch_tensors
+from moreie.encoders.text import MARKERS, TextEncoder, batch_tensors
 from moreie.errors import EncoderError
 
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from moreie.datasets import read_jsonl
+from moreie.encoders.adapters import AdapterConfig
 from moreie.encoders.batches import computing_with, length_batches
-from moreie.encoders.text import AdapterConfig, TextEncoder
+from moreie.encoders.text import TextEncoder
 from moreie.errors import CheckpointError, MoreieError
 from moreie.models.assembly import EvidenceForm, View
 from moreie.models.attribution import leave_one_out

@@ -39,4 +39,4 @@ def test_the_arithmetic_that_a_training_came_to_is_kept(
     fast = environment == "auto" and bf16_is_fast(default_device())
     assert said["precision"] == (("bf16" if fast else "fp32") if asked == "auto" else asked)
     assert said["device"] == default_device().type
-    assert said["versions"] == {name: version(name) for name in ("torch", "transformers", "peft")}
+    assert said["versions"] == {name: version(name) for name in ("torch", "transformers")}

@@ -13,7 +13,8 @@ import torch
 from transformers import TrainerState, TrainingArguments
 
 from moreie.datasets import read_posts
-from moreie.encoders.text import SEPARATOR, AdapterConfig, TextEncoder
+from moreie.encoders.adapters import AdapterConfig
+from moreie.encoders.text import SEPARATOR, TextEncoder
 from moreie.models.assembly import View
 from moreie.models.expert import ExpertSpec
 from moreie.models.ner import NerExpert

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moreie.cli.console import clear_errors, console, progress_bar
-from moreie.cli.loading import load_extractor
+from moreie.cli.loading import check_asked, load_extractor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from moreie.extractor import Extractor
+    from moreie.knowledge.corpus import KnowledgeCorpus
+    from moreie.knowledge.stores.apart import ReadingProcess
     from moreie.linking.linker import Linker
     from moreie.schema import Attribution, Extraction, Post
 
@@ -107,12 +109,14 @@ def extract(
 ) -> None:
     """Find entities and relations in a post, or in every post of a file."""
     with clear_errors():
-        from moreie.datasets import post_from_text, read_posts
         from moreie.errors import DataFormatError, MoreieError
 
         bad: list[DataFormatError] = []
         if (text is None) == (input is None):
             raise MoreieError("give either --text (with --image if there is a picture) or --input")
+        reading = _reading_process(corpus) if text is not None and not link else None
+        from moreie.datasets import post_from_text, read_posts
+
         if input is not None:
             posts = read_posts(input, on_bad=bad.append if skip_bad else None)
         else:
@@ -134,6 +138,7 @@ def extract(
             json=json,
             one_line=input is not None,
             html=html,
+            reading=reading,
         )
         _export(found, conll, brat, label_studio)
         for problem in bad:
@@ -145,12 +150,13 @@ def demo(
 ) -> None:
     """Show what moreie does with the posts, photographs and corpus that ship with it."""
     with clear_errors():
+        reading = _reading_process(None)
         from moreie.datasets import read_jsonl
         from moreie.shipped import DEMO_NOTES, DEMO_POSTS
 
         notes = json_module.loads(DEMO_NOTES.read_text(encoding="utf-8"))
         posts = read_jsonl(DEMO_POSTS)
-        _run(posts, None, notes, None, None, html=html)
+        _run(posts, None, notes, None, None, html=html, reading=reading)
 
 
 def _check_folders(*written: Path | None) -> None:
@@ -215,8 +221,11 @@ def _run(
     link: bool = False,
     json: bool = False,
     one_line: bool = False,
+    reading: ReadingProcess | None = None,
 ) -> list[Extraction]:
-    extractor = load_extractor(model, corpus, certainty=certainty, threshold=threshold)
+    check_asked(certainty, threshold)
+    opened = _opened_apart(corpus, reading) if reading else corpus
+    extractor = load_extractor(model, opened, certainty=certainty, threshold=threshold)
     if int8:
         with console(stderr=True).status("bringing the encoders into 8 bits"):
             extractor = extractor.quantized()
@@ -247,6 +256,26 @@ def _run(
         html.write_text(page(shown, extractor.corpus, title="moreie: what was found, and why"), encoding="utf-8")
         console(stderr=True).print(f"report: {html}", markup=False)
     return [a.extraction for a in results]
+
+
+def _reading_process(corpus: str | None) -> ReadingProcess | None:
+    """A process that will read the corpus of a few posts, already at work while this one imports what it needs; None
+    where there is no core or no use for it."""
+    from moreie.knowledge.stores import in_cluster
+    from moreie.knowledge.workers import available_cores
+
+    if available_cores() < 2 or (corpus and in_cluster(corpus)):
+        return None
+    from moreie.knowledge.stores.apart import ReadingProcess
+
+    return ReadingProcess()
+
+
+def _opened_apart(corpus: str | None, reading: ReadingProcess) -> KnowledgeCorpus:
+    from moreie.knowledge.corpus import KnowledgeCorpus
+    from moreie.shipped import DEMO_CORPUS
+
+    return KnowledgeCorpus.open_apart(corpus or DEMO_CORPUS, reading)
 
 
 def _linker(extractor: Extractor) -> Linker | None:

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from moreie.extractor import Extractor
+    from moreie.knowledge.corpus import KnowledgeCorpus
 
 
 def load_extractor(
-    model: Path | None, corpus: str | None, *, certainty: float | None, threshold: float | None
+    model: Path | None, corpus: str | KnowledgeCorpus | None, *, certainty: float | None, threshold: float | None
 ) -> Extractor:
     """A model over a corpus, at a certainty and a threshold where they are given."""
     check_asked(certainty, threshold)

@@ -17,9 +17,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-from moreie.encoders import packing
+from moreie.encoders import dinov2, packing
 from moreie.encoders.batches import at_once, side_by_side
 from moreie.encoders.precision import autocast, default_device
 from moreie.errors import EncoderError, ImageError
@@ -27,6 +26,9 @@ from moreie.errors import EncoderError, ImageError
 log = logging.getLogger(__name__)
 # 64 million pixels: above any photograph of a post, far below what a small compressed file can unfold to.
 PIXEL_LIMIT = 64_000_000
+# How many times a picture may be as long as it is wide: encoders bring the shorter side to some size, and a line of one
+# pixel would become gigabytes.
+LONGEST = 200
 # Formats of photographs. Pillow knows others, some of which it has read by programs of the system (EPS by Ghostscript).
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 
@@ -41,7 +43,7 @@ def load_image(path: Path) -> Image.Image:
     """Open a picture fully, upright, as RGB.
 
     Raises:
-        ImageError: missing, empty, no picture, cut off, or larger than `PIXEL_LIMIT`.
+        ImageError: missing, empty, no picture, cut off, larger than `PIXEL_LIMIT`, or a line (`LONGEST`).
     """
     try:
         content = path.read_bytes()
@@ -73,7 +75,7 @@ def decode_image(content: bytes, name: str) -> Image.Image:
     """A picture from the bytes of its file, upright, as RGB; `name` is for messages.
 
     Raises:
-        ImageError: empty, no picture, cut off, or larger than `PIXEL_LIMIT`.
+        ImageError: empty, no picture, cut off, larger than `PIXEL_LIMIT`, or a line (`LONGEST`).
     """
     if not content:
         raise ImageError(f"{name}: the file is empty (0 bytes)")
@@ -85,6 +87,9 @@ def decode_image(content: bytes, name: str) -> Image.Image:
                     raise ImageError(
                         f"{name}: {picture.width} × {picture.height} pixels, more than the {PIXEL_LIMIT:,} allowed"
                     )
+                if max(picture.size) > LONGEST * min(picture.size):
+                    size = f"{picture.width} × {picture.height} pixels"
+                    raise ImageError(f"{name}: {size}, one side more than {LONGEST} times the other")
                 picture.load()
                 return ImageOps.exif_transpose(picture).convert("RGB")
     except UnidentifiedImageError:
@@ -124,9 +129,7 @@ class ImageEncoder:
         """
         name = str(name_or_path)
         try:
-            processor = AutoImageProcessor.from_pretrained(name)  # type: ignore[no-untyped-call]
-            packed = (Path(name) / packing.FILE).is_file()
-            model = packing.load_model(Path(name)) if packed else AutoModel.from_pretrained(name, dtype=torch.float32)
+            model, processor = _saved(Path(name)) or _published(name)
         except (OSError, ValueError, RuntimeError, ImportError) as problem:
             raise EncoderError(
                 f"no image encoder at {name!r}: {str(problem).splitlines()[0]} Give a folder in Hugging Face form, "
@@ -134,6 +137,8 @@ class ImageEncoder:
             ) from problem
         tokenizer = None
         if hasattr(model, "get_text_features"):
+            from transformers import AutoTokenizer
+
             try:
                 tokenizer = AutoTokenizer.from_pretrained(name)  # type: ignore[no-untyped-call]
             except (OSError, ValueError) as problem:
@@ -227,3 +232,24 @@ class ImageEncoder:
         packing.save_packed(self.model.state_dict(), folder, lambda name: 8)
         self.model.config.save_pretrained(folder)
         self.processor.save_pretrained(folder)
+
+
+def _saved(folder: Path) -> tuple[Any, Any] | None:
+    """A DINOv2 and its preprocessing, as `ImageEncoder.save_packed` writes them; None for all else."""
+    config, processor = dinov2.read_config(folder), dinov2.CentredCrop.from_folder(folder)
+    if config is None or processor is None or not (folder / packing.FILE).is_file():
+        return None
+    return dinov2.Dinov2Model.from_folder(folder, config), processor
+
+
+def _published(name: str) -> tuple[Any, Any]:
+    """An encoder and its preprocessing by `transformers`.
+
+    Raises:
+        OSError, ValueError, RuntimeError, ImportError: nothing loadable there.
+    """
+    from transformers import AutoImageProcessor, AutoModel
+
+    processor = AutoImageProcessor.from_pretrained(name)  # type: ignore[no-untyped-call]
+    packed = (Path(name) / packing.FILE).is_file()
+    return packing.load_model(Path(name)) if packed else AutoModel.from_pretrained(name, dtype=torch.float32), processor

@@ -197,7 +197,7 @@ def _adapted(graph: Any, initial: dict[bytes, Any], encoder: TextEncoder, adapte
     for name, weight in merged_weights(encoder, adapter).items():
         if name not in used:
             continue
-        bare = layers[name].get_base_layer().weight.detach()
+        bare = layers[name].base_layer.weight.detach()
         for own, folded in ((bare.T, weight.T), (bare, weight)):
             if found := initial.get(np.ascontiguousarray(own.numpy()).tobytes()):
                 new[found.name] = numpy_helper.from_array(np.ascontiguousarray(folded.numpy()), found.name)
@@ -214,7 +214,7 @@ def _adapted(graph: Any, initial: dict[bytes, Any], encoder: TextEncoder, adapte
 
 def _used(encoder: TextEncoder) -> set[str]:
     """The adapted layers that the states depend on; a pooler's is none of them."""
-    weights = {name: layer.get_base_layer().weight for name, layer in encoder.adapted_layers().items()}
+    weights = {name: layer.base_layer.weight for name, layer in encoder.adapted_layers().items()}
     learns = {name: weight.requires_grad for name, weight in weights.items()}
     for weight in weights.values():
         weight.requires_grad_(True)

@@ -13,7 +13,6 @@ import logging
 import os
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from moreie.encoders.text import TextEncoder
 from moreie.whole_files import replace_file
@@ -39,8 +38,9 @@ def graph_name(encoder: TextEncoder, adapter: str | None) -> str:
     made_by = {name: version(name) for name in MAKERS}
     digest.update(json.dumps([FORMAT, made_by, encoder.fingerprint, encoder.takes_positions]).encode())
     if adapter is not None:
-        config: Any = encoder.model.peft_config[adapter]
-        digest.update(json.dumps([config.r, config.lora_alpha]).encode())
+        layer = next(iter(encoder.adapted_layers().values()))
+        rank = len(layer.weights(adapter)[0])
+        digest.update(json.dumps([rank, round(layer.scaling[adapter] * rank)]).encode())
         for name, tensor in sorted(encoder.adapter_state(adapter).items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().float().numpy().tobytes())

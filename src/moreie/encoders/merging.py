@@ -13,10 +13,11 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from moreie.encoders.adapters import AdaptedLinear
 from moreie.encoders.precision import bf16_is_fast, product_kind
 from moreie.encoders.text import TextEncoder
 
@@ -35,10 +36,10 @@ def merged_weights(encoder: TextEncoder, adapter: str | None) -> dict[str, Tenso
     with torch.no_grad():
         for name, layer in _carrying(encoder, adapter).items():
             if adapter is None:
-                found[name] = layer.get_base_layer().weight.detach()
+                found[name] = layer.base_layer.weight.detach()
                 continue
-            down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
-            found[name] = torch.addmm(layer.get_base_layer().weight, up, down, alpha=layer.scaling[adapter])
+            down, up = layer.weights(adapter)
+            found[name] = torch.addmm(layer.base_layer.weight, up, down, alpha=layer.scaling[adapter])
     return found
 
 
@@ -78,18 +79,18 @@ def stays_folded(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -
 
 
 def _fits(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> bool:
-    parameters = sum(layer.get_base_layer().weight.numel() for layer in _carrying(encoder, adapter).values())
+    parameters = sum(layer.base_layer.weight.numel() for layer in _carrying(encoder, adapter).values())
     kept = sum(each.size for (_, own), each in encoder.folded.items() if own is kind)
     return bool(kept + parameters * kind.itemsize <= KEPT)
 
 
 def _state(encoder: TextEncoder, adapter: str | None) -> tuple[tuple[int, int], ...]:
     """Where the weights lie that an adapter is folded from, and how often each has been changed in place."""
-    weights = []
+    weights: list[Tensor] = []
     for layer in _carrying(encoder, adapter).values():
-        weights.append(layer.get_base_layer().weight)
+        weights.append(layer.base_layer.weight)
         if adapter is not None:
-            weights += [layer.lora_A[adapter].weight, layer.lora_B[adapter].weight]
+            weights += layer.weights(adapter)
     return tuple(
         (w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights
     )  # inference tensors count nothing
@@ -100,8 +101,8 @@ class _Layer:
     """A layer that carries adapters, the one that it was before, and its name."""
 
     name: str
-    own: Any
-    base: Any
+    own: AdaptedLinear
+    base: nn.Linear
 
 
 _How = Callable[[_Layer, Tensor], Tensor]
@@ -120,7 +121,7 @@ def _computing(encoder: TextEncoder, how: _How) -> Iterator[None]:
         encoder.blocks += 1
         if encoder.blocks == 1:
             for name, layer in layers.items():
-                layer.forward = _by_context(id(encoder), _Layer(name, layer, layer.get_base_layer()))
+                layer.__dict__["forward"] = _by_context(id(encoder), _Layer(name, layer, layer.base_layer))
     before = _hows.set({**_hows.get(), id(encoder): how})
     try:
         yield
@@ -226,9 +227,9 @@ def added(encoder: TextEncoder, adapter: str) -> AbstractContextManager[None]:
 def _adding(adapter: str) -> _How:
     def how(layer: _Layer, states: Tensor) -> Tensor:
         own, base = layer.own, layer.base
-        if adapter not in own.lora_A:
+        if adapter not in own.scaling:
             return _bare(layer, states)
-        down, up, scale = own.lora_A[adapter].weight, own.lora_B[adapter].weight, float(own.scaling[adapter])
+        (down, up), scale = own.weights(adapter), own.scaling[adapter]
         if torch.is_autocast_enabled(states.device.type):  # which knows no product into a tensor that is there
             return _bare(layer, states) + functional.linear(functional.linear(states, down), up) * scale
         if not torch.is_grad_enabled():
@@ -279,6 +280,6 @@ class _Added(torch.autograd.Function):
         return to_states, None, None, to_down, to_up, None
 
 
-def _carrying(encoder: TextEncoder, adapter: str | None) -> dict[str, Any]:
+def _carrying(encoder: TextEncoder, adapter: str | None) -> dict[str, AdaptedLinear]:
     """The layers that carry this adapter; without one those that carry any."""
-    return {n: layer for n, layer in encoder.adapted_layers().items() if adapter is None or adapter in layer.lora_A}
+    return {n: layer for n, layer in encoder.adapted_layers().items() if adapter is None or adapter in layer.scaling}

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -14,16 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from moreie.encoders import packing
+from moreie.encoders.adapters import AdaptedLinear, AdapterConfig, adapted_layers, fill, put_adapter, put_empty_adapter
+from moreie.encoders.bert import BertModel, read_config
 from moreie.encoders.last_layer import at, has_known_layers, last_layer_at, up_to_the_last
 from moreie.encoders.subtokens import RememberedSubtokens
+from moreie.encoders.tokenizer import FolderTokenizer
 from moreie.errors import EncoderError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
     from moreie.encoders.merging import Folded
 
 SEPARATOR = "[X]"
@@ -34,15 +37,6 @@ REMEMBERED = 1 << 19
 """Sub-tokens of words, and as many of longer texts, that an encoder remembers: 20 MB each."""
 
 
-@dataclass(frozen=True, slots=True)
-class AdapterConfig:
-    """A low-rank adapter (LoRA) on every linear layer of a frozen encoder."""
-
-    rank: int
-    alpha: int
-    dropout: float = 0.0
-
-
 class TextEncoder(nn.Module):
     """A transformer whose last hidden states [B, S, H] the task models read.
 
@@ -51,12 +45,14 @@ class TextEncoder(nn.Module):
     the same ones every time.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str):
+    def __init__(
+        self, model: PreTrainedModel | BertModel, tokenizer: PreTrainedTokenizerFast | FolderTokenizer, name: str
+    ):
         super().__init__()
-        self.model = model
-        self.tokenizer = tokenizer
+        self.model: Any = model
+        self.tokenizer: Any = tokenizer
         self.name = name
-        self._adapted: dict[str, Any] | None = None
+        self._adapted: dict[str, AdaptedLinear] | None = None
         self.folded: dict[tuple[str | None, torch.dtype], Folded] = {}
         """Weights with an adapter folded in, or bare: see `encoders.merging.folded`."""
         self.blocks = 0
@@ -77,20 +73,16 @@ class TextEncoder(nn.Module):
         """
         name = str(name_or_path)
         try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(name, use_fast=True)
-            packed = (Path(name) / packing.FILE).is_file()
-            model = packing.load_model(Path(name)) if packed else AutoModel.from_pretrained(name, dtype=torch.float32)
-        except (OSError, ValueError, RuntimeError) as problem:
+            model, tokenizer = _saved(Path(name)) or _published(name)
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
             raise EncoderError(
                 f"no text encoder at {name!r}: {str(problem).splitlines()[0]} Give a folder in Hugging Face form, "
                 "or a hub id on a machine that reaches the hub."
             ) from problem
-        if not tokenizer.is_fast:
-            raise EncoderError(f"{name}: its tokenizer has no fast form, which word alignment needs")
-        return cls(model.eval(), tokenizer, name)
+        return cls(model, tokenizer, name).eval()
 
     def _add_markers(self) -> None:
-        if any(marker not in self.tokenizer.get_vocab() for marker in MARKERS):
+        if any(self.tokenizer.backend_tokenizer.token_to_id(marker) is None for marker in MARKERS):
             self.tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
         rows, new = self._embedding().shape[0], len(self.tokenizer)
         if new > rows:
@@ -137,7 +129,8 @@ class TextEncoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     @cached_property
     def fingerprint(self) -> str:
@@ -279,63 +272,39 @@ class TextEncoder(nn.Module):
 
     def add_adapter(self, name: str, config: AdapterConfig) -> None:
         """Freeze the trunk and put a fresh adapter on every linear layer; it becomes the active one."""
-        from peft import LoraConfig, inject_adapter_in_model
+        put_adapter(self.model, name, config)
+        self._adapted = None
+        self.use_adapter(name)
 
-        self.model.requires_grad_(False)
-        linear = sorted(
-            {n.removesuffix(".base_layer") for n, m in self.model.named_modules() if type(m) is nn.Linear}
-            - {n for n, _ in self.model.named_modules() if "lora_" in n}
-        )
-        targets = [n for n in linear if "lora_" not in n]
-        lora = LoraConfig(
-            r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets, bias="none"
-        )
-        with warnings.catch_warnings():
-            # Several adapters on one trunk are what we want; the library asks whether we know.
-            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
-            inject_adapter_in_model(lora, self.model, name)
+    def add_empty_adapter(self, name: str, config: AdapterConfig) -> None:
+        """`add_adapter` without drawing its weights, for `load_adapter_state` to fill."""
+        put_empty_adapter(self.model, name, config)
         self._adapted = None
         self.use_adapter(name)
 
     def use_adapter(self, name: str | None) -> None:
         """Make one adapter active, or none (the bare trunk)."""
-        # What `self.model.set_adapter` does, without its walk over all modules: a post has several experts.
         for layer in self.adapted_layers().values():
-            if layer.disable_adapters is not (name is None):
-                layer.enable_adapters(name is not None)
-            if name is not None and layer.active_adapters != [name]:
-                layer.set_adapter(name)
+            layer.use(name)
 
-    def adapted_layers(self) -> dict[str, Any]:
-        """By name the layers that carry adapters (`peft.tuners.lora.LoraLayer`)."""
+    def adapted_layers(self) -> dict[str, AdaptedLinear]:
+        """By name the layers that carry adapters."""
         if self._adapted is None:
-            if not hasattr(self.model, "peft_config"):
-                return {}
-            from peft.tuners.lora import LoraLayer
-
-            self._adapted = {n: m for n, m in self.model.named_modules() if isinstance(m, LoraLayer)}
+            self._adapted = adapted_layers(self.model)
         return self._adapted
 
     def adapter_state(self, name: str) -> dict[str, Tensor]:
-        """The weights of one adapter, without its name in the keys."""
-        marker = f".{name}."
-        return {
-            key.replace(marker, "."): value
-            for key, value in self.model.state_dict().items()
-            if "lora_" in key and marker in key
-        }
+        """The weights of one adapter, without its name in the keys, the very tensors."""
+        found = {}
+        for path, layer in self.adapted_layers().items():
+            if name in layer.scaling:
+                found[f"{path}.lora_A.weight"], found[f"{path}.lora_B.weight"] = layer.weights(name)
+        return {path: weight.detach() for path, weight in found.items()}
 
     def load_adapter_state(self, name: str, state: Mapping[str, Tensor]) -> None:
         """Fill an adapter added by `add_adapter`. Raises `EncoderError` when the weights do not fit the trunk."""
-        own = {
-            key.replace(f".{name}.", "."): key
-            for key in self.model.state_dict()
-            if "lora_" in key and f".{name}." in key
-        }
-        if set(own) != set(state):
-            odd = sorted(set(own) ^ set(state))
+        if odd := fill(self.adapter_state(name), state):
             raise EncoderError(f"adapter {name!r} was made for another encoder ({len(odd)} tensors differ, {odd[0]})")
-        self.model.load_state_dict({own[key]: value.float() for key, value in state.items()}, strict=False)
 
     def save_adapter(self, name: str, folder: Path) -> None:
         """Write one adapter in half precision."""
@@ -362,6 +331,34 @@ class TextEncoder(nn.Module):
         packing.save_packed(self.trunk_state(), folder, bits)
         self.model.config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+
+def _saved(folder: Path) -> tuple[BertModel, FolderTokenizer] | None:
+    """A BERT and its tokenizer that know the project's markers, as `TextEncoder.save` writes them; None for others."""
+    config = read_config(folder)
+    tokenizer = FolderTokenizer.from_folder(folder) if config else None
+    if config is None or tokenizer is None or len(tokenizer) > config.vocab_size:
+        return None
+    if any(tokenizer.backend_tokenizer.token_to_id(marker) is None for marker in MARKERS):
+        return None
+    return BertModel.from_folder(folder, config), tokenizer
+
+
+def _published(name: str) -> tuple[Any, Any]:
+    """An encoder and its tokenizer by `transformers`.
+
+    Raises:
+        EncoderError: the tokenizer has no fast form.
+        OSError, ValueError, RuntimeError: nothing loadable there.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(name, use_fast=True)
+    packed = (Path(name) / packing.FILE).is_file()
+    model = packing.load_model(Path(name)) if packed else AutoModel.from_pretrained(name, dtype=torch.float32)
+    if not tokenizer.is_fast:
+        raise EncoderError(f"{name}: its tokenizer has no fast form, which word alignment needs")
+    return model, tokenizer
 
 
 def reach(attention_mask: Tensor) -> Tensor:

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.manifest import Manifest, read_manifest
 from moreie.knowledge.names import distinct_names
 from moreie.knowledge.stores import in_cluster
 from moreie.knowledge.stores.rows import IMAGES, INTRODUCTIONS
+from moreie.knowledge.workers import available_cores
 from moreie.schema import Article, ArticleImage, Paragraph, Passage
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from moreie.knowledge.stores.apart import ReadingProcess
     from moreie.knowledge.stores.rows import StoreReader
 
 # A paragraph often matches with several sentences: so many more sentences than paragraphs are asked for at first.
@@ -55,6 +57,23 @@ class KnowledgeCorpus:
 
         manifest = read_manifest(Path(location))
         return cls(str(location), manifest, EmbeddedReader(Path(location), manifest.tables))
+
+    @classmethod
+    def open_apart(cls, location: str | Path, process: ReadingProcess | None = None) -> KnowledgeCorpus:
+        """`open` for few questions: where there is a core for it a folder is read by a process of its own, this one if
+        it has been begun before. Whoever asks can do something else until the engine is there (1.5 s). Damaged tables
+        are then said when the first question is asked.
+
+        Raises:
+            KnowledgeCorpusError: nothing there, or an unfinished build.
+        """
+        if in_cluster(location) or available_cores() < 2:
+            return cls.open(location)
+        from moreie.knowledge.stores.apart import ApartReader, ReadingProcess
+
+        manifest = read_manifest(Path(location))
+        reader = ApartReader(process or ReadingProcess(), Path(location), manifest.tables)
+        return cls(str(location), manifest, cast("StoreReader", reader))
 
     @property
     def version(self) -> str:

@@ -15,14 +15,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers.initialization import no_init_weights
 
+from moreie.encoders.adapters import AdapterConfig, fill
 from moreie.encoders.batches import Batch, fast_batches, length_batches, read_together
 from moreie.encoders.images import ImageEncoder
 from moreie.encoders.merging import Reading
 from moreie.encoders.places import located, relative_name
 from moreie.encoders.precision import autocast
-from moreie.encoders.text import ADAPTER_FILE, AdapterConfig, TextEncoder, batch_tensors
+from moreie.encoders.text import ADAPTER_FILE, TextEncoder, batch_tensors
 from moreie.errors import CheckpointError
 from moreie.models.assembly import Assembled, View
 from moreie.models.span_scores import SpanHead
@@ -115,9 +115,10 @@ class Expert(nn.Module, ABC):
     def post_of(self, case: Any) -> Post:
         """The post that a case is about."""
 
-    @abstractmethod
     def head_state(self) -> dict[str, Tensor]:
-        """The weights that are the expert's own beside its encoder or adapter."""
+        """The weights that are the expert's own beside its encoder or adapter, the very tensors."""
+        parts = ((name, part) for name, part in self.named_children() if part is not self.encoder)
+        return {f"{name}.{key}": weight for name, part in parts for key, weight in part.state_dict().items()}
 
     @abstractmethod
     def posteriors(self, outputs: Mapping[str, Tensor], lengths: Tensor, temperature: float = 1.0) -> Tensor:
@@ -227,8 +228,7 @@ def load_expert(kind: type[E_], folder: Path, pool: EncoderPool) -> E_:
         )
     expert = kind(config, encoder)
     if config.adapter:
-        with no_init_weights():  # they come from the folder
-            encoder.add_adapter(expert.adapter_name, config.adapter)
+        encoder.add_empty_adapter(expert.adapter_name, config.adapter)
     load_weights(expert, folder)
     return expert.to(encoder.device).eval()
 
@@ -243,13 +243,10 @@ def load_weights(expert: Expert, folder: Path) -> None:
         head = load_file(folder / HEAD_FILE)
         if expert.spec.adapter:
             expert.encoder.load_adapter_state(expert.adapter_name, load_file(folder / ADAPTER_FILE))
-        missing = expert.load_state_dict(head, strict=False).unexpected_keys or sorted(
-            set(expert.head_state()) - set(head)
-        )
-    except (FileNotFoundError, SafetensorError, RuntimeError) as problem:
+    except (FileNotFoundError, SafetensorError) as problem:
         raise CheckpointError(f"{folder}: incomplete or damaged expert ({problem})") from problem
-    if missing:
-        raise CheckpointError(f"{folder / HEAD_FILE}: does not fit the model ({missing[0]})")
+    if odd := fill(expert.head_state(), head):
+        raise CheckpointError(f"{folder / HEAD_FILE}: does not fit the model ({odd[0]})")
 
 
 def weights_fingerprint(folder: Path) -> str:

@@ -38,9 +38,6 @@ class NerExpert(Expert):
             self.emission = nn.Linear(encoder.hidden_size, len(tags))
             self.crf = LinearChainCRF(tags.start_allowed, tags.transitions_allowed, tags.end_allowed)
 
-    def head_state(self) -> dict[str, Tensor]:
-        return {k: v for k, v in self.state_dict().items() if not k.startswith("encoder.")}
-
     def assemble(self, cases: Sequence[Post], evidence: Sequence[Sequence[Evidence]]) -> list[Assembled]:
         """Inputs of posts with their evidence."""
         return assemble_posts(self.encoder, cases, evidence, self.spec.view)

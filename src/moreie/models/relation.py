@@ -43,9 +43,6 @@ class RelationExpert(Expert):
         """Whether its markers stand behind the text, which is then read once for all pairs."""
         return self.spec.view.markers == "levitated"
 
-    def head_state(self) -> dict[str, Tensor]:
-        return {k: v for k, v in self.state_dict().items() if not k.startswith("encoder.")}
-
     def assemble(
         self, cases: Sequence[tuple[Post, Mention, Mention]], evidence: Sequence[Sequence[Evidence]]
     ) -> list[Assembled]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from moreie.encoders.text import AdapterConfig
+from moreie.encoders.adapters import AdapterConfig
 from moreie.errors import RecipeError
 from moreie.models.assembly import View
 from moreie.models.gate import GateChoice, GateInput, GateLevel

@@ -15,7 +15,7 @@ from transformers import TrainingArguments
 from moreie.whole_files import replace_file
 
 FILE = "trained-with.json"
-LIBRARIES = ("torch", "transformers", "peft")
+LIBRARIES = ("torch", "transformers")
 log = logging.getLogger(__name__)
 
 

@@ -73,7 +73,6 @@ def train_expert(
         train_dataset=Examples(train),
         eval_dataset=Examples(validation),
         data_collator=Collator(expert),
-        processing_class=expert.encoder.tokenizer,
         compute_metrics=_ner_f1(expert) if isinstance(expert, NerExpert) else _relation_f1(expert),
         callbacks=[EarlyStoppingCallback(settings.patience), *([average] if average else [])],
         settings=settings,

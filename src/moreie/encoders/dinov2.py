@@ -1,0 +1,239 @@
+"""DINOv2 (Oquab et al., TMLR 2024) and its preprocessing in plain torch and Pillow: module names and numbers are those
+of `transformers`, which takes longer to import than an extraction to answer.
+
+It reads the folders that `ImageEncoder.save_packed` writes; every other encoder is loaded by `transformers`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from moreie.encoders import packing
+from moreie.encoders.bert import CONFIG, Output, read_settings
+from moreie.encoders.undrawn import Conv2d, Linear
+
+PREPROCESSING = "preprocessor_config.json"
+SIMPLE: Mapping[str, Any] = {
+    "model_type": "dinov2",
+    "hidden_act": "gelu",
+    "use_swiglu_ffn": False,
+    "qkv_bias": True,
+    "dtype": "float32",
+}
+"""What a configuration says of an encoder that is known here."""
+CROPPING: Mapping[str, Any] = {
+    "image_processor_type": "BitImageProcessor",
+    "resample": int(Image.Resampling.BICUBIC),
+    **{f"do_{step}": True for step in ("convert_rgb", "resize", "center_crop", "rescale", "normalize")},
+}
+"""What is said of the preprocessing that is known here."""
+SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "mlp_ratio", "patch_size", "image_size")
+
+
+@dataclass(frozen=True)
+class Dinov2Config:
+    """The sizes of a DINOv2, and all else that its `config.json` says."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    mlp_ratio: int
+    patch_size: int
+    image_size: int
+    layer_norm_eps: float
+    written: Mapping[str, Any] = field(repr=False)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write `config.json`."""
+        (folder / CONFIG).write_text(json.dumps(self.written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_config(folder: Path) -> Dinov2Config | None:
+    """The configuration in a folder; None where there is none, or one of an encoder that is not known here."""
+    written = read_settings(folder / CONFIG, SIMPLE)
+    if written is None or "model_type" not in written or not isinstance(written.get("layer_norm_eps"), float):
+        return None
+    if any(not isinstance(written.get(name), int) for name in SIZES):
+        return None
+    sizes = {name: written[name] for name in SIZES}
+    return Dinov2Config(layer_norm_eps=written["layer_norm_eps"], written=written, **sizes)
+
+
+class CentredCrop:
+    """Pictures as the encoder reads them: their shorter side brought to a size, the middle cut out, colours normed."""
+
+    def __init__(self, settings: Mapping[str, Any]):
+        self._settings = settings
+        self._side = int(settings["size"]["shortest_edge"])
+        self._crop = int(settings["crop_size"]["height"]), int(settings["crop_size"]["width"])
+        # Of each channel the number for each of its 256 values, computed as `transformers` does.
+        values = (np.arange(256, dtype=np.float64) * settings["rescale_factor"]).astype(np.float32)
+        mean, std = (np.array(settings[name], np.float32)[:, None] for name in ("image_mean", "image_std"))
+        self._numbers = (values - mean) / std
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> CentredCrop | None:
+        """The preprocessing that is written in a folder; None where there is none, or one not known here."""
+        settings = read_settings(folder / PREPROCESSING, CROPPING)
+        if settings is None or not settings.keys() >= {*CROPPING, "size", "crop_size", "image_mean", "image_std"}:
+            return None
+        size, crop = settings["size"], settings["crop_size"]
+        fits = size.keys() == {"shortest_edge"} and max(crop.values()) <= size["shortest_edge"]
+        return cls(settings) if fits and crop.keys() == {"height", "width"} else None
+
+    def __call__(self, images: Sequence[Image.Image], return_tensors: str = "pt") -> dict[str, Tensor]:
+        """`pixel_values` [N, 3, h, w] of pictures in RGB."""
+        return {"pixel_values": torch.from_numpy(np.stack([self._pixels(image) for image in images]))}
+
+    def _pixels(self, image: Image.Image) -> NDArray[np.float32]:
+        width, height = image.size
+        short, long = sorted((width, height))
+        longer = int(self._side * long / short)
+        size = (self._side, longer) if width <= height else (longer, self._side)
+        resized = image.resize(size, Image.Resampling.BICUBIC)
+        top, left = (resized.height - self._crop[0]) // 2, (resized.width - self._crop[1]) // 2
+        pixels = np.asarray(resized.crop((left, top, left + self._crop[1], top + self._crop[0])))
+        return np.stack([self._numbers[channel][pixels[..., channel]] for channel in range(3)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is written."""
+        return dict(self._settings)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write `preprocessor_config.json`."""
+        (folder / PREPROCESSING).write_text(json.dumps(self._settings, indent=2, sort_keys=True) + "\n")
+
+
+class Dinov2Model(nn.Module):
+    """The encoder, for reading: nothing of it is trained."""
+
+    def __init__(self, config: Dinov2Config):
+        super().__init__()
+        self.config = config
+        self.embeddings = _Embeddings(config)
+        self.encoder = _Layers(config)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    @classmethod
+    def from_folder(cls, folder: Path, config: Dinov2Config) -> Dinov2Model:
+        """Load what `ImageEncoder.save_packed` wrote.
+
+        Raises:
+            CheckpointError: no weights there, or damaged ones.
+            RuntimeError: weights that do not fit.
+        """
+        model = cls(config)
+        model.load_state_dict(packing.load_packed(folder), assign=True)
+        return model
+
+    def forward(self, pixel_values: Tensor) -> Output:
+        """States [N, 1 + patches, H] of pictures [N, 3, h, w], the class token's first."""
+        return Output(self.layernorm(self.encoder(self.embeddings(pixel_values))))
+
+
+class _Embeddings(nn.Module):
+    def __init__(self, config: Dinov2Config):
+        super().__init__()
+        width, self.patch = config.hidden_size, config.patch_size
+        self.side = config.image_size // config.patch_size
+        self.cls_token = nn.Parameter(torch.empty(1, 1, width))
+        self.mask_token = nn.Parameter(torch.empty(1, width))
+        self.position_embeddings = nn.Parameter(torch.empty(1, self.side**2 + 1, width))
+        self.patch_embeddings = _Patches(width, self.patch)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        states = torch.cat((self.cls_token.expand(len(pixels), -1, -1), self.patch_embeddings(pixels)), dim=1)
+        return states + self._positions(pixels.shape[2] // self.patch, pixels.shape[3] // self.patch)
+
+    def _positions(self, height: int, width: int) -> Tensor:
+        """[1, 1 + height · width, H]: they were learnt for larger pictures."""
+        if height == width == self.side:
+            return self.position_embeddings
+        grid = self.position_embeddings[:, 1:].reshape(1, self.side, self.side, -1).permute(0, 3, 1, 2)
+        fitted = functional.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
+        return torch.cat((self.position_embeddings[:, :1], fitted.permute(0, 2, 3, 1).flatten(1, 2)), dim=1)
+
+
+class _Patches(nn.Module):
+    def __init__(self, width: int, side: int):
+        super().__init__()
+        self.projection = Conv2d(3, width, kernel_size=side, stride=side)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        found: Tensor = self.projection(pixels)
+        return found.flatten(2).transpose(1, 2)
+
+
+class _Layers(nn.Module):
+    def __init__(self, config: Dinov2Config):
+        super().__init__()
+        self.layer = nn.ModuleList([_Layer(config) for _ in range(config.num_hidden_layers)])
+
+    def forward(self, states: Tensor) -> Tensor:
+        for layer in self.layer:
+            states = layer(states)
+        return states
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: Dinov2Config):
+        super().__init__()
+        width = config.hidden_size
+        self.norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.attention = _Attention(width, config.num_attention_heads)
+        self.layer_scale1 = _Scale(width)
+        self.norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.mlp = _Mlp(width, width * config.mlp_ratio)
+        self.layer_scale2 = _Scale(width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        states = self.layer_scale1(self.attention(self.norm1(states))) + states
+        found: Tensor = self.layer_scale2(self.mlp(self.norm2(states))) + states
+        return found
+
+
+class _Attention(nn.Module):
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.q_proj, self.k_proj = Linear(width, width), Linear(width, width)
+        self.v_proj, self.o_proj = Linear(width, width), Linear(width, width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        def heads(part: Tensor) -> Tensor:
+            return part.view(*part.shape[:2], self.heads, -1).transpose(1, 2)
+
+        query, key, value = heads(self.q_proj(states)), heads(self.k_proj(states)), heads(self.v_proj(states))
+        attended = functional.scaled_dot_product_attention(query, key, value)
+        found: Tensor = self.o_proj(attended.transpose(1, 2).flatten(2))
+        return found
+
+
+class _Scale(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.lambda1 = nn.Parameter(torch.empty(width))
+
+    def forward(self, states: Tensor) -> Tensor:
+        return states * self.lambda1
+
+
+class _Mlp(nn.Module):
+    def __init__(self, width: int, inner: int):
+        super().__init__()
+        self.fc1, self.fc2 = Linear(width, inner), Linear(inner, width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        found: Tensor = self.fc2(functional.gelu(self.fc1(states)))
+        return found

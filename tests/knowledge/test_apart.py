@@ -1,0 +1,80 @@
+"""A corpus read by a process of its own answers as one that is read here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moreie.encoders.images import ImageEncoder
+from moreie.errors import KnowledgeCorpusError
+from moreie.knowledge.corpus import KnowledgeCorpus
+from moreie.knowledge.stores.apart import ApartReader
+from moreie.knowledge.stores.rows import NAMES
+from moreie.shipped import DEMO_CORPUS, IMAGE_ENCODER
+
+QUERIES = ["Kawhi Leonard wins the fan vote", "", "zzzz qqqq"]
+
+
+def process_of(corpus: KnowledgeCorpus) -> int:
+    store: Any = corpus._store
+    assert isinstance(store, ApartReader)
+    (process,) = store._process.executor._processes.values()
+    assert process.pid
+    return int(process.pid)
+
+
+@pytest.fixture(scope="module")
+def corpora() -> tuple[KnowledgeCorpus, KnowledgeCorpus]:
+    return KnowledgeCorpus.open_apart(DEMO_CORPUS), KnowledgeCorpus.open(DEMO_CORPUS)
+
+
+def test_answers_are_the_same(corpora: tuple[KnowledgeCorpus, KnowledgeCorpus]) -> None:
+    apart, here = corpora
+    assert process_of(apart) != os.getpid()
+    assert apart.version == here.version
+    found = apart.search_sentences(QUERIES, 5)
+    assert found == here.search_sentences(QUERIES, 5)
+    assert found[0], "something is compared"
+    picture = next((DEMO_CORPUS.parent / "pictures").glob("*.jpg"))
+    encoder = ImageEncoder.from_pretrained(IMAGE_ENCODER, device="cpu")
+    vectors, fingerprint = encoder.encode([picture]), encoder.fingerprint
+    (pictured,) = apart.search_images(vectors, 3, encoder_fingerprint=fingerprint)
+    assert [pictured] == here.search_images(vectors, 3, encoder_fingerprint=fingerprint)
+    files = [passage.image for passage, _ in pictured if passage.image]
+    assert apart.thumbnails(files) == here.thumbnails(files) != {}
+    titles = [passage.title.lower() for passage, _ in found[0]]
+    assert apart.named_keys(titles) == here.named_keys(titles)
+    article = found[0][0][0].id.split("#")[0]
+    assert apart.article(article) == here.article(article)
+    tables = [[batch.to_pylist() for batch in corpus.scan(NAMES, ["name", "passage"])] for corpus in corpora]
+    assert tables[0] == tables[1]
+
+
+def test_what_is_wrong_there_is_raised_here(tmp_path: Path) -> None:
+    with pytest.raises(KnowledgeCorpusError, match="no knowledge corpus there"):
+        KnowledgeCorpus.open_apart(tmp_path / "nothing")
+    folder = tmp_path / "corpus"
+    shutil.copytree(DEMO_CORPUS, folder)
+    apart = KnowledgeCorpus.open_apart(folder)
+    with pytest.raises(KnowledgeCorpusError, match="embedded by"):
+        apart.search_images(np.zeros((1, 384), np.float32), 1, encoder_fingerprint="another")
+    shutil.rmtree(next(folder.glob("sentences.lance")))
+    damaged = KnowledgeCorpus.open_apart(folder)
+    with pytest.raises(KnowledgeCorpusError, match="is missing or damaged"):
+        damaged.search_sentences(QUERIES, 5)
+
+
+def test_the_death_of_the_process_is_said() -> None:
+    apart = KnowledgeCorpus.open_apart(DEMO_CORPUS)
+    assert apart.search_sentences(QUERIES, 1)[0]
+    os.kill(process_of(apart), signal.SIGKILL)
+    time.sleep(0.2)
+    with pytest.raises(KnowledgeCorpusError, match="the process that reads it has died"):
+        apart.search_sentences(QUERIES, 1)

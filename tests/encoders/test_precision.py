@@ -94,7 +94,7 @@ def test_bare_weights_are_cast_once(encoder: TextEncoder, monkeypatch: pytest.Mo
             assert torch.equal(encoder(ids, mask), expected)
     (kept,) = encoder.folded.items()
     assert kept[0] == (None, torch.bfloat16)
-    assert kept[1].weights is folded(encoder, None, torch.bfloat16)
+    assert kept[1].made is folded(encoder, None, torch.bfloat16)
     for layer in encoder.adapted_layers().values():
         layer.base_layer.weight.mul_(2)
     with Reading(encoder, None, 10, 1).batch(), torch.autocast("cpu", torch.bfloat16):

@@ -146,10 +146,10 @@ class BertModel(nn.Module):
         if inputs_embeds is None:
             inputs_embeds = self.embeddings.word_embeddings(input_ids)
         states = self.embeddings(inputs_embeds, position_ids)
-        return Output(self.encoder(states, None if attention_mask is None else _read(attention_mask)))
+        return Output(self.encoder(states, None if attention_mask is None else what_is_read(attention_mask)))
 
 
-def _read(attention_mask: Tensor) -> Tensor | None:
+def what_is_read(attention_mask: Tensor) -> Tensor | None:
     """What is read [B, 1, 1 or S, S] bool; None where that is everything, which attention has a faster way for."""
     reads = attention_mask > 0
     if reads.ndim > 2:
@@ -180,7 +180,7 @@ class _Embeddings(nn.Module):
 class _Layers(nn.Module):
     def __init__(self, config: BertConfig):
         super().__init__()
-        self.layer = nn.ModuleList([_Layer(config) for _ in range(config.num_hidden_layers)])
+        self.layer = nn.ModuleList([Layer(config) for _ in range(config.num_hidden_layers)])
 
     def forward(self, states: Tensor, reads: Tensor | None) -> Tensor:
         for layer in self.layer:
@@ -188,7 +188,9 @@ class _Layers(nn.Module):
         return states
 
 
-class _Layer(nn.Module):
+class Layer(nn.Module):
+    """Attention, then an inner layer; each half is added to what it read, and normed."""
+
     def __init__(self, config: BertConfig):
         super().__init__()
         self.attention = _Attention(config)

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from moreie.encoders.adapters import AdaptedLinear
+from moreie.encoders.bert import BertModel
 from moreie.encoders.precision import bf16_is_fast, product_kind
+from moreie.encoders.ready_bert import ReadyBert, reading
 from moreie.encoders.text import TextEncoder
 
+T = TypeVar("T")
 # Folding in costs about as much as an adapter's products do over this many tokens.
 WORTH = 512
 KEPT = 160 << 20
@@ -31,55 +35,66 @@ _folding = threading.Lock()
 
 def merged_weights(encoder: TextEncoder, adapter: str | None) -> dict[str, Tensor]:
     """By the name of each layer with an adapter: W + s·B·A, new tensors [out, in]; the encoder stays as it is. Without
-    an adapter W, the very tensors."""
+    an adapter W, the very tensors, of every layer that may carry some."""
+    if adapter is None:
+        return {name: layer.weight.detach() for name, layer in _foldable(encoder, None).items()}
     found = {}
     with torch.no_grad():
         for name, layer in _carrying(encoder, adapter).items():
-            if adapter is None:
-                found[name] = layer.base_layer.weight.detach()
-                continue
             down, up = layer.weights(adapter)
             found[name] = torch.addmm(layer.base_layer.weight, up, down, alpha=layer.scaling[adapter])
     return found
 
 
 @dataclass(frozen=True)
-class Folded:
-    """What `merged_weights` gave in some kind of number, and the state of the weights that it was made of."""
+class Folded(Generic[T]):
+    """What was made of weights with an adapter folded in, its bytes, and the state of the weights it was made of."""
 
-    weights: dict[str, Tensor]
+    made: T
+    size: int
     made_of: tuple[tuple[int, int], ...]
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return sum(weight.nbytes for weight in self.weights.values())
 
 
 def folded(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> dict[str, Tensor]:
     """`merged_weights` in `kind`. As many adapters' as `KEPT` bytes hold stay with the encoder for the next call, until
     it is trained or one of the weights changes."""
+    return _kept(encoder, adapter, kind, dict)
+
+
+def ready(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> ReadyBert:
+    """An encoder that `can_be_ready`, made so in `kind`; it stays as `folded` weights do."""
+    return _kept(encoder, adapter, kind, partial(ReadyBert, encoder.model))
+
+
+def can_be_ready(encoder: TextEncoder) -> bool:
+    """Whether `ready` knows the encoder, where it is."""
+    return isinstance(encoder.model, BertModel) and encoder.device.type == "cpu"
+
+
+def _kept(encoder: TextEncoder, adapter: str | None, kind: torch.dtype, make: Callable[[dict[str, Tensor]], T]) -> T:
     own = (adapter, kind)
     with _folding:
         made_of = _state(encoder, adapter)
         kept = encoder.folded.get(own)
         if kept is not None and kept.made_of == made_of:
-            return kept.weights
+            found: T = kept.made
+            return found
         encoder.folded.pop(own, None)
         weights = {name: weight.to(kind) for name, weight in merged_weights(encoder, adapter).items()}
+        size, made = sum(weight.nbytes for weight in weights.values()), make(weights)
         if not encoder.training and _fits(encoder, adapter, kind):
-            encoder.folded[own] = Folded(weights, made_of)
-        return weights
+            encoder.folded[own] = Folded(made, size, made_of)
+        return made
 
 
 def stays_folded(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> bool:
-    """Whether `folded` costs something at its first call alone."""
+    """Whether `folded` or `ready` costs something at its first call alone."""
     with _folding:
         return (adapter, kind) in encoder.folded or (not encoder.training and _fits(encoder, adapter, kind))
 
 
 def _fits(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> bool:
-    parameters = sum(layer.base_layer.weight.numel() for layer in _carrying(encoder, adapter).values())
+    parameters = sum(layer.weight.numel() for layer in _foldable(encoder, adapter).values())
     kept = sum(each.size for (_, own), each in encoder.folded.items() if own is kind)
     return bool(kept + parameters * kind.itemsize <= KEPT)
 
@@ -87,10 +102,11 @@ def _fits(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> bool:
 def _state(encoder: TextEncoder, adapter: str | None) -> tuple[tuple[int, int], ...]:
     """Where the weights lie that an adapter is folded from, and how often each has been changed in place."""
     weights: list[Tensor] = []
-    for layer in _carrying(encoder, adapter).values():
-        weights.append(layer.base_layer.weight)
-        if adapter is not None:
-            weights += layer.weights(adapter)
+    for layer in _foldable(encoder, adapter).values():
+        weights += [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+    if adapter is not None:
+        for adapted in _carrying(encoder, adapter).values():
+            weights += adapted.weights(adapter)
     return tuple(
         (w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights
     )  # inference tensors count nothing
@@ -124,7 +140,8 @@ def _computing(encoder: TextEncoder, how: _How) -> Iterator[None]:
                 layer.__dict__["forward"] = _by_context(id(encoder), _Layer(name, layer, layer.base_layer))
     before = _hows.set({**_hows.get(), id(encoder): how})
     try:
-        yield
+        with reading(encoder.model, None):
+            yield
     finally:
         _hows.reset(before)
         with _entering:
@@ -152,7 +169,17 @@ def merged(encoder: TextEncoder, adapter: str, kind: torch.dtype = torch.float32
     Its own weights stay as they are: it holds the layers once more, in `kind` (see `folded`). Under autocast weights of
     the kind that it computes in are not cast in each product.
     """
-    return _computing(encoder, _by_weights(folded(encoder, adapter, kind)))
+    return _by_folded(encoder, _made(encoder, adapter, kind))
+
+
+def _made(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> ReadyBert | Mapping[str, Tensor]:
+    return ready(encoder, adapter, kind) if can_be_ready(encoder) else folded(encoder, adapter, kind)
+
+
+def _by_folded(encoder: TextEncoder, made: ReadyBert | Mapping[str, Tensor]) -> AbstractContextManager[None]:
+    if isinstance(made, ReadyBert):
+        return reading(encoder.model, made)
+    return _computing(encoder, _by_weights(made))
 
 
 def _by_weights(weights: Mapping[str, Tensor]) -> _How:
@@ -185,31 +212,31 @@ class Reading:
         self._kind = product_kind(encoder.device)
         casts = self._kind is not torch.float32  # weights, in each product, that are not kept in this kind
         enough = adapter is not None and tokens >= WORTH
-        self._folds = bool(encoder.adapted_layers()) and (
+        self._folds = (bool(encoder.adapted_layers()) or can_be_ready(encoder)) and (
             enough or (casts and stays_folded(encoder, adapter, self._kind))
         )
-        self._weights: Mapping[str, Tensor] | None = None
+        self._made: ReadyBert | Mapping[str, Tensor] | None = None
         self._lock = threading.Lock()
 
     @contextmanager
     def batch(self) -> Iterator[None]:
         """Within the block the encoder reads one of the batches."""
-        with _computing(self._encoder, self._how()):
-            if not self._encoder.adapted_layers():
+        with self._block():
+            if not self._folds and not self._encoder.adapted_layers():
                 self._encoder.use_adapter(self._adapter)  # one that keeps adapters in its own way
             yield
         with self._lock:
             self._left -= 1
             if not self._left:
-                self._weights = None
+                self._made = None
 
-    def _how(self) -> _How:
+    def _block(self) -> AbstractContextManager[None]:
         if not self._folds:
-            return _bare if self._adapter is None else _adding(self._adapter)
+            return _computing(self._encoder, _bare if self._adapter is None else _adding(self._adapter))
         with self._lock:
-            if self._weights is None:
-                self._weights = folded(self._encoder, self._adapter, self._kind)
-            return _by_weights(self._weights)
+            if self._made is None:
+                self._made = _made(self._encoder, self._adapter, self._kind)
+            return _by_folded(self._encoder, self._made)
 
 
 def adds_in_place(encoder: TextEncoder) -> bool:
@@ -278,6 +305,15 @@ class _Added(torch.autograd.Function):
         if ctx.needs_input_grad[4]:
             to_up = (rows.t() @ narrow.view(-1, narrow.shape[-1])).mul_(scale)
         return to_states, None, None, to_down, to_up, None
+
+
+def _foldable(encoder: TextEncoder, adapter: str | None) -> dict[str, nn.Linear]:
+    """By name the layers, without adapters, whose weights are folded: those that carry this one, or any; of an encoder
+    that `can_be_ready` and has none, all."""
+    carrying = _carrying(encoder, adapter)
+    if not carrying and can_be_ready(encoder):
+        return {name: layer for name, layer in encoder.model.named_modules() if isinstance(layer, nn.Linear)}
+    return {name: layer.base_layer for name, layer in carrying.items()}
 
 
 def _carrying(encoder: TextEncoder, adapter: str | None) -> dict[str, AdaptedLinear]:

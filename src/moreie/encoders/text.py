@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from moreie.encoders import packing
 from moreie.encoders.adapters import AdaptedLinear, AdapterConfig, adapted_layers, fill, put_adapter, put_empty_adapter
-from moreie.encoders.bert import BertModel, read_config
+from moreie.encoders.bert import BertModel, read_config, what_is_read
 from moreie.encoders.last_layer import at, has_known_layers, last_layer_at, up_to_the_last
+from moreie.encoders.ready_bert import ReadyBert, ready_for
 from moreie.encoders.subtokens import RememberedSubtokens
 from moreie.encoders.tokenizer import FolderTokenizer
 from moreie.errors import EncoderError
@@ -53,7 +54,7 @@ class TextEncoder(nn.Module):
         self.tokenizer: Any = tokenizer
         self.name = name
         self._adapted: dict[str, AdaptedLinear] | None = None
-        self.folded: dict[tuple[str | None, torch.dtype], Folded] = {}
+        self.folded: dict[tuple[str | None, torch.dtype], Folded[Any]] = {}
         """Weights with an adapter folded in, or bare: see `encoders.merging.folded`."""
         self.blocks = 0
         """Of `encoders.merging` that are open."""
@@ -159,8 +160,19 @@ class TextEncoder(nn.Module):
         With `positions` [B, S], the places in the text that the tokens take (`takes_positions`), it may also be 2 or
         more, on tokens that only those of the same number read (`reach`).
         """
-        states: Tensor = self.model(input_ids=input_ids, **self._placed(attention_mask, positions)).last_hidden_state
+        placed = self._placed(attention_mask, positions)
+        if ready := ready_for(self.model):
+            return self._by(ready, {"input_ids": input_ids}, placed, None)
+        states: Tensor = self.model(input_ids=input_ids, **placed).last_hidden_state
         return states
+
+    def _by(
+        self, ready: ReadyBert, read: dict[str, Tensor], placed: dict[str, Tensor], anchors: Tensor | None
+    ) -> Tensor:
+        embedded = (
+            read["inputs_embeds"] if "inputs_embeds" in read else self.model.get_input_embeddings()(read["input_ids"])
+        )
+        return ready.states(embedded, what_is_read(placed["attention_mask"]), placed.get("position_ids"), anchors)
 
     def _placed(self, attention_mask: Tensor, positions: Tensor | None) -> dict[str, Tensor]:
         if positions is None:
@@ -182,7 +194,10 @@ class TextEncoder(nn.Module):
     def _read_at(
         self, read: dict[str, Tensor], attention_mask: Tensor, anchors: Tensor, positions: Tensor | None
     ) -> Tensor:
-        read |= self._placed(attention_mask, positions)
+        placed = self._placed(attention_mask, positions)
+        if ready := ready_for(self.model):
+            return self._by(ready, read, placed, anchors)
+        read |= placed
         if self._without_last is None:
             return at(self.model(**read).last_hidden_state, anchors)
         hidden = self._without_last(**read).last_hidden_state

@@ -82,6 +82,20 @@ def tiny_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", params=["transformers", "own"])
+def either_encoder_folder(
+    request: pytest.FixtureRequest, tiny_encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The tiny BERT as `transformers` computes it, and as it is once saved with the project's markers."""
+    if request.param == "transformers":
+        return tiny_encoder_folder
+    from moreie.encoders.text import TextEncoder
+
+    folder = tmp_path_factory.mktemp("own-bert")
+    TextEncoder.from_pretrained(tiny_encoder_folder).save(folder)
+    return folder
+
+
 @pytest.fixture
 def encoder_of_kind(tmp_path: Path, tiny_encoder_folder: Path) -> Callable[[type[Any]], TextEncoder]:
     """Makes encoders of random weights of a kind (a `transformers` configuration): else they are as the tiny BERT."""

@@ -84,9 +84,9 @@ def test_an_absent_encoder_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("way", [merged, added])
 @torch.no_grad()
 def test_threads_compute_with_adapters_of_their_own(
-    tiny_encoder_folder: Path, way: Callable[..., AbstractContextManager[None]]
+    either_encoder_folder: Path, way: Callable[..., AbstractContextManager[None]]
 ) -> None:
-    encoder = TextEncoder.from_pretrained(tiny_encoder_folder)
+    encoder = TextEncoder.from_pretrained(either_encoder_folder)
     expected = {}
     for name in ("one", "two"):
         encoder.add_adapter(name, AdapterConfig(4, 8))
@@ -119,9 +119,9 @@ def test_threads_compute_with_adapters_of_their_own(
 @pytest.mark.parametrize("way", [merged, added])
 @torch.no_grad()
 def test_an_adapter_made_cheap_gives_the_same_states_and_leaves_the_weights(
-    tiny_encoder_folder: Path, way: Callable[..., AbstractContextManager[None]]
+    either_encoder_folder: Path, way: Callable[..., AbstractContextManager[None]]
 ) -> None:
-    encoder = with_two_adapters(tiny_encoder_folder, 1)
+    encoder = with_two_adapters(either_encoder_folder, 1)
     encoder.use_adapter("one")
     beside = states(encoder, [5, 6, 7])
     encoder.use_adapter(None)
@@ -146,9 +146,9 @@ def test_an_adapter_made_cheap_gives_the_same_states_and_leaves_the_weights(
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 @torch.no_grad()
 def test_batches_with_an_adapter_and_without_one_are_read_side_by_side(
-    tiny_encoder_folder: Path, tokens: int, kind: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    either_encoder_folder: Path, tokens: int, kind: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = with_two_adapters(tiny_encoder_folder, 0.3).eval()
+    encoder = with_two_adapters(either_encoder_folder, 0.3).eval()
     monkeypatch.setattr(merging, "product_kind", lambda device: kind)
     monkeypatch.setattr(merging, "KEPT", 0)
     expected = {}
@@ -171,8 +171,8 @@ def test_batches_with_an_adapter_and_without_one_are_read_side_by_side(
     assert not encoder.folded, "there was no room"
 
 
-def test_an_adapter_added_in_place_has_the_same_gradients(tiny_encoder_folder: Path) -> None:
-    encoder = with_two_adapters(tiny_encoder_folder, 0.3)
+def test_an_adapter_added_in_place_has_the_same_gradients(either_encoder_folder: Path) -> None:
+    encoder = with_two_adapters(either_encoder_folder, 0.3)
     encoder.use_adapter("one")
     embeddings: Any = encoder.model.get_input_embeddings()
     embeddings.weight.requires_grad_()

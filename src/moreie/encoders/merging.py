@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,6 @@ from moreie.encoders.precision import bf16_is_fast, product_kind
 from moreie.encoders.ready_bert import ReadyBert, reading
 from moreie.encoders.text import TextEncoder
 
-T = TypeVar("T")
 # Folding in costs about as much as an adapter's products do over this many tokens.
 WORTH = 512
 KEPT = 160 << 20
@@ -46,49 +44,44 @@ def merged_weights(encoder: TextEncoder, adapter: str | None) -> dict[str, Tenso
     return found
 
 
-@dataclass(frozen=True)
-class Folded(Generic[T]):
-    """What was made of weights with an adapter folded in, its bytes, and the state of the weights it was made of."""
+Weights = ReadyBert | Mapping[str, Tensor]
+"""Folded weights: made ready with the layers around them, or by the name of each layer."""
 
-    made: T
+
+@dataclass(frozen=True)
+class Folded:
+    """Folded weights, their bytes, and the state of the weights that they were made of."""
+
+    weights: Weights
     size: int
     made_of: tuple[tuple[int, int], ...]
 
 
-def folded(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> dict[str, Tensor]:
+def folded(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> Weights:
     """`merged_weights` in `kind`. As many adapters' as `KEPT` bytes hold stay with the encoder for the next call, until
     it is trained or one of the weights changes."""
-    return _kept(encoder, adapter, kind, dict)
-
-
-def ready(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> ReadyBert:
-    """An encoder that `can_be_ready`, made so in `kind`; it stays as `folded` weights do."""
-    return _kept(encoder, adapter, kind, partial(ReadyBert, encoder.model))
-
-
-def can_be_ready(encoder: TextEncoder) -> bool:
-    """Whether `ready` knows the encoder, where it is."""
-    return isinstance(encoder.model, BertModel) and encoder.device.type == "cpu"
-
-
-def _kept(encoder: TextEncoder, adapter: str | None, kind: torch.dtype, make: Callable[[dict[str, Tensor]], T]) -> T:
     own = (adapter, kind)
     with _folding:
         made_of = _state(encoder, adapter)
         kept = encoder.folded.get(own)
         if kept is not None and kept.made_of == made_of:
-            found: T = kept.made
-            return found
+            return kept.weights
         encoder.folded.pop(own, None)
-        weights = {name: weight.to(kind) for name, weight in merged_weights(encoder, adapter).items()}
-        size, made = sum(weight.nbytes for weight in weights.values()), make(weights)
+        named = {name: weight.to(kind) for name, weight in merged_weights(encoder, adapter).items()}
+        size = sum(weight.nbytes for weight in named.values())
+        weights = ReadyBert(encoder.model, named) if can_be_ready(encoder) else named
         if not encoder.training and _fits(encoder, adapter, kind):
-            encoder.folded[own] = Folded(made, size, made_of)
-        return made
+            encoder.folded[own] = Folded(weights, size, made_of)
+        return weights
+
+
+def can_be_ready(encoder: TextEncoder) -> bool:
+    """Whether an encoder's folded weights are made ready (`encoders.ready_bert`)."""
+    return isinstance(encoder.model, BertModel) and encoder.device.type == "cpu"
 
 
 def stays_folded(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> bool:
-    """Whether `folded` or `ready` costs something at its first call alone."""
+    """Whether `folded` costs something at its first call alone."""
     with _folding:
         return (adapter, kind) in encoder.folded or (not encoder.training and _fits(encoder, adapter, kind))
 
@@ -169,17 +162,13 @@ def merged(encoder: TextEncoder, adapter: str, kind: torch.dtype = torch.float32
     Its own weights stay as they are: it holds the layers once more, in `kind` (see `folded`). Under autocast weights of
     the kind that it computes in are not cast in each product.
     """
-    return _by_folded(encoder, _made(encoder, adapter, kind))
+    return _by_folded(encoder, folded(encoder, adapter, kind))
 
 
-def _made(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> ReadyBert | Mapping[str, Tensor]:
-    return ready(encoder, adapter, kind) if can_be_ready(encoder) else folded(encoder, adapter, kind)
-
-
-def _by_folded(encoder: TextEncoder, made: ReadyBert | Mapping[str, Tensor]) -> AbstractContextManager[None]:
-    if isinstance(made, ReadyBert):
-        return reading(encoder.model, made)
-    return _computing(encoder, _by_weights(made))
+def _by_folded(encoder: TextEncoder, weights: Weights) -> AbstractContextManager[None]:
+    if isinstance(weights, ReadyBert):
+        return reading(encoder.model, weights)
+    return _computing(encoder, _by_weights(weights))
 
 
 def _by_weights(weights: Mapping[str, Tensor]) -> _How:
@@ -215,7 +204,7 @@ class Reading:
         self._folds = (bool(encoder.adapted_layers()) or can_be_ready(encoder)) and (
             enough or (casts and stays_folded(encoder, adapter, self._kind))
         )
-        self._made: ReadyBert | Mapping[str, Tensor] | None = None
+        self._weights: Weights | None = None
         self._lock = threading.Lock()
 
     @contextmanager
@@ -228,15 +217,15 @@ class Reading:
         with self._lock:
             self._left -= 1
             if not self._left:
-                self._made = None
+                self._weights = None
 
     def _block(self) -> AbstractContextManager[None]:
         if not self._folds:
             return _computing(self._encoder, _bare if self._adapter is None else _adding(self._adapter))
         with self._lock:
-            if self._made is None:
-                self._made = _made(self._encoder, self._adapter, self._kind)
-            return _by_folded(self._encoder, self._made)
+            if self._weights is None:
+                self._weights = folded(self._encoder, self._adapter, self._kind)
+            return _by_folded(self._encoder, self._weights)
 
 
 def adds_in_place(encoder: TextEncoder) -> bool:

@@ -54,7 +54,7 @@ class TextEncoder(nn.Module):
         self.tokenizer: Any = tokenizer
         self.name = name
         self._adapted: dict[str, AdaptedLinear] | None = None
-        self.folded: dict[tuple[str | None, torch.dtype], Folded[Any]] = {}
+        self.folded: dict[tuple[str | None, torch.dtype], Folded] = {}
         """Weights with an adapter folded in, or bare: see `encoders.merging.folded`."""
         self.blocks = 0
         """Of `encoders.merging` that are open."""

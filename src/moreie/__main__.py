@@ -1,6 +1,6 @@
 """`python -m moreie`."""
 
-from moreie.cli.app import app
+from moreie.cli.app import run
 
 if __name__ == "__main__":
-    app()
+    run()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,9 +28,9 @@ QUERIES = ["Kawhi Leonard wins the fan vote", "", "zzzz qqqq"]
 def process_of(corpus: KnowledgeCorpus) -> int:
     store: Any = corpus._store
     assert isinstance(store, ApartReader)
-    (process,) = store._process.executor._processes.values()
-    assert process.pid
-    return int(process.pid)
+    pid = store._process.process.pid
+    assert pid
+    return int(pid)
 
 
 @pytest.fixture(scope="module")
@@ -76,5 +79,37 @@ def test_the_death_of_the_process_is_said() -> None:
     assert apart.search_sentences(QUERIES, 1)[0]
     os.kill(process_of(apart), signal.SIGKILL)
     time.sleep(0.2)
-    with pytest.raises(KnowledgeCorpusError, match="the process that reads it has died"):
+    with pytest.raises(KnowledgeCorpusError, match="the process that reads the knowledge corpus has died"):
         apart.search_sentences(QUERIES, 1)
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_the_process_ends_with_its_maker(end: signal.Signals, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import time\nfrom moreie.knowledge.stores.apart import ReadingProcess\n"
+        "if __name__ == '__main__':\n    print(ReadingProcess().process.pid, flush=True)\n    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True) as maker:
+        assert maker.stdout
+        pid = int(maker.stdout.readline())
+        os.kill(pid, 0)
+        maker.send_signal(end)
+    for _ in range(300):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        if Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+            return  # ended; whoever has inherited it has not looked yet
+        time.sleep(0.1)
+    pytest.fail("it is still there")
+
+
+def test_the_command_leaves_nothing_behind_and_writes_all() -> None:
+    command = [sys.executable, "-m", "moreie", "extract", "--json", "--text", "Kawhi Leonard wins the fan vote"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["mentions"]
+    absent = subprocess.run([*command, "--image", "absent.jpg"], capture_output=True, text=True, check=False)
+    assert absent.returncode == 0
+    assert "no such picture" in absent.stdout + absent.stderr

@@ -34,14 +34,17 @@ _folding = threading.Lock()
 def merged_weights(encoder: TextEncoder, adapter: str | None) -> dict[str, Tensor]:
     """By the name of each layer with an adapter: W + s·B·A, new tensors [out, in]; the encoder stays as it is. Without
     an adapter W, the very tensors, of every layer that may carry some."""
+    layers = _foldable(encoder, adapter)
+    return {name: _merged(encoder, adapter, name, layer) for name, layer in layers.items()}
+
+
+@torch.no_grad()
+def _merged(encoder: TextEncoder, adapter: str | None, name: str, layer: nn.Linear) -> Tensor:
     if adapter is None:
-        return {name: layer.weight.detach() for name, layer in _foldable(encoder, None).items()}
-    found = {}
-    with torch.no_grad():
-        for name, layer in _carrying(encoder, adapter).items():
-            down, up = layer.weights(adapter)
-            found[name] = torch.addmm(layer.base_layer.weight, up, down, alpha=layer.scaling[adapter])
-    return found
+        return layer.weight.detach()
+    adapted = encoder.adapted_layers()[name]
+    down, up = adapted.weights(adapter)
+    return torch.addmm(layer.weight, up, down, alpha=adapted.scaling[adapter])
 
 
 Weights = ReadyBert | Mapping[str, Tensor]
@@ -67,10 +70,18 @@ def folded(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> Weig
         if kept is not None and kept.made_of == made_of:
             return kept.weights
         encoder.folded.pop(own, None)
-        named = {name: weight.to(kind) for name, weight in merged_weights(encoder, adapter).items()}
-        size = sum(weight.nbytes for weight in named.values())
-        weights = ReadyBert(encoder.model, named) if can_be_ready(encoder) else named
+        layers = _foldable(encoder, adapter)
+
+        def weight(name: str) -> Tensor:  # one by one: all of them in float32 would be as much again twice over
+            return _merged(encoder, adapter, name, layers[name]).to(kind)
+
+        weights: Weights
+        if can_be_ready(encoder):
+            weights = ReadyBert(encoder.model, weight, kind)
+        else:
+            weights = {name: weight(name) for name in layers}
         if not encoder.training and _fits(encoder, adapter, kind):
+            size = sum(layer.weight.numel() for layer in layers.values()) * kind.itemsize
             encoder.folded[own] = Folded(weights, size, made_of)
         return weights
 

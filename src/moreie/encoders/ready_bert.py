@@ -7,7 +7,7 @@ weights into another order first. Here states are cast twice, and the order stay
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -67,15 +67,15 @@ class _ReadyLayer:
 class ReadyBert:
     """The layers of a BERT with an adapter's weights folded in; nothing of it is trained."""
 
-    def __init__(self, model: BertModel, weights: Mapping[str, Tensor]):
-        """`weights`: of each linear layer by its name, with an adapter or without, in the kind that is computed in."""
+    def __init__(self, model: BertModel, weight: Callable[[str], Tensor], kind: torch.dtype):
+        """`weight` gives that of a linear layer by its name, with an adapter or without, in the kind to compute in."""
         self._embeddings, self._heads = model.embeddings, model.config.num_attention_heads
         layers: list[Layer] = list(model.encoder.layer)  # type: ignore[arg-type]
         self._layers = [
-            _made_ready(layer, f"encoder.layer.{n}.", weights, last=n == len(layers) - 1)
+            _made_ready(layer, f"encoder.layer.{n}.", weight, last=n == len(layers) - 1)
             for n, layer in enumerate(layers)
         ]
-        self._kind = next(iter(weights.values())).dtype
+        self._kind = kind
 
     def states(
         self, embedded: Tensor, reads: Tensor | None, position_ids: Tensor | None, anchors: Tensor | None
@@ -105,13 +105,13 @@ class ReadyBert:
         return found.transpose(1, 2).flatten(2)
 
 
-def _made_ready(layer: Layer, path: str, weights: Mapping[str, Tensor], *, last: bool) -> _ReadyLayer:
+def _made_ready(layer: Layer, path: str, weight: Callable[[str], Tensor], *, last: bool) -> _ReadyLayer:
     within = {"query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value"}
     biases = {name: part.bias for name, part in layer.named_modules() if isinstance(part, nn.Linear)}
 
     def product(*names: str, gelu: bool = False) -> Product:
         bias: list[Tensor] = [biases[name] if name in biases else biases[f"{name}.base_layer"] for name in names]
-        return Product(torch.cat([weights[path + name] for name in names]), torch.cat(bias).detach(), gelu=gelu)
+        return Product(torch.cat([weight(path + name) for name in names]), torch.cat(bias).detach(), gelu=gelu)
 
     mixed: tuple[Product, ...] = (product(*within.values()),)
     if last:

@@ -3,33 +3,54 @@ than any query, this one can load a model."""
 
 from __future__ import annotations
 
+import pickle
 import signal
-import weakref
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import Any
 
 from moreie.errors import KnowledgeCorpusError
 
-if TYPE_CHECKING:
-    from moreie.knowledge.stores.embedded import EmbeddedReader
-
-# In the reading process: the corpus that it has opened.
-_reader: EmbeddedReader | None = None
-
 
 class ReadingProcess:
-    """A process that imports the engine as soon as it is made, and ends with its maker."""
+    """A process that imports the engine as soon as it is made, then reads one corpus; it ends with its maker, however
+    that ends."""
 
     def __init__(self) -> None:
-        # Begun anew, not forked: a fork has the locks of threads that it has not.
-        self.executor = ProcessPoolExecutor(1, get_context("spawn"), _leave_interrupts)
-        self.executor.submit(_import)
-        weakref.finalize(self, self.executor.shutdown, wait=False)
+        context = get_context("spawn")  # a fork would have the locks of threads that it has not
+        self._questions, there = context.Pipe()
+        self.process = context.Process(target=_read, args=(there,), daemon=True)
+        self.process.start()
+        there.close()
+
+    def put(self, *question: Any) -> None:
+        """Ask without waiting: every question has its `answer`, in their order.
+
+        Raises:
+            KnowledgeCorpusError: the process has died.
+        """
+        try:
+            self._questions.send(question)
+        except OSError as problem:
+            raise self._death() from problem
+
+    def answer(self) -> Any:
+        """Raises what the question has raised there, and `KnowledgeCorpusError` where the process has died."""
+        try:
+            found, answer = self._questions.recv()
+        except (EOFError, OSError) as problem:
+            raise self._death() from problem
+        if not found:
+            raise answer
+        return answer
+
+    @staticmethod
+    def _death() -> KnowledgeCorpusError:
+        return KnowledgeCorpusError("the process that reads the knowledge corpus has died, perhaps for want of memory")
 
 
 class ApartReader:
@@ -39,8 +60,10 @@ class ApartReader:
     """
 
     def __init__(self, process: ReadingProcess, folder: Path, tables: dict[str, int]):
-        self._process, self._folder = process, folder
-        self._opened = process.executor.submit(_open, folder, tables)
+        """`process`: one that reads no corpus yet."""
+        self._process, self._lock = process, Lock()
+        self._waiting = True
+        process.put("open", folder, tables)
 
     def __getattr__(self, question: str) -> Callable[..., Any]:
         if question.startswith("_"):
@@ -48,31 +71,41 @@ class ApartReader:
         return partial(self._ask, question)
 
     def _ask(self, question: str, *about: Any, **how: Any) -> Any:
-        try:
-            self._opened.result()
-            return self._process.executor.submit(_answer, question, about, how).result()
-        except BrokenProcessPool as problem:
-            raise KnowledgeCorpusError(
-                f"{self._folder}: the process that reads it has died, perhaps for want of memory"
-            ) from problem
+        with self._lock:
+            if self._waiting:
+                self._waiting = False
+                self._process.answer()
+            self._process.put(question, about, how)
+            return self._process.answer()
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C goes to both processes; what it means is said by the other."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _import() -> None:
-    import moreie.knowledge.stores.embedded  # noqa: F401
-
-
-def _open(folder: Path, tables: dict[str, int]) -> None:
-    global _reader
+def _read(questions: Connection) -> None:
+    """Answer questions until nobody is left who asks."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to both processes; what it means is said by the other
     from moreie.knowledge.stores.embedded import EmbeddedReader
 
-    _reader = EmbeddedReader(folder, tables)
+    reader: EmbeddedReader | None = None
+    answer: Any
+    while True:
+        try:
+            question, *about = questions.recv()
+        except EOFError:
+            return
+        try:
+            if question == "open":
+                answer, reader = None, EmbeddedReader(*about)
+            elif reader is None:
+                raise KnowledgeCorpusError("the corpus could not be opened")
+            else:
+                answer = getattr(reader, question)(*about[0], **about[1])
+            said = True, list(answer) if question == "scan" else answer
+        except Exception as problem:  # whatever it is, it is raised where the question was asked
+            said = False, problem if _travels(problem) else KnowledgeCorpusError(f"{type(problem).__name__}: {problem}")
+        questions.send(said)
 
 
-def _answer(question: str, about: tuple[Any, ...], how: dict[str, Any]) -> Any:
-    answer = getattr(_reader, question)(*about, **how)
-    return list(answer) if question == "scan" else answer
+def _travels(problem: Exception) -> bool:
+    try:
+        return type(pickle.loads(pickle.dumps(problem))) is type(problem)
+    except (pickle.PickleError, TypeError, AttributeError):
+        return False

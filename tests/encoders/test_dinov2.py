@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoImageProcessor, PreTrainedModel
 
-from moreie.encoders import packing
+from moreie.encoders import images, packing
 from moreie.encoders.dinov2 import CentredCrop, Dinov2Model, read_config
 from moreie.encoders.images import ImageEncoder, load_image
 from moreie.errors import EncoderError
@@ -53,6 +53,19 @@ def test_pixels_are_the_same(width: int, height: int, seed: int) -> None:
         pictures = [load_image(PICTURES[seed % len(PICTURES)])]
     found = own().processor(images=pictures, return_tensors="pt")["pixel_values"]
     assert torch.equal(found, published().processor(images=pictures, return_tensors="pt")["pixel_values"])
+
+
+def test_in_bfloat16_it_is_as_near_as_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = own().encode(PICTURES)
+    assert own()._in_bfloat16 is not None
+    monkeypatch.setattr(images, "product_kind", lambda device: torch.bfloat16)
+    ready = own().encode(PICTURES)
+    monkeypatch.setitem(own().__dict__, "_in_bfloat16", None)
+    monkeypatch.setattr(images, "autocast", lambda device: torch.autocast("cpu", torch.bfloat16))
+    by_autocast = own().encode(PICTURES)
+    errors = [1 - (vectors * exact).sum(1).min() for vectors in (ready, by_autocast)]
+    assert 0 < errors[0] < 2e-3
+    assert errors[0] < 2 * errors[1]
 
 
 def test_it_is_saved_as_it_was(tmp_path: Path) -> None:

@@ -159,6 +159,21 @@ def what_is_read(attention_mask: Tensor) -> Tensor | None:
     return reads[:, None, None, :]
 
 
+def attended(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, reads: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
+    """What each token attends to [B, A, H], of its query [B, A, H] and all keys and values [B, S, H]; `reads`: None, or
+    bool [B, 1, 1 or A, S], what each reads."""
+
+    def parted(states: Tensor) -> Tensor:
+        return states.view(*states.shape[:2], heads, -1).transpose(1, 2)
+
+    found = functional.scaled_dot_product_attention(
+        parted(query), parted(key), parted(value), attn_mask=reads, dropout_p=dropout
+    )
+    return found.transpose(1, 2).flatten(2)
+
+
 class _Embeddings(nn.Module):
     def __init__(self, config: BertConfig):
         super().__init__()
@@ -223,17 +238,8 @@ class _SelfAttention(nn.Module):
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(self, states: Tensor, reads: Tensor | None) -> Tensor:
-        def heads(part: Tensor) -> Tensor:
-            return part.view(*part.shape[:2], self.num_attention_heads, -1).transpose(1, 2)
-
-        attended = functional.scaled_dot_product_attention(
-            heads(self.query(states)),
-            heads(self.key(states)),
-            heads(self.value(states)),
-            attn_mask=reads,
-            dropout_p=self.dropout.p if self.training else 0.0,
-        )
-        return attended.transpose(1, 2).flatten(2)
+        parts = self.query(states), self.key(states), self.value(states)
+        return attended(*parts, self.num_attention_heads, reads, self.dropout.p if self.training else 0.0)
 
 
 class _Intermediate(nn.Module):

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moreie.encoders import packing
-from moreie.encoders.bert import CONFIG, Output, read_settings
+from moreie.encoders.bert import CONFIG, Output, attended, read_settings
+from moreie.encoders.products import Product
 from moreie.encoders.undrawn import Conv2d, Linear
 
 PREPROCESSING = "preprocessor_config.json"
@@ -180,6 +181,10 @@ class _Layers(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList([_Layer(config) for _ in range(config.num_hidden_layers)])
 
+    def layers(self) -> list[_Layer]:
+        """In their order."""
+        return list(self.layer)  # type: ignore[arg-type]
+
     def forward(self, states: Tensor) -> Tensor:
         for layer in self.layer:
             states = layer(states)
@@ -211,12 +216,8 @@ class _Attention(nn.Module):
         self.v_proj, self.o_proj = Linear(width, width), Linear(width, width)
 
     def forward(self, states: Tensor) -> Tensor:
-        def heads(part: Tensor) -> Tensor:
-            return part.view(*part.shape[:2], self.heads, -1).transpose(1, 2)
-
-        query, key, value = heads(self.q_proj(states)), heads(self.k_proj(states)), heads(self.v_proj(states))
-        attended = functional.scaled_dot_product_attention(query, key, value)
-        found: Tensor = self.o_proj(attended.transpose(1, 2).flatten(2))
+        mixed = attended(self.q_proj(states), self.k_proj(states), self.v_proj(states), self.heads)
+        found: Tensor = self.o_proj(mixed)
         return found
 
 
@@ -237,3 +238,57 @@ class _Mlp(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         found: Tensor = self.fc2(functional.gelu(self.fc1(states)))
         return found
+
+
+class ReadyDinov2:
+    """A DINOv2 made ready to be read in a kind of number: of each layer the products of the same states as one, its
+    scales within the weights that they follow, numbers cast once."""
+
+    def __init__(self, model: Dinov2Model, kind: torch.dtype):
+        self._embeddings, self._norm, self._kind = model.embeddings, model.layernorm, kind
+        self._layers = [_ReadyLayer.of(layer, kind) for layer in model.encoder.layers()]
+
+    def states(self, pixels: Tensor) -> Tensor:
+        """As `Dinov2Model.forward`, in float32."""
+        states = self._embeddings(pixels)
+        for layer in self._layers:
+            states = layer(states, self._kind)
+        found: Tensor = self._norm(states)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadyLayer:
+    heads: int
+    first_norm: nn.LayerNorm
+    mixed: Product
+    attended: Product
+    second_norm: nn.LayerNorm
+    inner: Product
+    outer: Product
+
+    @classmethod
+    def of(cls, layer: _Layer, kind: torch.dtype) -> _ReadyLayer:
+        def product(*parts: nn.Linear, scale: _Scale | None = None, gelu: bool = False) -> Product:
+            weights: list[Tensor] = [part.weight for part in parts]
+            biases: list[Tensor] = [part.bias for part in parts]
+            if scale is not None:
+                weights = [scale.lambda1[:, None] * weight for weight in weights]
+                biases = [scale.lambda1 * bias for bias in biases]
+            return Product([weight.to(kind) for weight in weights], biases, gelu=gelu)
+
+        attention = layer.attention
+        return cls(
+            attention.heads,
+            layer.norm1,
+            product(attention.q_proj, attention.k_proj, attention.v_proj),
+            product(attention.o_proj, scale=layer.layer_scale1),
+            layer.norm2,
+            product(layer.mlp.fc1, gelu=True),
+            product(layer.mlp.fc2, scale=layer.layer_scale2),
+        )
+
+    def __call__(self, states: Tensor, kind: torch.dtype) -> Tensor:
+        query, key, value = self.mixed(self.first_norm(states).to(kind)).chunk(3, dim=-1)
+        states = self.attended(attended(query, key, value, self.heads)) + states
+        return self.outer(self.inner(self.second_norm(states).to(kind))) + states

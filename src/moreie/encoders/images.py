@@ -20,7 +20,7 @@ from torch import Tensor
 
 from moreie.encoders import dinov2, packing
 from moreie.encoders.batches import at_once, side_by_side
-from moreie.encoders.precision import autocast, default_device
+from moreie.encoders.precision import autocast, default_device, product_kind
 from moreie.errors import EncoderError, ImageError
 
 log = logging.getLogger(__name__)
@@ -176,8 +176,7 @@ class ImageEncoder:
         def work(start: int) -> NDArray[np.float32]:
             batch = [load_image(i) if isinstance(i, Path) else i for i in images[start : start + share]]
             pixels = self.processor(images=batch, return_tensors="pt")["pixel_values"].to(self.device)
-            with autocast(self.device):
-                features = self._features(pixels).float()
+            features = self._features(pixels).float()
             vectors: NDArray[np.float32] = torch.nn.functional.normalize(features, dim=1).cpu().numpy()
             return vectors
 
@@ -221,10 +220,19 @@ class ImageEncoder:
         return vectors
 
     def _features(self, pixels: Tensor) -> Tensor:
-        if hasattr(self.model, "get_image_features"):
-            found = self.model.get_image_features(pixel_values=pixels)
-            return found if isinstance(found, Tensor) else found.pooler_output  # type: ignore[no-any-return]
-        return self.model(pixel_values=pixels).last_hidden_state[:, 0]  # type: ignore[no-any-return]
+        if product_kind(self.device) is torch.bfloat16 and self._in_bfloat16 is not None:
+            return self._in_bfloat16.states(pixels)[:, 0]
+        with autocast(self.device):
+            if hasattr(self.model, "get_image_features"):
+                found = self.model.get_image_features(pixel_values=pixels)
+                return found if isinstance(found, Tensor) else found.pooler_output  # type: ignore[no-any-return]
+            return self.model(pixel_values=pixels).last_hidden_state[:, 0]  # type: ignore[no-any-return]
+
+    @cached_property
+    def _in_bfloat16(self) -> dinov2.ReadyDinov2 | None:
+        """Its weights in bfloat16, cast once; None where only autocast can do that, in each call."""
+        known = isinstance(self.model, dinov2.Dinov2Model) and self.device.type == "cpu"
+        return dinov2.ReadyDinov2(self.model, torch.bfloat16) if known else None
 
     def save_packed(self, folder: Path) -> None:
         """Write the encoder with its matrices in 8 bits (`encoders.packing`)."""

@@ -15,36 +15,13 @@ from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from moreie.encoders.bert import BertModel, Layer
+from moreie.encoders.bert import BertModel, Layer, attended
 from moreie.encoders.last_layer import at
+from moreie.encoders.products import Product
 
 _ready: ContextVar[Mapping[int, ReadyBert | None]] = ContextVar("ready", default=MappingProxyType({}))
 """By its model's `id` what this context reads of each."""
-
-
-class Product:
-    """x·Wᵀ + b, or its GELU, of x [..., in] in the kind of number of W [out, in]."""
-
-    def __init__(self, weight: Tensor, bias: Tensor, *, gelu: bool = False):
-        self._weight, self._bias, self._gelu = weight, bias.to(weight.dtype), "gelu" if gelu else "none"
-        self._packed = _packs(weight)
-        if self._packed:
-            self._weight = torch.ops.mkldnn._reorder_linear_weight(weight)
-
-    def __call__(self, states: Tensor) -> Tensor:
-        if self._packed:
-            found: Tensor = torch.ops.mkldnn._linear_pointwise(states, self._weight, self._bias, self._gelu, [], "none")
-            return found
-        found = functional.linear(states, self._weight, self._bias)
-        return functional.gelu(found) if self._gelu == "gelu" else found
-
-
-def _packs(weight: Tensor) -> bool:
-    """Whether weights can be brought into the order of oneDNN's kernels once for all: in bfloat16, on a processor."""
-    there = hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return weight.dtype is torch.bfloat16 and weight.device.type == "cpu" and there
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +34,10 @@ class _ReadyLayer:
     outer: Product
     second_norm: nn.LayerNorm
 
-    def second_half(self, attended: Tensor, states: Tensor) -> Tensor:
+    def second_half(self, mixed: Tensor, states: Tensor) -> Tensor:
         """The layer's states behind its attention, in float32."""
-        states = self.first_norm(self.attended(attended) + states)
-        found: Tensor = self.second_norm(self.outer(self.inner(states.to(attended.dtype))) + states)
+        states = self.first_norm(self.attended(mixed) + states)
+        found: Tensor = self.second_norm(self.outer(self.inner(states.to(mixed.dtype))) + states)
         return found
 
 
@@ -86,7 +63,7 @@ class ReadyBert:
         for layer in self._layers[:-1]:
             (mixed,) = layer.mixed
             query, key, value = mixed(states.to(self._kind)).chunk(3, dim=-1)
-            states = layer.second_half(self._attended(query, key, value, reads), states)
+            states = layer.second_half(attended(query, key, value, self._heads, reads), states)
         layer = self._layers[-1]
         own = states
         if anchors is not None:
@@ -95,14 +72,7 @@ class ReadyBert:
                 reads = reads.gather(2, anchors[:, None, :, None].expand(-1, -1, -1, reads.shape[3]))
         asked, told = layer.mixed
         key, value = told(states.to(self._kind)).chunk(2, dim=-1)
-        return layer.second_half(self._attended(asked(own.to(self._kind)), key, value, reads), own)
-
-    def _attended(self, query: Tensor, key: Tensor, value: Tensor, reads: Tensor | None) -> Tensor:
-        def heads(part: Tensor) -> Tensor:
-            return part.view(*part.shape[:2], self._heads, -1).transpose(1, 2)
-
-        found = functional.scaled_dot_product_attention(heads(query), heads(key), heads(value), attn_mask=reads)
-        return found.transpose(1, 2).flatten(2)
+        return layer.second_half(attended(asked(own.to(self._kind)), key, value, self._heads, reads), own)
 
 
 def _made_ready(layer: Layer, path: str, weight: Callable[[str], Tensor], *, last: bool) -> _ReadyLayer:
@@ -111,7 +81,7 @@ def _made_ready(layer: Layer, path: str, weight: Callable[[str], Tensor], *, las
 
     def product(*names: str, gelu: bool = False) -> Product:
         bias: list[Tensor] = [biases[name] if name in biases else biases[f"{name}.base_layer"] for name in names]
-        return Product(torch.cat([weight(path + name) for name in names]), torch.cat(bias).detach(), gelu=gelu)
+        return Product([weight(path + name) for name in names], bias, gelu=gelu)
 
     mixed: tuple[Product, ...] = (product(*within.values()),)
     if last:

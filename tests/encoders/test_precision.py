@@ -80,6 +80,7 @@ def test_folded_weights_stay_until_what_they_are_made_of_changes(encoder: TextEn
             assert not torch.equal(again[name], first[name])
     else:
         assert can_be_ready(encoder)
+        assert kind is torch.bfloat16
     with torch.no_grad():
         encoder.adapted_layers()["encoder.layer.0.output.dense"].base_layer.bias.add_(1)
     assert folded(encoder, "one", kind) is not again

@@ -76,7 +76,7 @@ def folded(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> Weig
             return _merged(encoder, adapter, name, layers[name]).to(kind)
 
         weights: Weights
-        if can_be_ready(encoder):
+        if can_be_ready(encoder) and kind is torch.bfloat16:  # in float32 it would be no faster
             weights = ReadyBert(encoder.model, weight, kind)
         else:
             weights = {name: weight(name) for name in layers}

@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from moreie.encoders.bert import BertModel, Layer, attended
 from moreie.encoders.last_layer import at
@@ -41,6 +42,26 @@ class _ReadyLayer:
         return found
 
 
+def rounded_rows(rows: int) -> int:
+    """The next of 16 numbers to an octave.
+
+    For every number of rows oneDNN compiles a kernel of its own (3 to 20 ms) and keeps it: of batches of all sizes it
+    would keep 80 MB of them.
+    """
+    step = max(rows.bit_length() - 5, 3)
+    return (rows + (1 << step) - 1) >> step << step
+
+
+def _padded(rows: Tensor, count: int) -> Tensor:
+    """Rows [N, H] with rows of zeros behind them, `count` in all."""
+    return rows if count == len(rows) else functional.pad(rows, (0, 0, 0, count - len(rows)))
+
+
+def _parts(rows: Tensor, shape: tuple[int, int] | torch.Size, count: int) -> tuple[Tensor, ...]:
+    """Of padded rows those of tokens, [B, S, H] each of so many parts."""
+    return rows[: shape[0] * shape[1]].view(*shape, -1).chunk(count, dim=-1)
+
+
 class ReadyBert:
     """The layers of a BERT with an adapter's weights folded in; nothing of it is trained."""
 
@@ -59,20 +80,33 @@ class ReadyBert:
     ) -> Tensor:
         """States [B, A, H] at `anchors` [B, A] (all without), in float32, of sub-tokens that have been looked up
         [B, S, H]; `reads`: None, or bool [B, 1, 1 or S, S], what each reads."""
-        states = self._embeddings(embedded, position_ids)
+        shape = embedded.shape[:2]
+        states = self._embeddings(embedded, position_ids).flatten(0, 1)
+        states = _padded(states, self._rows(len(states)))
         for layer in self._layers[:-1]:
             (mixed,) = layer.mixed
-            query, key, value = mixed(states.to(self._kind)).chunk(3, dim=-1)
-            states = layer.second_half(attended(query, key, value, self._heads, reads), states)
+            query, key, value = _parts(mixed(states.to(self._kind)), shape, 3)
+            states = layer.second_half(self._attended(query, key, value, reads), states)
         layer = self._layers[-1]
-        own = states
+        asked, told = layer.mixed
+        key, value = _parts(told(states.to(self._kind)), shape, 2)
         if anchors is not None:
-            own = at(states, anchors)
+            states = at(_parts(states, shape, 1)[0], anchors).flatten(0, 1)
+            states = _padded(states, self._rows(len(states)))
+            shape = anchors.shape
             if reads is not None and reads.shape[2] > 1:
                 reads = reads.gather(2, anchors[:, None, :, None].expand(-1, -1, -1, reads.shape[3]))
-        asked, told = layer.mixed
-        key, value = told(states.to(self._kind)).chunk(2, dim=-1)
-        return layer.second_half(attended(asked(own.to(self._kind)), key, value, self._heads, reads), own)
+        (query,) = _parts(asked(states.to(self._kind)), shape, 1)
+        return _parts(layer.second_half(self._attended(query, key, value, reads), states), shape, 1)[0]
+
+    def _attended(self, query: Tensor, key: Tensor, value: Tensor, reads: Tensor | None) -> Tensor:
+        """Rows of what each token attends to, padded as its states are."""
+        mixed = attended(query, key, value, self._heads, reads).flatten(0, 1)
+        return _padded(mixed, self._rows(len(mixed)))
+
+    def _rows(self, rows: int) -> int:
+        """So many rows products are given for `rows`."""
+        return rounded_rows(rows) if self._kind is torch.bfloat16 else rows
 
 
 def _made_ready(layer: Layer, path: str, weight: Callable[[str], Tensor], *, last: bool) -> _ReadyLayer:

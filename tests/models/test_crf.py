@@ -317,7 +317,58 @@ def test_without_a_compiler_there_are_no_kernels(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert crf_build.build(tmp_path) == []
     assert not list(tmp_path.iterdir())
-    assert crf_kernels.load(tmp_path) == {}
+    assert crf_kernels.load(tmp_path) is None
+
+
+VARIANTS = list(crf_build.VARIANTS)[: [*crf_build.VARIANTS, "?"].index(torch.backends.cpu.get_cpu_capability()) + 1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All variants."""
+    folder = tmp_path_factory.mktemp("variants")
+    if not crf_build.build(folder):
+        pytest.skip("no C++ compiler on this machine, so there are no kernels")
+    return folder
+
+
+@pytest.mark.parametrize("variant", VARIANTS or [""])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_variant_gives_the_same(
+    variant: str, dtype: torch.dtype, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = crf_kernels.load(folder, variant)
+    assert kernels is not None
+    assert kernels.width == (8 if variant == "AVX512" else 4)
+    monkeypatch.setattr(crf_kernels, "load", lambda: kernels)
+    tolerance = {"atol": 1e-4, "rtol": 1e-4} if dtype is torch.float32 else {"atol": 1e-9, "rtol": 1e-9}
+    sizes = itertools.product((1, 3, 4, 7, 9, 17, 33), (1, 2, 13), (1, 2, 3, 5, 8, 9, 16, 17, 21))
+    for seed, (batch, words, tags) in enumerate(sizes):
+        emissions, lengths, *scores = (
+            x.to(dtype) if x.is_floating_point() else x for x in random_case((batch, words, tags, seed))
+        )
+        path = torch.randint(tags, (batch, words), generator=torch.Generator().manual_seed(seed))
+        inputs = [x.clone().requires_grad_() for x in (emissions, *scores)]
+        plain = [x.detach().double().requires_grad_() for x in inputs]
+        found = log_likelihood(inputs[0], path, lengths, *inputs[1:])
+        expected = crf.plain_log_likelihood(plain[0], path, lengths, *plain[1:])
+        assert torch.allclose(found, expected.to(dtype), **tolerance), (batch, words, tags)
+        for own, other in zip(
+            torch.autograd.grad(found.sum(), inputs), torch.autograd.grad(expected.sum(), plain), strict=True
+        ):
+            assert torch.allclose(own, other.to(dtype), atol=1e-3 if dtype is torch.float32 else 1e-8)
+        real = torch.arange(words) < lengths[:, None]
+        wanted = crf.plain_log_marginals(*(x.detach() for x in (plain[0], lengths, *plain[1:])))[real].to(dtype)
+        with torch.no_grad():
+            alone = log_marginals(emissions, lengths, *scores)[real]
+        learnt = log_marginals(inputs[0], lengths, *inputs[1:])[real]
+        assert torch.allclose(alone, wanted, atol=5e-4, rtol=1e-4), (batch, words, tags)
+        assert torch.allclose(learnt.detach(), wanted, atol=5e-4, rtol=1e-4), (batch, words, tags)
+        tags_found, best = viterbi(emissions, lengths, *scores)
+        _, expected_best = crf.plain_viterbi(emissions, lengths, *scores)
+        assert torch.allclose(best, expected_best, **tolerance)
+        again = crf.log_score(emissions, tags_found, lengths, *scores)
+        assert torch.allclose(again, best, **tolerance), "the path has the score that is said"
 
 
 @both_ways

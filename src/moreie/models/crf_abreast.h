@@ -12,13 +12,55 @@ namespace {
 
 template <typename R> struct Lanes;
 template <> struct Lanes<float> {
-    typedef float Type __attribute__((vector_size(32)));
-    typedef int32_t Whole __attribute__((vector_size(32)));
+    typedef float Type __attribute__((vector_size(BYTES)));
+    typedef int32_t Whole __attribute__((vector_size(BYTES)));
 };
 template <> struct Lanes<double> {
-    typedef double Type __attribute__((vector_size(32)));
-    typedef int64_t Whole __attribute__((vector_size(32)));
+    typedef double Type __attribute__((vector_size(BYTES)));
+    typedef int64_t Whole __attribute__((vector_size(BYTES)));
 };
+
+#if BYTES == 64
+
+// Entries of a and then b, by their places in both, which are known when this is compiled.
+template <typename V, typename I> inline V permuted(V a, V b, I places) {
+#ifdef __clang__
+    constexpr int64_t W = sizeof(V) / sizeof(a[0]);
+    V found;
+#pragma GCC unroll 16
+    for (int64_t k = 0; k < W; k++)
+        found[k] = places[k] < W ? a[places[k]] : b[places[k] - W];
+    return found;
+#else
+    return __builtin_shuffle(a, b, places);
+#endif
+}
+
+// Rows to columns, as many as a row has entries: blocks of 1, 2, 4, ... entries change places with those beside the
+// diagonal.
+template <typename V, typename I, int W> inline void turned(V *x) {
+#pragma GCC unroll 4
+    for (int s = 1; s < W; s *= 2) {
+        I low, high; // entries of a, and behind them of b
+#pragma GCC unroll 16
+        for (int k = 0; k < W; k++) {
+            low[k] = k & s ? W + k - s : k;
+            high[k] = k & s ? W + k : k + s;
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < W; i++)
+            if (!(i & s)) {
+                const V a = x[i], b = x[i + s];
+                x[i] = permuted(a, b, low);
+                x[i + s] = permuted(a, b, high);
+            }
+    }
+}
+
+inline void turn(Lanes<float>::Type *x) { turned<Lanes<float>::Type, Lanes<float>::Whole, 16>(x); }
+inline void turn(Lanes<double>::Type *x) { turned<Lanes<double>::Type, Lanes<double>::Whole, 8>(x); }
+
+#else
 
 // Entries of a and then b, by their places in both, as one instruction of AVX; I is the vector of places.
 #if defined(__clang__) || __GNUC__ >= 12
@@ -57,11 +99,13 @@ inline void turn(Lanes<double>::Type *x) {
     x[3] = SHUFFLED(I, b, d, 2, 3, 6, 7);
 }
 
+#endif
+
 // L entries of each of the rows, from the one at `first` on, as numbers of type C: out[j] holds the j-th of every row.
 template <typename R, typename C>
 inline void abreast(const R *const *rows, int64_t first, int64_t L, typename Lanes<C>::Type *out) {
     typedef typename Lanes<C>::Type V;
-    constexpr int64_t W = 32 / sizeof(C);
+    constexpr int64_t W = BYTES / sizeof(C);
     typedef R Narrow __attribute__((vector_size(W * sizeof(R))));
     int64_t j = 0;
     // A last block may begin within the one before it, where that is less work than single entries are.
@@ -82,7 +126,7 @@ inline void abreast(const R *const *rows, int64_t first, int64_t L, typename Lan
             out[j][k] = C(rows[k][first + j]);
 }
 
-// The reverse of `abreast`: columns [L] of four numbers to a row of L entries each.
+// The reverse of `abreast`: columns [L] of WIDTH numbers to a row of L entries each.
 template <typename R> inline void apart(const Vec *columns, int64_t L, R *const *rows) {
     typedef R Narrow __attribute__((vector_size(WIDTH * sizeof(R))));
     int64_t j = 0;
@@ -136,7 +180,7 @@ inline std::vector<int64_t> by_length(int64_t B, const int64_t *lengths) {
     return order;
 }
 
-// out[j] = Σ_i x[i] m[i, j] for N tags of G times four posts, m's rows `stride` apart.
+// out[j] = Σ_i x[i] m[i, j] for N tags of G times WIDTH posts, m's rows `stride` apart.
 template <int N, int G>
 inline void step_abreast(const double *m, int64_t stride, int64_t L, const Vec *const *x, Vec *const *out, int64_t c) {
     Vec total[N * G];
@@ -177,7 +221,7 @@ inline void n_abreast(int64_t n, const double *m, int64_t stride, int64_t L, con
 // As many tags at once as there are registers for.
 template <int G>
 inline void steps_abreast(const double *m, int64_t stride, int64_t L, const Vec *const *x, Vec *const *out) {
-    constexpr int MOST = 10 / G;
+    constexpr int MOST = (BYTES == 64 ? 24 : 10) / G;
     for (int64_t c = 0, n; c < L; c += n) {
         const int64_t blocks = (L - c + MOST - 1) / MOST;
         n = (L - c + blocks - 1) / blocks;
@@ -185,7 +229,7 @@ inline void steps_abreast(const double *m, int64_t stride, int64_t L, const Vec 
     }
 }
 
-// Messages of four posts, and of what sum, brought back to the middle of the range; `lost` where that cannot be.
+// Messages of WIDTH posts, and of what sum, brought back to the middle of the range; `lost` where that cannot be.
 inline void rescale(Vec *message, Vec total, int64_t L, Bits &lost) {
     lost |= ~((total > 1 / FURTHEST) & (total < FURTHEST));
     const Vec by = ((total > 1 / NEAR) & (total < NEAR)) ? spread(1) : 1 / total;
@@ -193,7 +237,7 @@ inline void rescale(Vec *message, Vec total, int64_t L, Bits &lost) {
         message[j] *= by;
 }
 
-// Log-marginals of four posts' first or last words [L]: impossible starts and ends have factor 0 there, so that they are
+// Log-marginals of WIDTH posts' first or last words [L]: impossible starts and ends have factor 0 there, so that they are
 // read off the scores. `from` are the logs of what comes from the left, `to` of what comes from the right.
 template <typename R> inline void marginals_at_ends(int64_t L, const Vec *from, const Vec *to, Vec *row) {
     Vec top = spread(-INFINITY), total = spread(0);
@@ -208,8 +252,8 @@ template <typename R> inline void marginals_at_ends(int64_t L, const Vec *from, 
         row[j] -= top;
 }
 
-// Forward-backward over four posts; room for `room(L, words)` vectors at `place`.
-template <typename R> struct FourPosts {
+// Forward-backward over WIDTH posts; room for `room(L, words)` vectors at `place`.
+template <typename R> struct PostsAbreast {
     const int64_t size; // L
     const R *start, *end, *rows[WIDTH];
     R *outs[WIDTH];
@@ -220,7 +264,7 @@ template <typename R> struct FourPosts {
 
     static int64_t room(int64_t L, int64_t words) { return (2 * words + 6) * L; }
 
-    FourPosts(const int64_t *group, int64_t posts, int64_t L, int64_t T, int64_t most, const R *emissions,
+    PostsAbreast(const int64_t *group, int64_t posts, int64_t L, int64_t T, int64_t most, const R *emissions,
               const int64_t *lengths, const R *start, const R *end, R *result, Vec *place)
         : size(L), start(start), end(end) {
         for (int64_t k = 0; k < WIDTH; k++) { // lanes without a post repeat the first
@@ -316,21 +360,21 @@ template <typename R> struct FourPosts {
     }
 };
 
-// Log-marginals of at most 4 G posts; how many were left out.
+// Log-marginals of at most WIDTH G posts; how many were left out.
 template <typename R, int G>
 int64_t marginals_abreast(const int64_t *group, int64_t posts, const Factors &f, int64_t T, const R *emissions,
                           const int64_t *lengths, const R *start, const R *end, R *result, uint8_t *beyond) {
-    typedef FourPosts<R> Four;
+    typedef PostsAbreast<R> Posts;
     const int64_t L = f.L, P = f.P;
     int64_t longest = 0;
     for (int64_t k = 0; k < posts; k++)
         longest = std::max(longest, lengths[group[k]]);
-    Vec *place = reinterpret_cast<Vec *>(scratch(0, size_t(G * Four::room(L, longest) * WIDTH)));
-    std::vector<Four> all;
+    Vec *place = reinterpret_cast<Vec *>(scratch(0, size_t(G * Posts::room(L, longest) * WIDTH)));
+    std::vector<Posts> all;
     all.reserve(G);
     for (int g = 0; g < G; g++)
         all.emplace_back(group + g * WIDTH, std::min(WIDTH, posts - g * WIDTH), L, T, longest, emissions, lengths, start,
-                         end, result, place + g * Four::room(L, longest));
+                         end, result, place + g * Posts::room(L, longest));
     for (int64_t t = 0; t < longest; t++) {
         const Vec *x[G];
         Vec *u[G];
@@ -348,9 +392,9 @@ int64_t marginals_abreast(const int64_t *group, int64_t posts, const Factors &f,
         for (int g = 0; g < G; g++)
             all[g].multiply(t, t ? all[g].words > t : Bits{}, all[g].left + t * L); // a start may be impossible
     }
-    for (Four &four : all)
+    for (Posts &own : all)
         for (int64_t j = 0; j < L; j++)
-            four.u[j] = spread(f.end[j]);
+            own.u[j] = spread(f.end[j]);
     for (int64_t t = longest - 1; t >= 0; t--) {
         const Vec *x[G];
         Vec *u[G];
@@ -364,14 +408,14 @@ int64_t marginals_abreast(const int64_t *group, int64_t posts, const Factors &f,
         if (!t)
             break;
         steps_abreast<G>(f.back, P, L, x, u);
-        for (Four &four : all)
-            if (t >= four.shortest) // the word before is its post's last, or behind it
+        for (Posts &own : all)
+            if (t >= own.shortest) // the word before is its post's last, or behind it
                 for (int64_t j = 0; j < L; j++)
-                    four.u[j] = four.words <= t ? spread(f.end[j]) : four.u[j];
+                    own.u[j] = own.words <= t ? spread(f.end[j]) : own.u[j];
     }
     int64_t found = 0;
     for (int64_t k = 0; k < posts; k++) {
-        const Four &own = all[k / WIDTH];
+        const Posts &own = all[k / WIDTH];
         const int64_t b = group[k], n = lengths[b], lane = k % WIDTH;
         beyond[b] = !f.within || own.lost[lane] || !(own.least[lane] >= SMALLEST);
         found += beyond[b];
@@ -419,7 +463,7 @@ void viterbi_abreast(const int64_t *group, int64_t posts, int64_t T, int64_t L, 
                      R *best) {
     typedef typename Lanes<R>::Type V;
     typedef typename Lanes<R>::Whole I;
-    constexpr int64_t W = 32 / sizeof(R);
+    constexpr int64_t W = BYTES / sizeof(R);
     const int64_t quarters = (L + 3) / 4;
     const R *rows[W];
     int64_t *own_paths[W];
@@ -432,8 +476,8 @@ void viterbi_abreast(const int64_t *group, int64_t posts, int64_t T, int64_t L, 
         longest = std::max(longest, n[k]);
         shortest = std::min(shortest, n[k]);
     }
-    V *score = reinterpret_cast<V *>(scratch(0, size_t(3 * L) * 4)), *next = score + L, *own = next + L;
-    I *from = reinterpret_cast<I *>(scratch(1, size_t(longest * quarters) * 4));
+    V *score = reinterpret_cast<V *>(scratch(0, size_t(3 * L) * WIDTH)), *next = score + L, *own = next + L;
+    I *from = reinterpret_cast<I *>(scratch(1, size_t(longest * quarters) * WIDTH));
     for (int64_t t = 0; t < longest; t++) {
         abreast<R, R>(rows, t * L, L, own);
         if (t) {

@@ -15,19 +15,27 @@ import platform
 import shlex
 import shutil
 import subprocess
+from itertools import chain
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("crf_kernels.cpp")
 HEADERS = tuple(SOURCE.with_name(name) for name in ("crf_abreast.h", "crf_vectors.h"))
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-strict-aliasing", "-fPIC", "-shared", "-Wno-psabi")
-VECTOR_FLAGS = ("-mavx2", "-mfma")
+VARIANTS = {
+    "": (),
+    "AVX2": ("-mavx2", "-mfma"),
+    "AVX512": ("-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
+}
+"""The flags of each variant by what processors can do, as torch names it; any machine of an architecture can do ""."""
 
 
-def library_names() -> tuple[str, str]:
-    """File names: for any machine of this architecture, and for one with AVX2 and FMA."""
-    made_of = b"".join(path.read_bytes() for path in (SOURCE, *HEADERS)) + " ".join(FLAGS + VECTOR_FLAGS).encode()
-    digest = hashlib.sha256(made_of).hexdigest()[:12]
-    return f"_crf_kernels_{digest}.so", f"_crf_kernels_{digest}_avx2.so"
+def library_names() -> dict[str, str]:
+    """File names of the variants."""
+    flags = " ".join(chain(FLAGS, *VARIANTS.values()))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in (SOURCE, *HEADERS)) + flags.encode()).hexdigest()[
+        :12
+    ]
+    return {able: f"_crf_kernels_{digest}{able and '_'}{able.lower()}.so" for able in VARIANTS}
 
 
 def compiler() -> list[str] | None:
@@ -44,11 +52,12 @@ def build(folder: Path) -> list[Path]:
     command = compiler()
     if command is None:
         return []
-    variants: list[tuple[str, tuple[str, ...]]] = [(library_names()[0], FLAGS)]
-    if platform.machine().lower() in ("x86_64", "amd64"):
-        variants.append((library_names()[1], FLAGS + VECTOR_FLAGS))
+    intel = platform.machine().lower() in ("x86_64", "amd64")
     made = []
-    for name, flags in variants:
+    for able, name in library_names().items():
+        if able and not intel:
+            continue
+        flags = FLAGS + VARIANTS[able]
         # Another name first: a process may have the library open, and one cut off must not look whole.
         path, partial = folder / name, folder / f"{name}.{os.getpid()}"
         done = subprocess.run(

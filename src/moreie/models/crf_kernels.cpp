@@ -4,7 +4,7 @@
 // hidden Markov models", 1989, §V.A), so that a step is a matrix-vector product. A post in which an entry of a message
 // falls below SMALLEST is reported instead of computed: its scores are too far apart for probability space.
 //
-// Rows of tags are padded to whole vectors of four: P entries for L tags. "Padding" below means these.
+// Rows of tags are padded to whole vectors: P entries for L tags. "Padding" below means these.
 
 #include "crf_abreast.h"
 
@@ -119,7 +119,7 @@ template <typename R> inline void exponentials(const R *emissions, int64_t size,
 inline double messages(Walk walk, int64_t L, int64_t P, double *factors, const double *moves, const double *init,
                        double *after, double *before, int64_t stride) {
     double log_scale = 0;
-    alignas(32) double filled[WIDTH] = {0, 0, 0, 0};
+    alignas(BYTES) double filled[WIDTH] = {};
     for (int64_t j = L; j < P; j++)
         filled[j % WIDTH] = 1;
     const Vec padding = at(filled, 0);
@@ -440,7 +440,7 @@ int64_t marginals_gradient(int64_t B, int64_t T, int64_t L, const int64_t *lengt
 // out = max over i of x[i] + m[i], for N vectors of columns, m [L, Q].
 template <typename R, int N> inline void best_columns(const R *m, int64_t L, int64_t Q, const R *x, R *out) {
     typedef typename Lanes<R>::Type V;
-    constexpr int64_t LANES = 32 / sizeof(R);
+    constexpr int64_t LANES = BYTES / sizeof(R);
     V even[N], odd[N];
 #pragma GCC unroll 8
     for (int k = 0; k < N; k++)
@@ -467,7 +467,7 @@ template <typename R> inline void add_row(const R *m, const R *x, int64_t L, int
             out[j] = m[j] + x[j];
         return;
     }
-    for (int64_t c = 0; c < Q; c += 32 / sizeof(R)) {
+    for (int64_t c = 0; c < Q; c += BYTES / sizeof(R)) {
         V own;
         std::memcpy(&own, x + c, sizeof own);
         *(V *)(out + c) = *(const V *)(m + c) + own;
@@ -479,7 +479,7 @@ template <typename R> inline void add_row(const R *m, const R *x, int64_t L, int
 template <typename R>
 inline int64_t first_equal(const R *a, const R *b, R target, const R *numbers, int64_t L, int64_t Q) {
     typedef typename Lanes<R>::Type V;
-    constexpr int64_t LANES = 32 / sizeof(R);
+    constexpr int64_t LANES = BYTES / sizeof(R);
     V none = V{} + R(L), found = none;
     for (int64_t c = 0; c < Q; c += LANES) {
         V here = *(const V *)(a + c) + *(const V *)(b + c) == V{} + target ? *(const V *)(numbers + c) : none;
@@ -495,7 +495,7 @@ template <typename R>
 int64_t viterbi(int64_t B, int64_t T, int64_t L, const R *emissions, const int64_t *lengths,
                 const R *transitions, const R *start, const R *end, int64_t *paths, R *best) {
     // Posts whose paths are followed back together: each step of one waits for the step before.
-    constexpr int64_t LANES = 32 / sizeof(R), GROUP = 4;
+    constexpr int64_t LANES = BYTES / sizeof(R), GROUP = 4;
     const int64_t Q = (L + LANES - 1) / LANES * LANES;
     Buffer room(2 * (GROUP * T + L) * Q + Q);
     R *numbers = reinterpret_cast<R *>(room.data), *moves = numbers + Q, *transposed = moves + L * Q;
@@ -563,6 +563,9 @@ int64_t viterbi(int64_t B, int64_t T, int64_t L, const R *emissions, const int64
 }
 
 } // namespace
+
+extern "C" const int64_t moreie_crf_width;
+const int64_t moreie_crf_width = WIDTH;
 
 // In the order of crf_kernels.py.
 #define EXPORT(R, NAME)                                                                                                \

@@ -7,7 +7,8 @@ be differentiated twice. Posts whose scores lie too far apart for probability sp
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,24 +18,35 @@ from torch import Tensor
 
 from moreie.models.crf_build import library_names
 
-LANES = 4
+DTYPES = (torch.float32, torch.float64)
 # In the order of the tables that crf_kernels.cpp ends with, with how many pointers follow B, T and L.
 KERNELS = {"likelihood": 10, "likelihood_gradient": 13, "marginals": 10, "marginals_gradient": 13, "viterbi": 7}
 
 
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """The kernels of a library by dtype and name, and how many numbers their vectors hold: rows of tags are padded to
+    whole ones."""
+
+    width: int
+    by_dtype: Mapping[torch.dtype, Mapping[str, Callable[..., int]]]
+
+
 @cache
-def load(folder: Path = Path(__file__).parent) -> dict[torch.dtype, dict[str, Callable[..., int]]]:
-    """The kernels by dtype and name, from the libraries in `folder`; none where none were built for this machine."""
-    plain, vectors = library_names()
-    fast = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-    for name in (vectors, plain) if fast else (plain,):
+def load(folder: Path = Path(__file__).parent, most: str | None = None) -> Kernels | None:
+    """The fastest kernels in `folder` for what this processor can do, as torch names it, or no more than `most`; None
+    where none were built for this machine."""
+    names = library_names()
+    able = torch.backends.cpu.get_cpu_capability() if most is None else most
+    for name in [*names.values()][list(names).index(able) if able in names else 0 :: -1]:
         if (folder / name).is_file():
             try:
                 library = ctypes.CDLL(str(folder / name))
             except OSError:  # built on a machine of another kind
                 continue
-            return {d: _table(library, f"moreie_crf_{d}".replace("torch.", "")) for d in (torch.float32, torch.float64)}
-    return {}
+            tables = {d: _table(library, f"moreie_crf_{d}".replace("torch.", "")) for d in DTYPES}
+            return Kernels(ctypes.c_int64.in_dll(library, "moreie_crf_width").value, tables)
+    return None
 
 
 def _table(library: ctypes.CDLL, name: str) -> dict[str, Callable[..., int]]:
@@ -48,7 +60,14 @@ def _table(library: ctypes.CDLL, name: str) -> dict[str, Callable[..., int]]:
 def take(emissions: Tensor, *scores: Tensor) -> bool:
     """Whether there are kernels for these tensors, once on the CPU: float32 or float64 alike, not empty."""
     dtype = emissions.dtype
-    return dtype in load() and emissions.numel() > 0 and all(s.dtype == dtype for s in scores)
+    return load() is not None and dtype in DTYPES and emissions.numel() > 0 and all(s.dtype == dtype for s in scores)
+
+
+def _loaded() -> Kernels:
+    kernels = load()
+    if kernels is None:
+        raise RuntimeError("no kernels were built: `take` says so")
+    return kernels
 
 
 def _run(name: str, emissions: Tensor, *tensors: Tensor | None) -> int:
@@ -59,7 +78,7 @@ def _run(name: str, emissions: Tensor, *tensors: Tensor | None) -> int:
         IndexError: a tag is not between 0 and L - 1.
     """
     _, words, tags = shape = emissions.shape
-    found = load()[emissions.dtype][name](*shape, *[None if t is None else t.data_ptr() for t in tensors])
+    found = _loaded().by_dtype[emissions.dtype][name](*shape, *[None if t is None else t.data_ptr() for t in tensors])
     if found == -1:
         raise ValueError(f"lengths have to be between 1 and {words}")
     if found == -2:
@@ -83,8 +102,9 @@ def _checked(
 def _room(emissions: Tensor, *directions: int) -> tuple[Tensor, Tensor]:
     """Room for messages and for the factors of emissions, which gradients need."""
     posts, words, tags = emissions.shape
-    messages = torch.empty((*directions, posts, words, -(-tags // LANES) * LANES), dtype=torch.float64)
-    return messages, torch.empty((*directions, posts, words * tags + LANES), dtype=torch.float64)
+    width = _loaded().width
+    messages = torch.empty((*directions, posts, words, -(-tags // width) * width), dtype=torch.float64)
+    return messages, torch.empty((*directions, posts, words * tags + width), dtype=torch.float64)
 
 
 def _likelihood(

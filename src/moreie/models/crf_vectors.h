@@ -9,10 +9,15 @@
 
 namespace {
 
-typedef double Vec __attribute__((vector_size(32)));
-typedef int64_t Bits __attribute__((vector_size(32)));
-typedef uint64_t Positive __attribute__((vector_size(32)));
-constexpr int64_t WIDTH = 4;
+#ifdef __AVX512DQ__
+#define BYTES 64
+#else
+#define BYTES 32
+#endif
+typedef double Vec __attribute__((vector_size(BYTES)));
+typedef int64_t Bits __attribute__((vector_size(BYTES)));
+typedef uint64_t Positive __attribute__((vector_size(BYTES)));
+constexpr int64_t WIDTH = BYTES / sizeof(double);
 constexpr double SMALLEST = 1e-130;
 constexpr double NEAR = 1e20;      // a message is left alone while its sum is nearer to 1
 constexpr double FURTHEST = 1e100; // of a message's sum from 1, in either direction, and of a transition's factor above
@@ -34,7 +39,7 @@ struct Buffer {
     Buffer &operator=(const Buffer &) = delete;
 };
 
-inline Vec spread(double x) { return Vec{x, x, x, x}; }
+inline Vec spread(double x) { return Vec{} + x; }
 inline Vec &at(double *row, int64_t i) { return *reinterpret_cast<Vec *>(row + i); }
 inline const Vec &at(const double *row, int64_t i) { return *reinterpret_cast<const Vec *>(row + i); }
 inline Vec unaligned(const double *x) {
@@ -42,12 +47,23 @@ inline Vec unaligned(const double *x) {
     std::memcpy(&v, x, sizeof v);
     return v;
 }
-inline double sum(Vec x) { return (x[0] + x[2]) + (x[1] + x[3]); }
 inline double larger(double a, double b) { return a > b ? a : b; }
+#if BYTES == 64
+inline double sum(Vec x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
+inline double smallest(Vec x) {
+    return -larger(larger(larger(-x[0], -x[1]), larger(-x[2], -x[3])),
+                   larger(larger(-x[4], -x[5]), larger(-x[6], -x[7])));
+}
+#else
+inline double sum(Vec x) { return (x[0] + x[2]) + (x[1] + x[3]); }
 inline double smallest(Vec x) { return -larger(larger(-x[0], -x[1]), larger(-x[2], -x[3])); }
+#endif
 
 inline bool all(Bits x) {
-#ifdef __AVX__
+#if BYTES == 64
+    typedef long long Signs __attribute__((vector_size(64)));
+    return __builtin_ia32_cvtq2mask512((Signs)x) == 255;
+#elif defined(__AVX__)
     return __builtin_ia32_movmskpd256((Vec)x) == 15;
 #else
     return (x[0] & x[1] & x[2] & x[3]) != 0;

@@ -80,6 +80,8 @@ class TextEncoder(nn.Module):
                 f"no text encoder at {name!r}: {str(problem).splitlines()[0]} Give a folder in Hugging Face form, "
                 "or a hub id on a machine that reaches the hub."
             ) from problem
+        if not tokenizer.is_fast:
+            raise EncoderError(f"{name}: its tokenizer has no fast form, which word alignment needs")
         return cls(model, tokenizer, name).eval()
 
     def _add_markers(self) -> None:
@@ -363,16 +365,13 @@ def _published(name: str) -> tuple[Any, Any]:
     """An encoder and its tokenizer by `transformers`.
 
     Raises:
-        EncoderError: the tokenizer has no fast form.
-        OSError, ValueError, RuntimeError: nothing loadable there.
+        OSError, ValueError, KeyError, RuntimeError: nothing loadable there.
     """
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(name, use_fast=True)
     packed = (Path(name) / packing.FILE).is_file()
     model = packing.load_model(Path(name)) if packed else AutoModel.from_pretrained(name, dtype=torch.float32)
-    if not tokenizer.is_fast:
-        raise EncoderError(f"{name}: its tokenizer has no fast form, which word alignment needs")
     return model, tokenizer
 
 

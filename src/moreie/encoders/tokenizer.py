@@ -18,6 +18,8 @@ ROLES = ("unk", "pad", "cls", "sep", "mask", "bos", "eos")
 class FolderTokenizer:
     """Splits texts into sub-tokens, and knows the special ones by their roles."""
 
+    is_fast = True
+
     def __init__(self, backend: tokenizers.Tokenizer, settings: Mapping[str, Any]):
         self.backend_tokenizer = backend
         self._settings = settings

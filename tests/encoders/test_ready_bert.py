@@ -110,3 +110,14 @@ def test_an_encoder_without_adapters_is_cast_once(
     encoder.model.encoder.layer[0].output.dense.weight.mul_(20)
     with Reading(encoder, None, 6, 1).batch():
         assert apart(encoder(ids, mask)[mask > 0], found[mask > 0]) > 0.02
+
+
+@given(st.integers(1, 1 << 20))
+def test_rows_are_rounded_up_to_few_sizes(rows: int) -> None:
+    rounded = ready_bert.rounded_rows(rows)
+    assert rows <= rounded < rows + max(8, rows / 16 + 1)
+    assert ready_bert.rounded_rows(rounded) == rounded
+
+
+def test_an_octave_has_sixteen_sizes() -> None:
+    assert len({ready_bert.rounded_rows(rows) for rows in range(513, 1_025)}) == 16

@@ -11,12 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from moreie.encoders import packing
 from moreie.encoders.bert import BertModel, read_config
 from moreie.encoders.text import MARKERS, TextEncoder
-from moreie.encoders.tokenizer import ROLES, FolderTokenizer
+from moreie.encoders.tokenizer import FolderTokenizer
 from moreie.errors import EncoderError
 from moreie.shipped import TEXT_ENCODER
 
@@ -120,7 +121,7 @@ def test_special_tokens_are_the_same(tmp_path: Path) -> None:
     own = FolderTokenizer.from_folder(Path(TEXT_ENCODER))
     assert own is not None
     hugging = AutoTokenizer.from_pretrained(TEXT_ENCODER)
-    for role in ROLES:
+    for role in ("unk", "pad", "cls", "sep", "mask", "bos", "eos"):
         assert getattr(own, f"{role}_token_id") == getattr(hugging, f"{role}_token_id"), role
     assert own.all_special_ids == sorted(hugging.all_special_ids)
     assert own.get_vocab() == hugging.get_vocab()
@@ -145,6 +146,25 @@ def test_other_encoders_are_left_to_transformers(
         assert read_config(saved) is None, changed
     (saved / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}))
     assert isinstance(TextEncoder.from_pretrained(saved).model, PreTrainedModel)
+
+
+def test_weights_of_other_names_are_left_to_transformers(tiny_encoder_folder: Path, tmp_path: Path) -> None:
+    encoder = TextEncoder.from_pretrained(tiny_encoder_folder)
+    encoder.save(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    state = load_file(weights)
+    save_file({f"bert.{name}": weight for name, weight in state.items()}, weights, metadata={"format": "pt"})
+    assert BertModel.from_folder(tmp_path, _config(tmp_path)) is None
+    again = TextEncoder.from_pretrained(tmp_path)
+    assert isinstance(again.model, PreTrainedModel)
+    assert again.fingerprint == encoder.fingerprint
+    weights.unlink()
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    assert TextEncoder.from_pretrained(tmp_path).fingerprint == encoder.fingerprint
+    save_file({name: weight.half() for name, weight in state.items()}, weights, metadata={"format": "pt"})
+    halved = BertModel.from_folder(tmp_path, _config(tmp_path))
+    assert halved is not None
+    assert {weight.dtype for weight in halved.parameters()} == {torch.float32}
 
 
 def test_damage_is_named(tiny_encoder_folder: Path, tmp_path: Path) -> None:

@@ -86,7 +86,14 @@ def test_other_encoders_are_left_to_transformers(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     assert read_config(folder) is not None
     settings = json.loads((folder / "preprocessor_config.json").read_text())
-    for changed in ({"resample": 2}, {"do_center_crop": False}, {"size": {"height": 224, "width": 224}}):
+    for changed in (
+        {"resample": 2},
+        {"do_center_crop": False},
+        {"size": {"height": 224, "width": 224}},
+        {"size": 256},
+        {"crop_size": 224},
+        {"crop_size": {"height": 300, "width": 224}},
+    ):
         (folder / "preprocessor_config.json").write_text(json.dumps({**settings, **changed}))
         assert CentredCrop.from_folder(folder) is None, changed
     encoder = ImageEncoder.from_pretrained(folder, device="cpu")

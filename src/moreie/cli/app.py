@@ -54,7 +54,7 @@ app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command("serve", epilog=serve.EXAMPLES)(serve.serve)
 
 # Commands of seconds, which have written all there is to write when they return.
-SHORT = ("extract", "demo")
+SHORT = (["extract"], ["demo"])
 
 
 def run() -> None:
@@ -65,7 +65,7 @@ def run() -> None:
     try:
         app()
     except SystemExit as end:
-        if sys.argv[1:2] == [] or sys.argv[1] not in SHORT or not isinstance(end.code, int | None):
+        if sys.argv[1:2] not in SHORT or not isinstance(end.code, int | None):
             raise
         try:
             sys.stdout.flush()

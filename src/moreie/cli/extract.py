@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moreie.cli.console import clear_errors, console, progress_bar
-from moreie.cli.loading import check_asked, load_extractor
+from moreie.cli.loading import load_extractor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from moreie.extractor import Extractor
-    from moreie.knowledge.corpus import KnowledgeCorpus
     from moreie.knowledge.stores.apart import ReadingProcess
     from moreie.linking.linker import Linker
     from moreie.schema import Attribution, Extraction, Post
@@ -114,7 +113,11 @@ def extract(
         bad: list[DataFormatError] = []
         if (text is None) == (input is None):
             raise MoreieError("give either --text (with --image if there is a picture) or --input")
-        reading = _reading_process(corpus) if text is not None and not link else None
+        from moreie.knowledge.stores.apart import begun
+        from moreie.shipped import DEMO_CORPUS
+
+        # At work while this process imports what it needs itself.
+        reading = begun(corpus or DEMO_CORPUS) if text is not None and not link else None
         from moreie.datasets import post_from_text, read_posts
 
         if input is not None:
@@ -150,9 +153,11 @@ def demo(
 ) -> None:
     """Show what moreie does with the posts, photographs and corpus that ship with it."""
     with clear_errors():
-        reading = _reading_process(None)
+        from moreie.knowledge.stores.apart import begun
+        from moreie.shipped import DEMO_CORPUS, DEMO_NOTES, DEMO_POSTS
+
+        reading = begun(DEMO_CORPUS)
         from moreie.datasets import read_jsonl
-        from moreie.shipped import DEMO_NOTES, DEMO_POSTS
 
         notes = json_module.loads(DEMO_NOTES.read_text(encoding="utf-8"))
         posts = read_jsonl(DEMO_POSTS)
@@ -223,9 +228,7 @@ def _run(
     one_line: bool = False,
     reading: ReadingProcess | None = None,
 ) -> list[Extraction]:
-    check_asked(certainty, threshold)
-    opened = _opened_apart(corpus, reading) if reading else corpus
-    extractor = load_extractor(model, opened, certainty=certainty, threshold=threshold)
+    extractor = load_extractor(model, corpus, reading, certainty=certainty, threshold=threshold)
     if int8:
         with console(stderr=True).status("bringing the encoders into 8 bits"):
             extractor = extractor.quantized()
@@ -256,26 +259,6 @@ def _run(
         html.write_text(page(shown, extractor.corpus, title="moreie: what was found, and why"), encoding="utf-8")
         console(stderr=True).print(f"report: {html}", markup=False)
     return [a.extraction for a in results]
-
-
-def _reading_process(corpus: str | None) -> ReadingProcess | None:
-    """A process that will read the corpus of a few posts, already at work while this one imports what it needs; None
-    where there is no core or no use for it."""
-    from moreie.knowledge.stores import in_cluster
-    from moreie.knowledge.workers import available_cores
-
-    if available_cores() < 2 or (corpus and in_cluster(corpus)):
-        return None
-    from moreie.knowledge.stores.apart import ReadingProcess
-
-    return ReadingProcess()
-
-
-def _opened_apart(corpus: str | None, reading: ReadingProcess) -> KnowledgeCorpus:
-    from moreie.knowledge.corpus import KnowledgeCorpus
-    from moreie.shipped import DEMO_CORPUS
-
-    return KnowledgeCorpus.open_apart(corpus or DEMO_CORPUS, reading)
 
 
 def _linker(extractor: Extractor) -> Linker | None:

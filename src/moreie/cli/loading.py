@@ -14,18 +14,27 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from moreie.extractor import Extractor
-    from moreie.knowledge.corpus import KnowledgeCorpus
+    from moreie.knowledge.stores.apart import ReadingProcess
 
 
 def load_extractor(
-    model: Path | None, corpus: str | KnowledgeCorpus | None, *, certainty: float | None, threshold: float | None
+    model: Path | None,
+    corpus: str | None,
+    reading: ReadingProcess | None = None,
+    *,
+    certainty: float | None,
+    threshold: float | None,
 ) -> Extractor:
-    """A model over a corpus, at a certainty and a threshold where they are given."""
+    """A model over a corpus, which `reading` reads if it is given, at a certainty and a threshold if these are."""
     check_asked(certainty, threshold)
     with uncollected():
+        from moreie.knowledge.corpus import KnowledgeCorpus
+        from moreie.shipped import DEMO_CORPUS
+
+        opened = KnowledgeCorpus.open_apart(corpus or DEMO_CORPUS, reading) if reading else corpus
         from moreie.extractor import Extractor
 
-        extractor = Extractor.from_pretrained(model, corpus=corpus)
+        extractor = Extractor.from_pretrained(model, corpus=opened)
     if certainty is not None:
         extractor = extractor.selective(certainty)
     return extractor if threshold is None else extractor.at_threshold(threshold)

@@ -6,7 +6,6 @@ It reads the folders that `TextEncoder.save` and `save_packed` write; every othe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moreie.encoders import packing
+from moreie.encoders.attention import attended
+from moreie.encoders.settings import CONFIG, read_settings, write_settings
 from moreie.encoders.undrawn import Embedding, Linear
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+WEIGHTS = "model.safetensors"
 UNWRITTEN: Mapping[str, Any] = {
     "output_hidden_states": False,
     "return_dict": True,
@@ -42,7 +43,6 @@ SIMPLE: Mapping[str, Any] = {
     "chunk_size_feed_forward": 0,
 }
 """What a configuration says of an encoder that is known here, where it says anything of it."""
-FOREIGN = frozenset({"quantization_config", "auto_map", "torch_dtype"})
 
 
 @dataclass(frozen=True)
@@ -70,31 +70,16 @@ class BertConfig:
 
     def save_pretrained(self, folder: Path) -> None:
         """Write `config.json`."""
-        (folder / CONFIG).write_text(json.dumps(self.written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_settings(folder / CONFIG, self.written)
 
 
 SIZES = tuple(name for name in BertConfig.__dataclass_fields__ if name not in ("written", "model_type", "is_decoder"))
 
 
-def read_settings(path: Path, known: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A file of settings in JSON; None where there is none, or where it says something else of what is `known`."""
-    try:
-        written = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(written, dict) or FOREIGN & written.keys():
-        return None
-    return written if all(written.get(key, usual) == usual for key, usual in known.items()) else None
-
-
 def read_config(folder: Path) -> BertConfig | None:
     """The configuration in a folder; None where there is none, or one of an encoder that is not known here."""
-    written = read_settings(folder / CONFIG, SIMPLE)
-    if (
-        written is None
-        or "model_type" not in written
-        or any(not isinstance(written.get(name), int | float) for name in SIZES)
-    ):
+    written = read_settings(folder / CONFIG, SIMPLE, ("model_type", *SIZES))
+    if written is None or any(not isinstance(written[name], int | float) for name in SIZES):
         return None
     return BertConfig(written=written, **{name: written[name] for name in SIZES})
 
@@ -118,16 +103,22 @@ class BertModel(nn.Module):
         self.pooler = _Pooler(config) if pooler else None
 
     @classmethod
-    def from_folder(cls, folder: Path, config: BertConfig) -> BertModel:
-        """Load what `TextEncoder.save` or `save_packed` wrote.
+    def from_folder(cls, folder: Path, config: BertConfig) -> BertModel | None:
+        """Load what `TextEncoder.save` or `save_packed` wrote; None where weights have other names, or another file.
 
         Raises:
             CheckpointError: packed weights are damaged.
-            OSError, SafetensorError, RuntimeError: no weights there, damaged ones, or weights that do not fit.
+            SafetensorError, RuntimeError: damaged weights, or weights that do not fit.
         """
-        packed = (folder / packing.FILE).is_file()
-        state = packing.load_packed(folder) if packed else load_file(folder / WEIGHTS)
+        if (folder / packing.FILE).is_file():
+            state = packing.load_packed(folder)
+        elif (folder / WEIGHTS).is_file():
+            state = {name: weight.float() for name, weight in load_file(folder / WEIGHTS).items()}
+        else:
+            return None
         model = cls(config, pooler="pooler.dense.weight" in state)
+        if model.state_dict().keys() != state.keys():
+            return None
         model.load_state_dict(state, assign=True)
         return model
 
@@ -157,21 +148,6 @@ def what_is_read(attention_mask: Tensor) -> Tensor | None:
     if not torch.compiler.is_exporting() and bool(reads.all()):
         return None
     return reads[:, None, None, :]
-
-
-def attended(
-    query: Tensor, key: Tensor, value: Tensor, heads: int, reads: Tensor | None = None, dropout: float = 0.0
-) -> Tensor:
-    """What each token attends to [B, A, H], of its query [B, A, H] and all keys and values [B, S, H]; `reads`: None, or
-    bool [B, 1, 1 or A, S], what each reads."""
-
-    def parted(states: Tensor) -> Tensor:
-        return states.view(*states.shape[:2], heads, -1).transpose(1, 2)
-
-    found = functional.scaled_dot_product_attention(
-        parted(query), parted(key), parted(value), attn_mask=reads, dropout_p=dropout
-    )
-    return found.transpose(1, 2).flatten(2)
 
 
 class _Embeddings(nn.Module):

@@ -6,7 +6,6 @@ It reads the folders that `ImageEncoder.save_packed` writes; every other encoder
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moreie.encoders import packing
-from moreie.encoders.bert import CONFIG, Output, attended, read_settings
+from moreie.encoders.attention import attended
+from moreie.encoders.bert import Output
 from moreie.encoders.products import Product
+from moreie.encoders.settings import CONFIG, read_settings, write_settings
 from moreie.encoders.undrawn import Conv2d, Linear
 
 PREPROCESSING = "preprocessor_config.json"
@@ -57,18 +58,16 @@ class Dinov2Config:
 
     def save_pretrained(self, folder: Path) -> None:
         """Write `config.json`."""
-        (folder / CONFIG).write_text(json.dumps(self.written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_settings(folder / CONFIG, self.written)
 
 
 def read_config(folder: Path) -> Dinov2Config | None:
     """The configuration in a folder; None where there is none, or one of an encoder that is not known here."""
-    written = read_settings(folder / CONFIG, SIMPLE)
-    if written is None or "model_type" not in written or not isinstance(written.get("layer_norm_eps"), float):
-        return None
-    if any(not isinstance(written.get(name), int) for name in SIZES):
+    written = read_settings(folder / CONFIG, SIMPLE, ("model_type", "layer_norm_eps", *SIZES))
+    if written is None or any(not isinstance(written[name], int) for name in SIZES):
         return None
     sizes = {name: written[name] for name in SIZES}
-    return Dinov2Config(layer_norm_eps=written["layer_norm_eps"], written=written, **sizes)
+    return Dinov2Config(layer_norm_eps=float(written["layer_norm_eps"]), written=written, **sizes)
 
 
 class CentredCrop:
@@ -86,12 +85,15 @@ class CentredCrop:
     @classmethod
     def from_folder(cls, folder: Path) -> CentredCrop | None:
         """The preprocessing that is written in a folder; None where there is none, or one not known here."""
-        settings = read_settings(folder / PREPROCESSING, CROPPING)
-        if settings is None or not settings.keys() >= {*CROPPING, "size", "crop_size", "image_mean", "image_std"}:
+        needed = (*CROPPING, "rescale_factor", "image_mean", "image_std", "size", "crop_size")
+        settings = read_settings(folder / PREPROCESSING, CROPPING, needed)
+        if settings is None:
             return None
         size, crop = settings["size"], settings["crop_size"]
-        fits = size.keys() == {"shortest_edge"} and max(crop.values()) <= size["shortest_edge"]
-        return cls(settings) if fits and crop.keys() == {"height", "width"} else None
+        if not isinstance(size, dict) or not isinstance(crop, dict):  # a number, as older versions wrote
+            return None
+        alike = size.keys() == {"shortest_edge"} and crop.keys() == {"height", "width"}
+        return cls(settings) if alike and max(crop.values()) <= size["shortest_edge"] else None
 
     def __call__(self, images: Sequence[Image.Image], return_tensors: str = "pt") -> dict[str, Tensor]:
         """`pixel_values` [N, 3, h, w] of pictures in RGB."""
@@ -113,7 +115,7 @@ class CentredCrop:
 
     def save_pretrained(self, folder: Path) -> None:
         """Write `preprocessor_config.json`."""
-        (folder / PREPROCESSING).write_text(json.dumps(self._settings, indent=2, sort_keys=True) + "\n")
+        write_settings(folder / PREPROCESSING, self._settings)
 
 
 class Dinov2Model(nn.Module):
@@ -127,15 +129,17 @@ class Dinov2Model(nn.Module):
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     @classmethod
-    def from_folder(cls, folder: Path, config: Dinov2Config) -> Dinov2Model:
-        """Load what `ImageEncoder.save_packed` wrote.
+    def from_folder(cls, folder: Path, config: Dinov2Config) -> Dinov2Model | None:
+        """Load what `ImageEncoder.save_packed` wrote; None where weights have other names.
 
         Raises:
             CheckpointError: no weights there, or damaged ones.
             RuntimeError: weights that do not fit.
         """
-        model = cls(config)
-        model.load_state_dict(packing.load_packed(folder), assign=True)
+        model, state = cls(config), packing.load_packed(folder)
+        if model.state_dict().keys() != state.keys():
+            return None
+        model.load_state_dict(state, assign=True)
         return model
 
     def forward(self, pixel_values: Tensor) -> Output:

@@ -171,12 +171,14 @@ class ImageEncoder:
             ImageError: a file is no readable picture.
         """
         share = min(batch_size, -(-len(images) // at_once(self.device)))
+        # Made before threads ask for it, each for itself.
+        ready = self._in_bfloat16 if product_kind(self.device) is torch.bfloat16 else None
 
         @torch.inference_mode()
         def work(start: int) -> NDArray[np.float32]:
             batch = [load_image(i) if isinstance(i, Path) else i for i in images[start : start + share]]
             pixels = self.processor(images=batch, return_tensors="pt")["pixel_values"].to(self.device)
-            features = self._features(pixels).float()
+            features = (ready.states(pixels)[:, 0] if ready else self._features(pixels)).float()
             vectors: NDArray[np.float32] = torch.nn.functional.normalize(features, dim=1).cpu().numpy()
             return vectors
 
@@ -220,8 +222,6 @@ class ImageEncoder:
         return vectors
 
     def _features(self, pixels: Tensor) -> Tensor:
-        if product_kind(self.device) is torch.bfloat16 and self._in_bfloat16 is not None:
-            return self._in_bfloat16.states(pixels)[:, 0]
         with autocast(self.device):
             if hasattr(self.model, "get_image_features"):
                 found = self.model.get_image_features(pixel_values=pixels)
@@ -247,7 +247,8 @@ def _saved(folder: Path) -> tuple[Any, Any] | None:
     config, processor = dinov2.read_config(folder), dinov2.CentredCrop.from_folder(folder)
     if config is None or processor is None or not (folder / packing.FILE).is_file():
         return None
-    return dinov2.Dinov2Model.from_folder(folder, config), processor
+    model = dinov2.Dinov2Model.from_folder(folder, config)
+    return (model, processor) if model else None
 
 
 def _published(name: str) -> tuple[Any, Any]:

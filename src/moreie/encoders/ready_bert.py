@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moreie.encoders.bert import BertModel, Layer, attended
+from moreie.encoders.attention import attended
+from moreie.encoders.bert import BertModel, Layer
 from moreie.encoders.last_layer import at
 from moreie.encoders.products import Product
 

@@ -358,7 +358,8 @@ def _saved(folder: Path) -> tuple[BertModel, FolderTokenizer] | None:
         return None
     if any(tokenizer.backend_tokenizer.token_to_id(marker) is None for marker in MARKERS):
         return None
-    return BertModel.from_folder(folder, config), tokenizer
+    model = BertModel.from_folder(folder, config)
+    return (model, tokenizer) if model else None
 
 
 def _published(name: str) -> tuple[Any, Any]:

@@ -3,7 +3,6 @@ has for the same things."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any
 
 import tokenizers
 
+from moreie.encoders.settings import read_settings, write_settings
+from moreie.errors import CheckpointError
+
 FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
-ROLES = ("unk", "pad", "cls", "sep", "mask", "bos", "eos")
 
 
 class FolderTokenizer:
@@ -23,53 +24,33 @@ class FolderTokenizer:
     def __init__(self, backend: tokenizers.Tokenizer, settings: Mapping[str, Any]):
         self.backend_tokenizer = backend
         self._settings = settings
-        self._ids = {role: self._id(settings.get(f"{role}_token")) for role in ROLES}
+        self.unk_token_id = self._id("unk_token")
+        self.pad_token_id = self._id("pad_token")
+        self.cls_token_id = self._id("cls_token")
+        self.sep_token_id = self._id("sep_token")
+        self.mask_token_id = self._id("mask_token")
+        self.bos_token_id = self._id("bos_token")
+        self.eos_token_id = self._id("eos_token")
 
     @classmethod
     def from_folder(cls, folder: Path) -> FolderTokenizer | None:
-        """What a tokenizer of `transformers` has written there; None where there is nothing of the kind."""
-        try:
-            settings = json.loads((folder / SETTINGS).read_bytes())
-            written = (folder / FILE).read_text(encoding="utf-8")
-        except (OSError, ValueError):
-            return None
-        try:
-            backend = tokenizers.Tokenizer.from_str(written)
-        except Exception:  # the library raises nothing narrower; `transformers`, asked next, says what is wrong
-            return None
-        return cls(backend, settings) if isinstance(settings, dict) else None
+        """What a tokenizer of `transformers` has written there; None where there is nothing of the kind.
 
-    def _id(self, token: Any) -> int | None:
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        settings, path = read_settings(folder / SETTINGS, {}, ()), folder / FILE
+        if settings is None or not path.is_file():
+            return None
+        try:
+            return cls(tokenizers.Tokenizer.from_file(str(path)), settings)
+        except Exception as problem:  # the library raises nothing narrower
+            raise CheckpointError(f"{path}: damaged tokenizer ({problem}); fetch the file again") from problem
+
+    def _id(self, role: str) -> int | None:
+        token = self._settings.get(role)
         content = token.get("content") if isinstance(token, dict) else token
         return None if content is None else self.backend_tokenizer.token_to_id(content)
-
-    @property
-    def unk_token_id(self) -> int | None:
-        return self._ids["unk"]
-
-    @property
-    def pad_token_id(self) -> int | None:
-        return self._ids["pad"]
-
-    @property
-    def cls_token_id(self) -> int | None:
-        return self._ids["cls"]
-
-    @property
-    def sep_token_id(self) -> int | None:
-        return self._ids["sep"]
-
-    @property
-    def mask_token_id(self) -> int | None:
-        return self._ids["mask"]
-
-    @property
-    def bos_token_id(self) -> int | None:
-        return self._ids["bos"]
-
-    @property
-    def eos_token_id(self) -> int | None:
-        return self._ids["eos"]
 
     @cached_property
     def all_special_ids(self) -> list[int]:
@@ -91,5 +72,4 @@ class FolderTokenizer:
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`."""
         self.backend_tokenizer.save(str(Path(folder) / FILE))
-        settings = json.dumps(self._settings, indent=2, sort_keys=True, ensure_ascii=False)
-        (Path(folder) / SETTINGS).write_text(settings + "\n", encoding="utf-8")
+        write_settings(Path(folder) / SETTINGS, self._settings)

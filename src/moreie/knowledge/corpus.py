@@ -14,7 +14,6 @@ from moreie.knowledge.manifest import Manifest, read_manifest
 from moreie.knowledge.names import distinct_names
 from moreie.knowledge.stores import in_cluster
 from moreie.knowledge.stores.rows import IMAGES, INTRODUCTIONS
-from moreie.knowledge.workers import available_cores
 from moreie.schema import Article, ArticleImage, Paragraph, Passage
 
 if TYPE_CHECKING:
@@ -67,12 +66,13 @@ class KnowledgeCorpus:
         Raises:
             KnowledgeCorpusError: nothing there, or an unfinished build.
         """
-        if in_cluster(location) or available_cores() < 2:
-            return cls.open(location)
-        from moreie.knowledge.stores.apart import ApartReader, ReadingProcess
+        from moreie.knowledge.stores.apart import ApartReader, begun
 
+        process = process or begun(location)
+        if process is None:
+            return cls.open(location)
         manifest = read_manifest(Path(location))
-        reader = ApartReader(process or ReadingProcess(), Path(location), manifest.tables)
+        reader = ApartReader(process, Path(location), manifest.tables)
         return cls(str(location), manifest, cast("StoreReader", reader))
 
     @property

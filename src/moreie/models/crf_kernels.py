@@ -38,7 +38,9 @@ def load(folder: Path = Path(__file__).parent, most: str | None = None) -> Kerne
     where none were built for this machine."""
     names = library_names()
     able = torch.backends.cpu.get_cpu_capability() if most is None else most
-    for name in [*names.values()][list(names).index(able) if able in names else 0 :: -1]:
+    variants = list(names)
+    for variant in reversed(variants[: variants.index(able) + 1] if able in names else variants[:1]):
+        name = names[variant]
         if (folder / name).is_file():
             try:
                 library = ctypes.CDLL(str(folder / name))

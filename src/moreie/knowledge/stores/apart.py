@@ -14,6 +14,8 @@ from threading import Lock
 from typing import Any
 
 from moreie.errors import KnowledgeCorpusError
+from moreie.knowledge.stores import in_cluster
+from moreie.knowledge.workers import available_cores
 
 
 class ReadingProcess:
@@ -51,6 +53,11 @@ class ReadingProcess:
     @staticmethod
     def _death() -> KnowledgeCorpusError:
         return KnowledgeCorpusError("the process that reads the knowledge corpus has died, perhaps for want of memory")
+
+
+def begun(location: str | Path) -> ReadingProcess | None:
+    """A process that will read a corpus; None where there is no core for it, or the corpus is in a cluster."""
+    return None if in_cluster(location) or available_cores() < 2 else ReadingProcess()
 
 
 class ApartReader:

@@ -1,9 +1,27 @@
-"""Attention of several heads, by torch's fused kernels."""
+"""Attention of several heads: over short rows by the project's kernel (`kernels/attention.cpp`), else by torch's.
+
+torch's kernel takes a head of 40 sub-tokens 15 µs, whatever its numbers are, of which the products are a tenth: it
+calls a library's matrix product for each 32 queries of each head. Rows are that short in extraction.
+"""
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from types import MappingProxyType
+
+import torch
 from torch import Tensor
 from torch.nn import functional
+
+from moreie.kernels import library
+
+SHORT = MappingProxyType({torch.float32: 16_384, torch.bfloat16: 4_096})
+"""So many numbers of a head's keys are read by the project's kernel: it has no units for products in bfloat16, which
+are worth more the longer rows are."""
+FEW_THREADS = 2
+"""The project's kernel computes in one thread: where torch has more than this, it is faster."""
 
 
 def attended(
@@ -11,6 +29,8 @@ def attended(
 ) -> Tensor:
     """What each token attends to [B, A, H], of its query [B, A, H] and all keys and values [B, S, H]; `reads`: None, or
     bool [B, 1, 1 or A, S], what each reads."""
+    if dropout == 0.0 and (compute := _short(query, key, value, heads, reads)):
+        return _by(compute, query, key, value, heads, reads)
 
     def parted(states: Tensor) -> Tensor:
         return states.view(*states.shape[:2], heads, -1).transpose(1, 2)
@@ -19,3 +39,51 @@ def attended(
         parted(query), parted(key), parted(value), attn_mask=reads, dropout_p=dropout
     )
     return found.transpose(1, 2).flatten(2)
+
+
+Kernel = Callable[..., None]
+
+
+@cache
+def kernels() -> tuple[int, dict[torch.dtype, Kernel]]:
+    """By dtype, and what the width of a head has to be a multiple of; none where none were built."""
+    found = library.load()
+    if found is None:
+        return 1, {}
+    return ctypes.c_int64.in_dll(found, "moreie_attention_unit").value, {
+        dtype: _declared(found, f"moreie_attention_{dtype}".replace("torch.", "")) for dtype in SHORT
+    }
+
+
+def _declared(found: ctypes.CDLL, name: str) -> Kernel:
+    kernel = found[name]
+    kernel.restype, kernel.argtypes = None, [ctypes.c_int64] * 5 + [ctypes.c_void_p] * 6
+    return kernel
+
+
+def _short(query: Tensor, key: Tensor, value: Tensor, heads: int, reads: Tensor | None) -> Kernel | None:
+    """The kernel, where it is there for these and faster."""
+    width = query.shape[2] // heads
+    if not query.is_cpu or key.shape[1] * width > SHORT.get(query.dtype, 0) or torch.compiler.is_exporting():
+        return None
+    if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
+        return None
+    unit, by_dtype = kernels()
+    plain = key.dtype is value.dtype is query.dtype and query.stride(2) == key.stride(2) == value.stride(2) == 1
+    if not plain or width % unit or torch.get_num_threads() > FEW_THREADS:
+        return None
+    return by_dtype.get(query.dtype) if reads is None or reads.dtype is torch.bool else None
+
+
+def _by(compute: Kernel, query: Tensor, key: Tensor, value: Tensor, heads: int, reads: Tensor | None) -> Tensor:
+    posts, queries, width = query.shape
+    strides = [stride for states in (query, key, value) for stride in states.stride()[:2]]
+    if reads is not None:
+        reads = reads.expand(posts, 1, -1, -1).contiguous()
+        strides += reads.stride(0), reads.stride(2) if reads.shape[2] > 1 else 0
+    found = query.new_empty(query.shape)
+    sizes = posts, queries, key.shape[1], heads, width // heads
+    told = (ctypes.c_int64 * 8)(*strides)
+    addresses = (x.data_ptr() if x is not None else None for x in (query, key, value, reads, found))
+    compute(*sizes, ctypes.addressof(told), *addresses)
+    return found

@@ -1,4 +1,4 @@
-"""The CRF's kernels on the CPU: `crf_kernels.cpp`, compiled when the package was installed, called through ctypes.
+"""The CRF's kernels on the CPU (`kernels/crf.cpp`), called through ctypes.
 
 `models.crf` defines what they compute. Their gradients are written out instead of recorded by autograd, so nothing can
 be differentiated twice. Posts whose scores lie too far apart for probability space are left to the caller.
@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moreie.models.crf_build import library_names
+from moreie.kernels import library
+from moreie.kernels.build import FOLDER
 
 DTYPES = (torch.float32, torch.float64)
-# In the order of the tables that crf_kernels.cpp ends with, with how many pointers follow B, T and L.
+# In the order of the tables that crf.cpp ends with, with how many pointers follow B, T and L.
 KERNELS = {"likelihood": 10, "likelihood_gradient": 13, "marginals": 10, "marginals_gradient": 13, "viterbi": 7}
 
 
@@ -33,22 +34,13 @@ class Kernels:
 
 
 @cache
-def load(folder: Path = Path(__file__).parent, most: str | None = None) -> Kernels | None:
-    """The fastest kernels in `folder` for what this processor can do, as torch names it, or no more than `most`; None
-    where none were built for this machine."""
-    names = library_names()
-    able = torch.backends.cpu.get_cpu_capability() if most is None else most
-    variants = list(names)
-    for variant in reversed(variants[: variants.index(able) + 1] if able in names else variants[:1]):
-        name = names[variant]
-        if (folder / name).is_file():
-            try:
-                library = ctypes.CDLL(str(folder / name))
-            except OSError:  # built on a machine of another kind
-                continue
-            tables = {d: _table(library, f"moreie_crf_{d}".replace("torch.", "")) for d in DTYPES}
-            return Kernels(ctypes.c_int64.in_dll(library, "moreie_crf_width").value, tables)
-    return None
+def load(folder: Path = FOLDER, most: str | None = None) -> Kernels | None:
+    """Those of `kernels.library.load`."""
+    found = library.load(folder, most)
+    if found is None:
+        return None
+    tables = {dtype: _table(found, f"moreie_crf_{dtype}".replace("torch.", "")) for dtype in DTYPES}
+    return Kernels(ctypes.c_int64.in_dll(found, "moreie_crf_width").value, tables)
 
 
 def _table(library: ctypes.CDLL, name: str) -> dict[str, Callable[..., int]]:

@@ -1,9 +1,9 @@
-"""Compiles `crf_kernels.cpp`, when the package is installed and a C++ compiler is there (GCC or Clang).
+"""Compiles the kernels, when the package is installed and a C++ compiler is there (GCC or Clang).
 
-The libraries are named after source and flags, so that one of an older source is never loaded. Nothing but the
+The libraries are named after sources and flags, so that one of older sources is never loaded. Nothing but the
 standard library is imported: `hatch_build.py` runs this file before the package is there.
 
-python -m moreie.models.crf_build builds them where the package lies.
+python -m moreie.kernels.build builds them where the package lies.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import subprocess
 from itertools import chain
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("crf_kernels.cpp")
-HEADERS = tuple(SOURCE.with_name(name) for name in ("crf_abreast.h", "crf_vectors.h"))
+FOLDER = Path(__file__).parent
+SOURCES = tuple(FOLDER / name for name in ("attention.cpp", "crf.cpp"))
+HEADERS = tuple(FOLDER / name for name in ("crf_abreast.h", "crf_factors.h", "vectors.h"))
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-strict-aliasing", "-fPIC", "-shared", "-Wno-psabi")
 VARIANTS = {
     "": (),
@@ -32,10 +33,9 @@ VARIANTS = {
 def library_names() -> dict[str, str]:
     """File names of the variants."""
     flags = " ".join(chain(FLAGS, *VARIANTS.values()))
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in (SOURCE, *HEADERS)) + flags.encode()).hexdigest()[
-        :12
-    ]
-    return {able: f"_crf_kernels_{digest}{able and '_'}{able.lower()}.so" for able in VARIANTS}
+    written = b"".join(path.read_bytes() for path in (*SOURCES, *HEADERS))
+    digest = hashlib.sha256(written + flags.encode()).hexdigest()[:12]
+    return {able: f"_kernels_{digest}{able and '_'}{able.lower()}.so" for able in VARIANTS}
 
 
 def compiler() -> list[str] | None:
@@ -61,7 +61,7 @@ def build(folder: Path) -> list[Path]:
         # Another name first: a process may have the library open, and one cut off must not look whole.
         path, partial = folder / name, folder / f"{name}.{os.getpid()}"
         done = subprocess.run(
-            [*command, *flags, str(SOURCE), "-o", str(partial)], capture_output=True, text=True, check=False
+            [*command, *flags, *map(str, SOURCES), "-o", str(partial)], capture_output=True, text=True, check=False
         )
         if done.returncode == 0:
             partial.replace(path)
@@ -73,4 +73,4 @@ def build(folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    print("\n".join(str(path) for path in build(SOURCE.parent)) or "no kernels built: no C++ compiler, or it failed")
+    print("\n".join(str(path) for path in build(FOLDER)) or "no kernels built: no C++ compiler, or it failed")

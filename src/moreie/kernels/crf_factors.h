@@ -1,23 +1,13 @@
-// Vectors of doubles, exp and log of them, and the CRF's scores as factors: what the kernels share.
+// exp and log of vectors of doubles, and the CRF's scores as factors: what its kernels share.
 
 #pragma once
 
+#include "vectors.h"
+
 #include <cmath>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
 
 namespace {
 
-#ifdef __AVX512DQ__
-#define BYTES 64
-#else
-#define BYTES 32
-#endif
-typedef double Vec __attribute__((vector_size(BYTES)));
-typedef int64_t Bits __attribute__((vector_size(BYTES)));
-typedef uint64_t Positive __attribute__((vector_size(BYTES)));
-constexpr int64_t WIDTH = BYTES / sizeof(double);
 constexpr double SMALLEST = 1e-130;
 constexpr double NEAR = 1e20;      // a message is left alone while its sum is nearer to 1
 constexpr double FURTHEST = 1e100; // of a message's sum from 1, in either direction, and of a transition's factor above
@@ -25,50 +15,6 @@ constexpr int64_t ABREAST = 4;     // so many posts are read abreast
 constexpr int64_t BAD_LENGTH = -1, BAD_TAG = -2;
 
 inline int64_t padded(int64_t tags) { return (tags + WIDTH - 1) / WIDTH * WIDTH; }
-
-struct Buffer {
-    double *data;
-    explicit Buffer(int64_t size)
-        : data(static_cast<double *>(std::aligned_alloc(64, (size_t(size) * sizeof(double) + 63) / 64 * 64))) {
-        if (!data)
-            std::abort();
-        std::memset(data, 0, size_t(size) * sizeof(double));
-    }
-    ~Buffer() { std::free(data); }
-    Buffer(const Buffer &) = delete;
-    Buffer &operator=(const Buffer &) = delete;
-};
-
-inline Vec spread(double x) { return Vec{} + x; }
-inline Vec &at(double *row, int64_t i) { return *reinterpret_cast<Vec *>(row + i); }
-inline const Vec &at(const double *row, int64_t i) { return *reinterpret_cast<const Vec *>(row + i); }
-inline Vec unaligned(const double *x) {
-    Vec v;
-    std::memcpy(&v, x, sizeof v);
-    return v;
-}
-inline double larger(double a, double b) { return a > b ? a : b; }
-#if BYTES == 64
-inline double sum(Vec x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
-inline double smallest(Vec x) {
-    return -larger(larger(larger(-x[0], -x[1]), larger(-x[2], -x[3])),
-                   larger(larger(-x[4], -x[5]), larger(-x[6], -x[7])));
-}
-#else
-inline double sum(Vec x) { return (x[0] + x[2]) + (x[1] + x[3]); }
-inline double smallest(Vec x) { return -larger(larger(-x[0], -x[1]), larger(-x[2], -x[3])); }
-#endif
-
-inline bool all(Bits x) {
-#if BYTES == 64
-    typedef long long Signs __attribute__((vector_size(64)));
-    return __builtin_ia32_cvtq2mask512((Signs)x) == 255;
-#elif defined(__AVX__)
-    return __builtin_ia32_movmskpd256((Vec)x) == 15;
-#else
-    return (x[0] & x[1] & x[2] & x[3]) != 0;
-#endif
-}
 
 // Coefficients of exp, and of artanh(f) / f in f². How many are used: as many as the results' precision asks for.
 constexpr double TAYLOR[] = {

@@ -3,103 +3,12 @@
 
 #pragma once
 
-#include "crf_vectors.h"
+#include "crf_factors.h"
 
 #include <algorithm>
 #include <vector>
 
 namespace {
-
-template <typename R> struct Lanes;
-template <> struct Lanes<float> {
-    typedef float Type __attribute__((vector_size(BYTES)));
-    typedef int32_t Whole __attribute__((vector_size(BYTES)));
-};
-template <> struct Lanes<double> {
-    typedef double Type __attribute__((vector_size(BYTES)));
-    typedef int64_t Whole __attribute__((vector_size(BYTES)));
-};
-
-#if BYTES == 64
-
-// Entries of a and then b, by their places in both, which are known when this is compiled.
-template <typename V, typename I> inline V permuted(V a, V b, I places) {
-#ifdef __clang__
-    constexpr int64_t W = sizeof(V) / sizeof(a[0]);
-    V found;
-#pragma GCC unroll 16
-    for (int64_t k = 0; k < W; k++)
-        found[k] = places[k] < W ? a[places[k]] : b[places[k] - W];
-    return found;
-#else
-    return __builtin_shuffle(a, b, places);
-#endif
-}
-
-// Rows to columns, as many as a row has entries: blocks of 1, 2, 4, ... entries change places with those beside the
-// diagonal.
-template <typename V, typename I, int W> inline void turned(V *x) {
-#pragma GCC unroll 4
-    for (int s = 1; s < W; s *= 2) {
-        I low, high; // entries of a, and behind them of b
-#pragma GCC unroll 16
-        for (int k = 0; k < W; k++) {
-            low[k] = k & s ? W + k - s : k;
-            high[k] = k & s ? W + k : k + s;
-        }
-#pragma GCC unroll 16
-        for (int i = 0; i < W; i++)
-            if (!(i & s)) {
-                const V a = x[i], b = x[i + s];
-                x[i] = permuted(a, b, low);
-                x[i + s] = permuted(a, b, high);
-            }
-    }
-}
-
-inline void turn(Lanes<float>::Type *x) { turned<Lanes<float>::Type, Lanes<float>::Whole, 16>(x); }
-inline void turn(Lanes<double>::Type *x) { turned<Lanes<double>::Type, Lanes<double>::Whole, 8>(x); }
-
-#else
-
-// Entries of a and then b, by their places in both, as one instruction of AVX; I is the vector of places.
-#if defined(__clang__) || __GNUC__ >= 12
-#define SHUFFLED(I, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define SHUFFLED(I, a, b, ...) __builtin_shuffle(a, b, I{__VA_ARGS__})
-#endif
-
-// Rows to columns: eight floats of eight rows.
-inline void turn(Lanes<float>::Type *x) {
-    typedef Lanes<float>::Whole I;
-    Lanes<float>::Type a[8], b[8];
-    for (int i = 0; i < 8; i += 2) {
-        a[i] = SHUFFLED(I, x[i], x[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
-        a[i + 1] = SHUFFLED(I, x[i], x[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
-    }
-    for (int i = 0; i < 8; i += 4)
-        for (int h = 0; h < 2; h++) {
-            b[i + 2 * h] = SHUFFLED(I, a[i + h], a[i + 2 + h], 0, 1, 8, 9, 4, 5, 12, 13);
-            b[i + 2 * h + 1] = SHUFFLED(I, a[i + h], a[i + 2 + h], 2, 3, 10, 11, 6, 7, 14, 15);
-        }
-    for (int i = 0; i < 4; i++) {
-        x[i] = SHUFFLED(I, b[i], b[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-        x[i + 4] = SHUFFLED(I, b[i], b[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
-    }
-}
-
-// The same of four doubles.
-inline void turn(Lanes<double>::Type *x) {
-    typedef Lanes<double>::Whole I;
-    const Vec a = SHUFFLED(I, x[0], x[1], 0, 4, 2, 6), b = SHUFFLED(I, x[0], x[1], 1, 5, 3, 7);
-    const Vec c = SHUFFLED(I, x[2], x[3], 0, 4, 2, 6), d = SHUFFLED(I, x[2], x[3], 1, 5, 3, 7);
-    x[0] = SHUFFLED(I, a, c, 0, 1, 4, 5);
-    x[1] = SHUFFLED(I, b, d, 0, 1, 4, 5);
-    x[2] = SHUFFLED(I, a, c, 2, 3, 6, 7);
-    x[3] = SHUFFLED(I, b, d, 2, 3, 6, 7);
-}
-
-#endif
 
 // L entries of each of the rows, from the one at `first` on, as numbers of type C: out[j] holds the j-th of every row.
 template <typename R, typename C>
@@ -144,27 +53,6 @@ template <typename R> inline void apart(const Vec *columns, int64_t L, R *const 
     for (; j < L; j++)
         for (int64_t k = 0; k < WIDTH; k++)
             rows[k][j] = R(columns[j][k]);
-}
-
-// Room that stays with its thread: finding memory anew would take longer than some calls.
-inline double *scratch(int which, size_t doubles) {
-    struct Kept {
-        double *data[4] = {};
-        size_t size[4] = {};
-        ~Kept() {
-            for (double *d : data)
-                std::free(d);
-        }
-    };
-    static thread_local Kept kept;
-    if (kept.size[which] < doubles) {
-        std::free(kept.data[which]);
-        kept.size[which] = (doubles + 7) / 8 * 8;
-        kept.data[which] = static_cast<double *>(std::aligned_alloc(64, kept.size[which] * sizeof(double)));
-        if (!kept.data[which])
-            std::abort();
-    }
-    return kept.data[which];
 }
 
 // The posts by length, so that those which are read abreast end at about the same word.

@@ -1,4 +1,4 @@
-// Kernels of the linear-chain CRF on the CPU. crf.py defines what they compute, crf_kernels.py calls them.
+// Kernels of the linear-chain CRF on the CPU. models/crf.py defines what they compute, models/crf_kernels.py calls them.
 //
 // Messages are kept in probability space in double precision, scaled where they need it (after Rabiner, "A tutorial on
 // hidden Markov models", 1989, §V.A), so that a step is a matrix-vector product. A post in which an entry of a message

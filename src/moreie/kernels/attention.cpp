@@ -1,0 +1,239 @@
+// Attention over short rows, for results without gradients: what encoders/attention.py defines.
+//
+// A vector holds the same number of several queries (16 with AVX-512), so that maxima, sums and exp of a query's
+// scores go from key to key and never across a vector. Scores of up to MOST vectors of queries stay in registers while
+// they are summed. A head's keys and values are laid out one behind the other, in single precision, first.
+//
+// Numbers in half precision (bfloat16) lie two to a single one. They are taken apart into the even ones and the odd
+// ones of each 2 W, which is cheaper than to widen them in their order, and put together again in what is written;
+// scores are the same, since queries and keys are ordered alike.
+
+#include "vectors.h"
+
+#include <cmath>
+#include <vector>
+
+namespace {
+
+typedef Lanes<float>::Type Row;
+typedef Lanes<float>::Whole Whole;
+typedef uint32_t Unsigned __attribute__((vector_size(BYTES)));
+constexpr int64_t W = BYTES / sizeof(float);
+constexpr int MOST = 3;                     // vectors of queries at once
+constexpr int ABREAST = BYTES == 64 ? 8 : 4; // keys, or numbers of values, at once: MOST times as many sums
+
+inline Row spread(float x) { return x - Row{}; } // see vectors.h
+
+// W numbers of 2 W: of singles the first or the second half, of halves the even or the odd ones.
+inline Row part(const float *x, int half) {
+    Row v;
+    std::memcpy(&v, x + half * W, sizeof v);
+    return v;
+}
+inline Row part(const uint16_t *x, int half) {
+    Unsigned both;
+    std::memcpy(&both, x, sizeof both);
+    return (Row)(half ? both & 0xffff0000u : both << 16);
+}
+
+// The reverse of `part`, of both; halves are rounded to the nearest, ties to even.
+inline void write(Row first, Row second, float *x) {
+    std::memcpy(x, &first, sizeof first);
+    std::memcpy(x + W, &second, sizeof second);
+}
+inline void write(Row first, Row second, uint16_t *x) {
+    Unsigned a = (Unsigned)first, b = (Unsigned)second;
+    a = (a + 0x7fff + (a >> 16 & 1)) >> 16;
+    b = (b + 0x7fff + (b >> 16 & 1)) & 0xffff0000u;
+    a |= b;
+    std::memcpy(x, &a, sizeof a);
+}
+
+// exp to 2e-7 of numbers of at most 0; 0 below -87, NaN of NaN.
+inline Row exponential(Row x) {
+    const Row shift = spread(0x1.8p23f);
+    const Row whole = x * 1.44269504f + shift, n = whole - shift;
+    const Row r = (x - n * 0x1.62e4p-1f) - n * 1.42860677e-6f;
+    Row p = spread(1.0f / 720);
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    return x < -87.0f ? Row{} : (Row)((Whole)p + ((Whole)whole << 23));
+}
+
+// scores[k] = Σ_i keys[k, i] queries[i] for K keys and N vectors of queries.
+template <int N, int K> inline void score(const Row *queries, int64_t d, const float *keys, Row *scores) {
+    Row total[K * N];
+#pragma GCC unroll 32
+    for (int k = 0; k < K * N; k++)
+        total[k] = Row{};
+    for (int64_t i = 0; i < d; i++) {
+        Row own[N];
+#pragma GCC unroll 4
+        for (int n = 0; n < N; n++)
+            own[n] = queries[i * N + n];
+#pragma GCC unroll 8
+        for (int k = 0; k < K; k++) {
+            const Row x = spread(keys[k * d + i]);
+#pragma GCC unroll 4
+            for (int n = 0; n < N; n++)
+                total[k * N + n] += own[n] * x;
+        }
+    }
+#pragma GCC unroll 32
+    for (int k = 0; k < K * N; k++)
+        scores[k] = total[k];
+}
+
+// mixed[k] = Σ_s values[s, k] shares[s] for ABREAST numbers k of the values and N vectors of queries.
+template <int N> inline void mix(const Row *shares, int64_t S, const float *values, int64_t d, Row *mixed) {
+    Row total[ABREAST * N];
+#pragma GCC unroll 32
+    for (int k = 0; k < ABREAST * N; k++)
+        total[k] = Row{};
+    for (int64_t s = 0; s < S; s++) {
+        Row own[N];
+#pragma GCC unroll 4
+        for (int n = 0; n < N; n++)
+            own[n] = shares[s * N + n];
+#pragma GCC unroll 8
+        for (int k = 0; k < ABREAST; k++) {
+            const Row x = spread(values[s * d + k]);
+#pragma GCC unroll 4
+            for (int n = 0; n < N; n++)
+                total[k * N + n] += own[n] * x;
+        }
+    }
+#pragma GCC unroll 32
+    for (int k = 0; k < ABREAST * N; k++)
+        mixed[k] = total[k];
+}
+
+// What N vectors of queries attend to in one head: `rows` of them are there. `added` [S, A], its rows `stride` apart, is
+// added to the scores; null where every query reads every key.
+template <typename R, int N>
+void attend(const R *query, int64_t query_row, int64_t rows, int64_t d, const float *keys, const float *values, int64_t S,
+            const float *added, int64_t stride, Row *room, R *out, int64_t out_row) {
+    Row *queries = room, *mixed = queries + d * N, *scores = mixed + d * N, block[2][W];
+    const float scale = 1 / std::sqrt(float(d));
+    for (int n = 0; n < N; n++)
+        for (int64_t c = 0; c < d; c += 2 * W)
+            for (int half = 0; half < 2; half++) {
+                for (int64_t k = 0; k < W; k++)
+                    block[0][k] =
+                        n * W + k < rows ? part(query + (n * W + k) * query_row + c, half) * scale : Row{};
+                turn(block[0]);
+                for (int64_t k = 0; k < W; k++)
+                    queries[(c + half * W + k) * N + n] = block[0][k];
+            }
+    int64_t s = 0;
+    for (; s + ABREAST <= S; s += ABREAST)
+        score<N, ABREAST>(queries, d, keys + s * d, scores + s * N);
+    for (; s < S; s++)
+        score<N, 1>(queries, d, keys + s * d, scores + s * N);
+    if (added)
+        for (s = 0; s < S; s++)
+            for (int n = 0; n < N; n++)
+                scores[s * N + n] += part(added + s * stride + n * W, 0);
+    Row top[N], total[N];
+#pragma GCC unroll 4
+    for (int n = 0; n < N; n++) {
+        top[n] = spread(-3e38f); // not -inf, which -inf would be subtracted from
+        total[n] = Row{};
+    }
+    for (s = 0; s < S; s++)
+#pragma GCC unroll 4
+        for (int n = 0; n < N; n++) {
+            const Row x = scores[s * N + n];
+            top[n] = top[n] < x ? x : top[n];
+        }
+    for (s = 0; s < S; s++)
+#pragma GCC unroll 4
+        for (int n = 0; n < N; n++) {
+            const Row x = exponential(scores[s * N + n] - top[n]);
+            total[n] += x;
+            scores[s * N + n] = x;
+        }
+    for (int64_t c = 0; c < d; c += ABREAST)
+        mix<N>(scores, S, values + c, d, mixed + c * N);
+    for (int n = 0; n < N; n++) {
+        const Row by = total[n] > 0.0f ? 1 / total[n] : total[n]; // who reads nothing attends to nothing
+        for (int64_t c = 0; c < d; c += 2 * W) {
+            for (int half = 0; half < 2; half++) {
+                for (int64_t k = 0; k < W; k++)
+                    block[half][k] = mixed[(c + half * W + k) * N + n] * by;
+                turn(block[half]);
+            }
+            for (int64_t k = 0; k < W && n * W + k < rows; k++)
+                write(block[0][k], block[1][k], out + (n * W + k) * out_row + c);
+        }
+    }
+}
+
+// Of S rows those that are read, one behind the other.
+template <typename R>
+inline void lay_out(const R *x, int64_t row, int64_t S, int64_t d, const uint8_t *reads, float *rows) {
+    for (int64_t s = 0; s < S; s++)
+        if (!reads || reads[s]) {
+            for (int64_t c = 0; c < d; c += 2 * W)
+                write(part(x + s * row + c, 0), part(x + s * row + c, 1), rows + c);
+            rows += d;
+        }
+}
+
+// What each query attends to: `out` [B, A, heads d], of queries [B, A, heads d], keys and values [B, S, heads d]. `reads`
+// bool [B, A, S], or [B, 1, S] with 0 from row to row, or null: what each reads. Every strides are of posts and of rows.
+template <typename R>
+void attention(int64_t B, int64_t A, int64_t S, int64_t heads, int64_t d, const int64_t *strides, const R *query,
+               const R *key, const R *value, const uint8_t *reads, R *out) {
+    const int64_t lines = (A + W - 1) / W, stride = lines * W, width = heads * d;
+    const int64_t *of_key = strides + 2, *of_value = strides + 4, *of_reads = strides + 6;
+    const bool alike = !reads || !of_reads[1];
+    Row *room = reinterpret_cast<Row *>(scratch(0, size_t((2 * d + S) * MOST * W) / 2));
+    float *keys = reinterpret_cast<float *>(scratch(1, size_t(S * d))), *values = keys + S * d;
+    float *added = alike ? nullptr : reinterpret_cast<float *>(scratch(2, size_t(S * stride) / 2));
+    for (int64_t b = 0; b < B; b++) {
+        const uint8_t *own = reads ? reads + b * of_reads[0] : nullptr;
+        int64_t read = S;
+        if (own && alike) {
+            read = 0;
+            for (int64_t s = 0; s < S; s++)
+                read += own[s] != 0;
+        } else if (own)
+            for (int64_t s = 0; s < S; s++)
+                for (int64_t a = 0; a < stride; a++)
+                    added[s * stride + a] = a < A && own[a * of_reads[1] + s] ? 0 : -INFINITY;
+        for (int64_t h = 0; h < heads; h++) {
+            lay_out(key + b * of_key[0] + h * d, of_key[1], S, d, alike ? own : nullptr, keys);
+            lay_out(value + b * of_value[0] + h * d, of_value[1], S, d, alike ? own : nullptr, values);
+            for (int64_t line = 0, count; line < lines; line += count) {
+                const int64_t blocks = (lines - line + MOST - 1) / MOST, a = line * W;
+                count = (lines - line + blocks - 1) / blocks;
+                const auto run = count == 1 ? attend<R, 1> : count == 2 ? attend<R, 2> : attend<R, 3>;
+                run(query + b * strides[0] + a * strides[1] + h * d, strides[1], A - a < count * W ? A - a : count * W,
+                    d, keys, values, read, added ? added + a : nullptr, stride, room, out + (b * A + a) * width + h * d,
+                    width);
+            }
+        }
+    }
+}
+
+} // namespace
+
+extern "C" const int64_t moreie_attention_unit;
+const int64_t moreie_attention_unit = 2 * W;
+
+extern "C" void moreie_attention_float32(int64_t B, int64_t A, int64_t S, int64_t heads, int64_t d,
+                                         const int64_t *strides, const float *query, const float *key,
+                                         const float *value, const uint8_t *reads, float *out) {
+    attention(B, A, S, heads, d, strides, query, key, value, reads, out);
+}
+
+extern "C" void moreie_attention_bfloat16(int64_t B, int64_t A, int64_t S, int64_t heads, int64_t d,
+                                          const int64_t *strides, const uint16_t *query, const uint16_t *key,
+                                          const uint16_t *value, const uint8_t *reads, uint16_t *out) {
+    attention(B, A, S, heads, d, strides, query, key, value, reads, out);
+}

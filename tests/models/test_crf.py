@@ -12,7 +12,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moreie.models import crf, crf_build, crf_kernels
+from moreie.kernels import build as kernels_build
+from moreie.models import crf, crf_kernels
 from moreie.models.crf import (
     IMPOSSIBLE,
     LinearChainCRF,
@@ -33,7 +34,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch = pytest.MonkeyPatch()
     if not crf_kernels.load():
         folder = tmp_path_factory.mktemp("kernels")
-        crf_build.build(folder)
+        kernels_build.build(folder)
         found = crf_kernels.load(folder)
         patch.setattr(crf_kernels, "load", lambda: found)
     yield
@@ -46,7 +47,7 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if not request.param:
         monkeypatch.setattr(crf_kernels, "take", lambda *_: False)
     elif not crf_kernels.load():
-        if crf_build.compiler() is None:
+        if kernels_build.compiler() is None:
             pytest.skip("no C++ compiler on this machine, so there are no kernels")
         pytest.fail("there is a C++ compiler, but no kernels were built")
     return bool(request.param)
@@ -315,26 +316,26 @@ def test_what_kernels_read_is_checked(kernels: bool) -> None:
 
 def test_without_a_compiler_there_are_no_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "false")
-    assert crf_build.build(tmp_path) == []
+    assert kernels_build.build(tmp_path) == []
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert crf_build.build(tmp_path) == []
+    assert kernels_build.build(tmp_path) == []
     assert not list(tmp_path.iterdir())
     assert crf_kernels.load(tmp_path) is None
 
 
 ABLE = torch.backends.cpu.get_cpu_capability()
-EVERY = list(crf_build.VARIANTS)
+EVERY = list(kernels_build.VARIANTS)
 VARIANTS = EVERY[: EVERY.index(ABLE) + 1] if ABLE in EVERY else EVERY[:1]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All variants."""
-    if crf_build.compiler() is None:
+    if kernels_build.compiler() is None:
         pytest.skip("no C++ compiler on this machine, so there are no kernels")
     folder = tmp_path_factory.mktemp("variants")
-    names = {path.name for path in crf_build.build(folder)}
-    assert names >= {crf_build.library_names()[variant] for variant in VARIANTS}
+    names = {path.name for path in kernels_build.build(folder)}
+    assert names >= {kernels_build.library_names()[variant] for variant in VARIANTS}
     return folder
 
 

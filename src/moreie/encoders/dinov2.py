@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch.nn import functional
 from moreie.encoders import packing
 from moreie.encoders.attention import attended
 from moreie.encoders.bert import Output
+from moreie.encoders.norms import sum_and_norm
 from moreie.encoders.products import Product
 from moreie.encoders.settings import CONFIG, read_settings, write_settings
 from moreie.encoders.undrawn import Conv2d, Linear
@@ -255,8 +257,13 @@ class ReadyDinov2:
     def states(self, pixels: Tensor) -> Tensor:
         """As `Dinov2Model.forward`, in float32."""
         states = self._embeddings(pixels)
-        for layer in self._layers:
-            states = layer(states, self._kind)
+        read = self._layers[0].first_norm(states).to(self._kind)
+        for layer, following in pairwise([*self._layers, None]):
+            states, product = layer(states, read)
+            if following is None:
+                states = states + product
+            else:
+                states, read = sum_and_norm(following.first_norm, product, states)
         found: Tensor = self._norm(states)
         return found
 
@@ -292,7 +299,8 @@ class _ReadyLayer:
             product(layer.mlp.fc2, scale=layer.layer_scale2),
         )
 
-    def __call__(self, states: Tensor, kind: torch.dtype) -> Tensor:
-        query, key, value = self.mixed(self.first_norm(states).to(kind)).chunk(3, dim=-1)
-        states = self.attended(attended(query, key, value, self.heads)) + states
-        return self.outer(self.inner(self.second_norm(states).to(kind))) + states
+    def __call__(self, states: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a layer's states and of their norm: its states behind the attention, and what is to be added to them."""
+        query, key, value = self.mixed(read).chunk(3, dim=-1)
+        states, read = sum_and_norm(self.second_norm, self.attended(attended(query, key, value, self.heads)), states)
+        return states, self.outer(self.inner(read))

@@ -2,7 +2,7 @@
 of the same states as one product, in the order of the processor's kernels.
 
 Under autocast a layer casts its states for each of its six products, and each product of a few hundred rows brings its
-weights into another order first. Here states are cast twice, and the order stays.
+weights into another order first. Here states are cast as they are normed, and the order stays.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch.nn import functional
 from moreie.encoders.attention import attended
 from moreie.encoders.bert import BertModel, Layer
 from moreie.encoders.last_layer import at
+from moreie.encoders.norms import norm_of_sum
 from moreie.encoders.products import Product
 
 _ready: ContextVar[Mapping[int, ReadyBert | None]] = ContextVar("ready", default=MappingProxyType({}))
@@ -36,11 +37,10 @@ class _ReadyLayer:
     outer: Product
     second_norm: nn.LayerNorm
 
-    def second_half(self, mixed: Tensor, states: Tensor) -> Tensor:
-        """The layer's states behind its attention, in float32."""
-        states = self.first_norm(self.attended(mixed) + states)
-        found: Tensor = self.second_norm(self.outer(self.inner(states.to(mixed.dtype))) + states)
-        return found
+    def second_half(self, mixed: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        """The layer's states behind its attention, in float32 and in the kind of number of products."""
+        states, read = norm_of_sum(self.first_norm, self.attended(mixed), states)
+        return norm_of_sum(self.second_norm, self.outer(self.inner(read)), states)
 
 
 def rounded_rows(rows: int) -> int:
@@ -84,21 +84,23 @@ class ReadyBert:
         shape = embedded.shape[:2]
         states = self._embeddings(embedded, position_ids).flatten(0, 1)
         states = _padded(states, self._rows(len(states)))
+        read = states.to(self._kind)
         for layer in self._layers[:-1]:
             (mixed,) = layer.mixed
-            query, key, value = _parts(mixed(states.to(self._kind)), shape, 3)
-            states = layer.second_half(self._attended(query, key, value, reads), states)
+            query, key, value = _parts(mixed(read), shape, 3)
+            states, read = layer.second_half(self._attended(query, key, value, reads), states)
         layer = self._layers[-1]
         asked, told = layer.mixed
-        key, value = _parts(told(states.to(self._kind)), shape, 2)
+        key, value = _parts(told(read), shape, 2)
         if anchors is not None:
             states = at(_parts(states, shape, 1)[0], anchors).flatten(0, 1)
             states = _padded(states, self._rows(len(states)))
-            shape = anchors.shape
+            read, shape = states.to(self._kind), anchors.shape
             if reads is not None and reads.shape[2] > 1:
                 reads = reads.gather(2, anchors[:, None, :, None].expand(-1, -1, -1, reads.shape[3]))
-        (query,) = _parts(asked(states.to(self._kind)), shape, 1)
-        return _parts(layer.second_half(self._attended(query, key, value, reads), states), shape, 1)[0]
+        (query,) = _parts(asked(read), shape, 1)
+        states, _ = layer.second_half(self._attended(query, key, value, reads), states)
+        return _parts(states, shape, 1)[0]
 
     def _attended(self, query: Tensor, key: Tensor, value: Tensor, reads: Tensor | None) -> Tensor:
         """Rows of what each token attends to, padded as its states are."""

@@ -4,57 +4,25 @@
 // scores go from key to key and never across a vector. Scores of up to MOST vectors of queries stay in registers while
 // they are summed. A head's keys and values are laid out one behind the other, in single precision, first.
 //
-// Numbers in half precision (bfloat16) lie two to a single one. They are taken apart into the even ones and the odd
-// ones of each 2 W, which is cheaper than to widen them in their order, and put together again in what is written;
-// scores are the same, since queries and keys are ordered alike.
+// In half precision a head's numbers stand in the order of `part` (singles.h); scores are the same, since those of
+// queries and keys are ordered alike.
 
-#include "vectors.h"
+#include "singles.h"
 
 #include <cmath>
 #include <vector>
 
 namespace {
 
-typedef Lanes<float>::Type Row;
-typedef Lanes<float>::Whole Whole;
-typedef uint32_t Unsigned __attribute__((vector_size(BYTES)));
-constexpr int64_t W = BYTES / sizeof(float);
 constexpr int MOST = 3;                     // vectors of queries at once
 constexpr int ABREAST = BYTES == 64 ? 8 : 4; // keys, or numbers of values, at once: MOST times as many sums
 
-inline Row spread(float x) { return x - Row{}; } // see vectors.h
-
-// W numbers of 2 W: of singles the first or the second half, of halves the even or the odd ones.
-inline Row part(const float *x, int half) {
-    Row v;
-    std::memcpy(&v, x + half * W, sizeof v);
-    return v;
-}
-inline Row part(const uint16_t *x, int half) {
-    Unsigned both;
-    std::memcpy(&both, x, sizeof both);
-    return (Row)(half ? both & 0xffff0000u : both << 16);
-}
-
-// The reverse of `part`, of both; halves are rounded to the nearest, ties to even.
-inline void write(Row first, Row second, float *x) {
-    std::memcpy(x, &first, sizeof first);
-    std::memcpy(x + W, &second, sizeof second);
-}
-inline void write(Row first, Row second, uint16_t *x) {
-    Unsigned a = (Unsigned)first, b = (Unsigned)second;
-    a = (a + 0x7fff + (a >> 16 & 1)) >> 16;
-    b = (b + 0x7fff + (b >> 16 & 1)) & 0xffff0000u;
-    a |= b;
-    std::memcpy(x, &a, sizeof a);
-}
-
 // exp to 2e-7 of numbers of at most 0; 0 below -87, NaN of NaN.
 inline Row exponential(Row x) {
-    const Row shift = spread(0x1.8p23f);
+    const Row shift = everywhere(0x1.8p23f);
     const Row whole = x * 1.44269504f + shift, n = whole - shift;
     const Row r = (x - n * 0x1.62e4p-1f) - n * 1.42860677e-6f;
-    Row p = spread(1.0f / 720);
+    Row p = everywhere(1.0f / 720);
     p = p * r + 1.0f / 120;
     p = p * r + 1.0f / 24;
     p = p * r + 1.0f / 6;
@@ -77,7 +45,7 @@ template <int N, int K> inline void score(const Row *queries, int64_t d, const f
             own[n] = queries[i * N + n];
 #pragma GCC unroll 8
         for (int k = 0; k < K; k++) {
-            const Row x = spread(keys[k * d + i]);
+            const Row x = everywhere(keys[k * d + i]);
 #pragma GCC unroll 4
             for (int n = 0; n < N; n++)
                 total[k * N + n] += own[n] * x;
@@ -101,7 +69,7 @@ template <int N> inline void mix(const Row *shares, int64_t S, const float *valu
             own[n] = shares[s * N + n];
 #pragma GCC unroll 8
         for (int k = 0; k < ABREAST; k++) {
-            const Row x = spread(values[s * d + k]);
+            const Row x = everywhere(values[s * d + k]);
 #pragma GCC unroll 4
             for (int n = 0; n < N; n++)
                 total[k * N + n] += own[n] * x;
@@ -141,7 +109,7 @@ void attend(const R *query, int64_t query_row, int64_t rows, int64_t d, const fl
     Row top[N], total[N];
 #pragma GCC unroll 4
     for (int n = 0; n < N; n++) {
-        top[n] = spread(-3e38f); // not -inf, which -inf would be subtracted from
+        top[n] = everywhere(-3e38f); // not -inf, which -inf would be subtracted from
         total[n] = Row{};
     }
     for (s = 0; s < S; s++)

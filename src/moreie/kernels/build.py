@@ -19,8 +19,8 @@ from itertools import chain
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SOURCES = tuple(FOLDER / name for name in ("attention.cpp", "crf.cpp"))
-HEADERS = tuple(FOLDER / name for name in ("crf_abreast.h", "crf_factors.h", "vectors.h"))
+SOURCES = tuple(FOLDER / name for name in ("attention.cpp", "crf.cpp", "norm.cpp"))
+HEADERS = tuple(FOLDER / name for name in ("crf_abreast.h", "crf_factors.h", "singles.h", "vectors.h"))
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-strict-aliasing", "-fPIC", "-shared", "-Wno-psabi")
 VARIANTS = {
     "": (),

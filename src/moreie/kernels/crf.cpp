@@ -211,92 +211,124 @@ template <typename R> inline void write(const double *rows, int64_t n, int64_t L
     }
 }
 
-// log p(tags | x) [B], or log Z without tags. `after` [B, T, P] and `factors` [B, T L + WIDTH] are kept for the
-// gradients; both are null where none are wanted.
+// Gradients of log p(tags | x), or log Z, of one post of n words, from its forward messages: `sign` times those of log
+// Z, into the first n rows of `own` [T, L] and into `sums` [L, L].
 template <typename R>
-int64_t likelihood(int64_t B, int64_t T, int64_t L, const R *emissions, const int64_t *lengths,
-                   const int64_t *tags, const R *transitions, const R *start, const R *end, double *after,
-                   double *factors, R *result, uint8_t *beyond) {
-    const Factors f(L, transitions, start, end);
-    Buffer room(2 * f.P);
-    double *before = room.data, *shares = before + f.P;
-    const int64_t kept = after ? B : 1;
-    if (!after) {
-        after = scratch(0, size_t(T * f.P));
-        factors = scratch(1, size_t(T * L + WIDTH));
-    }
+void post_gradients(int64_t n, const Factors &f, double sign, double z, const double *message, const double *factors,
+                    double *room, R *own, double *sums) {
+    const int64_t L = f.L, P = f.P;
+    double *v = room, *moved = v + P, *bar = moved + f.rows * P, *weights = bar + n * P;
+    std::memset(moved, 0, size_t(f.rows * P) * sizeof(double));
+    for (int64_t j = 0; j < P; j++)
+        v[j] = sign / z * f.end[j];
+    adjoint<false>(Walk(n, false), L, P, factors, f.back, message, nullptr, nullptr, v, bar, weights);
+    outer(message, weights + P, n - 1, f.rows, P, moved);
+    write(bar, n, L, P, own);
+    for (int64_t i = 0; i < L * P; i++)
+        moved[i] *= f.moves[i];
+    write(moved, L, L, P, sums);
+}
+
+// log Z [B], where `own` is given with gradients as `partition_abreast` has them; how many posts were left out.
+template <typename R>
+int64_t partition(int64_t B, int64_t T, const Factors &f, const R *emissions, const int64_t *lengths, const R *start,
+                  const R *end, double sign, R *own, double *sums, double *log_z, uint8_t *beyond) {
+    const int64_t L = f.L, P = f.P;
     int64_t found = 0;
+    if (B >= ABREAST) {
+        const std::vector<int64_t> order = by_length(B, lengths);
+        for (int64_t g = 0; g < B; g += 2 * WIDTH) {
+            const int64_t posts = std::min(2 * WIDTH, B - g);
+            const auto run = posts > WIDTH ? partition_abreast<R, 2> : partition_abreast<R, 1>;
+            found += run(order.data() + g, posts, f, T, emissions, lengths, start, end, sign, own, sums, log_z, beyond);
+        }
+        return found;
+    }
+    double *message = scratch(0, size_t(T * P)), *e = scratch(1, size_t(T * L + WIDTH)), *shares = scratch(2, size_t(2 * P));
+    double *room = scratch(3, size_t((2 * T + 1 + f.rows) * P)), *before = shares + P;
     for (int64_t b = 0; b < B; b++) {
         const int64_t n = lengths[b];
-        if (n < 1 || n > T)
-            return BAD_LENGTH;
-        const R *own = emissions + b * T * L;
-        const int64_t place = b % kept;
-        double *message = after + place * T * f.P, *e = factors + place * (T * L + WIDTH), gold = 0;
-        if (tags) {
-            const int64_t *path = tags + b * T;
-            for (int64_t t = 0; t < n; t++) {
-                if (path[t] < 0 || path[t] >= L)
-                    return BAD_TAG;
-                gold +=
-                    double(own[t * L + path[t]]) + double(t ? transitions[path[t - 1] * L + path[t]] : start[path[t]]);
-            }
-            gold += end[path[n - 1]];
-        }
-        exponentials(own, n * L, e);
-        const double scaled = messages(Walk(n, false), L, f.P, e, f.moves, f.start, message, before, 0);
-        const double z = last_shares(message + (n - 1) * f.P, f, shares), log_z = scaled + std::log(z);
-        beyond[b] = !(f.within && std::isfinite(log_z) && z > SMALLEST);
+        exponentials(emissions + b * T * L, n * L, e);
+        const double scaled = messages(Walk(n, false), L, P, e, f.moves, f.start, message, before, 0);
+        const double z = last_shares(message + (n - 1) * P, f, shares);
+        log_z[b] = scaled + std::log(z);
+        beyond[b] = !(f.within && std::isfinite(log_z[b]) && z > SMALLEST);
         found += beyond[b];
-        result[b] = R(tags ? gold - log_z : log_z);
+        if (own) {
+            post_gradients(n, f, sign, z, message, e, room, own + b * T * L, sums + b * L * L);
+            std::memset(own + (b * T + n) * L, 0, size_t((T - n) * L) * sizeof(R));
+        }
     }
     return found;
 }
 
-// Gradients of `likelihood`; `upstream` [B] are those of its results.
+// log p(tags | x) [B], or log Z without tags. `own` [B, T, L] and `sums` [B, L, L] receive its gradients for each post's
+// emissions and transitions, 0 for posts that were left out; both are null where none are wanted.
 template <typename R>
-int64_t likelihood_gradient(int64_t B, int64_t T, int64_t L, const int64_t *lengths, const int64_t *tags,
-                            const R *transitions, const R *start, const R *end, const double *after,
-                            const double *factors, const uint8_t *beyond, const R *upstream, R *to_emissions,
-                            R *to_transitions, R *to_start, R *to_end) {
-    const Factors f(L, transitions, start, end);
-    const int64_t P = f.P;
-    Buffer room(2 * T * P + 4 * P + 2 * f.rows * P);
-    double *bar = room.data, *weights = bar + T * P, *shares = weights + T * P, *v = shares + P;
-    double *first = v + P, *last = first + P, *sums = last + P, *counts = sums + f.rows * P;
+int64_t likelihood(int64_t B, int64_t T, int64_t L, const R *emissions, const int64_t *lengths,
+                   const int64_t *tags, const R *transitions, const R *start, const R *end, R *own, double *sums,
+                   R *result, uint8_t *beyond) {
     for (int64_t b = 0; b < B; b++) {
-        const int64_t n = beyond[b] ? 0 : lengths[b];
-        R *own = to_emissions + b * T * L;
-        std::memset(own + n * L, 0, size_t((T - n) * L) * sizeof(R));
-        if (!n)
-            continue;
-        const double *message = after + b * T * P, *e = factors + b * (T * L + WIDTH);
-        const double g = upstream[b], to_z = tags ? -g : g;
-        const double z = last_shares(message + (n - 1) * P, f, shares);
-        for (int64_t j = 0; j < P; j++) {
-            v[j] = to_z / z * f.end[j];
-            last[j] += to_z * shares[j];
-        }
-        adjoint<false>(Walk(n, false), L, P, e, f.back, message, nullptr, nullptr, v, bar, weights);
-        outer(message, weights + P, n - 1, f.rows, P, sums);
-        if (tags) {
-            const int64_t *path = tags + b * T;
-            for (int64_t t = 0; t < n; t++) {
-                bar[t * P + path[t]] += g;
-                if (t)
-                    counts[path[t - 1] * P + path[t]] += g;
-            }
-            last[path[n - 1]] += g;
-        }
-        for (int64_t j = 0; j < L; j++)
-            first[j] += bar[j];
-        write(bar, n, L, P, own);
+        if (lengths[b] < 1 || lengths[b] > T)
+            return BAD_LENGTH;
+        for (int64_t t = 0; tags && t < lengths[b]; t++)
+            if (tags[b * T + t] < 0 || tags[b * T + t] >= L)
+                return BAD_TAG;
     }
-    for (int64_t i = 0; i < L * P; i++)
-        sums[i] = sums[i] * f.moves[i] + counts[i];
-    write(sums, L, L, P, to_transitions);
-    write(first, 1, L, P, to_start);
-    write(last, 1, L, P, to_end);
+    const Factors f(L, transitions, start, end);
+    Buffer log_z(B);
+    const int64_t found =
+        partition(B, T, f, emissions, lengths, start, end, tags ? -1 : 1, own, sums, log_z.data, beyond);
+    for (int64_t b = 0; b < B; b++) {
+        if (own && beyond[b]) {
+            std::memset(own + b * T * L, 0, size_t(T * L) * sizeof(R));
+            std::memset(sums + b * L * L, 0, size_t(L * L) * sizeof(double));
+        }
+        if (!tags) {
+            result[b] = R(log_z.data[b]);
+            continue;
+        }
+        const int64_t n = lengths[b], *path = tags + b * T;
+        const R *scores = emissions + b * T * L;
+        double gold = double(start[path[0]]) + double(scores[path[0]]) + double(end[path[n - 1]]);
+        for (int64_t t = 1; t < n; t++)
+            gold += double(scores[t * L + path[t]]) + double(transitions[path[t - 1] * L + path[t]]);
+        result[b] = R(gold - log_z.data[b]);
+        if (!own || beyond[b])
+            continue;
+        for (int64_t t = 0; t < n; t++) {
+            own[(b * T + t) * L + path[t]] += 1;
+            if (t)
+                sums[(b * L + path[t - 1]) * L + path[t]] += 1;
+        }
+    }
+    return found;
+}
+
+// Gradients of `likelihood` where those of its results are `upstream` [B].
+template <typename R>
+int64_t likelihood_gradient(int64_t B, int64_t T, int64_t L, const int64_t *lengths, const R *own, const double *sums,
+                            const R *upstream, R *to_emissions, R *to_transitions, R *to_start, R *to_end) {
+    Buffer room(L * L + 2 * L);
+    double *moved = room.data, *first = moved + L * L, *last = first + L;
+    for (int64_t b = 0; b < B; b++) {
+        const R g = upstream[b], *from = own + b * T * L, *at_end = from + (lengths[b] - 1) * L;
+        R *to = to_emissions + b * T * L;
+        for (int64_t i = 0; i < T * L; i++)
+            to[i] = g * from[i];
+        for (int64_t i = 0; i < L * L; i++)
+            moved[i] += g * sums[b * L * L + i];
+        for (int64_t j = 0; j < L; j++) {
+            first[j] += double(g) * from[j];
+            last[j] += double(g) * at_end[j];
+        }
+    }
+    for (int64_t i = 0; i < L * L; i++)
+        to_transitions[i] = R(moved[i]);
+    for (int64_t j = 0; j < L; j++) {
+        to_start[j] = R(first[j]);
+        to_end[j] = R(last[j]);
+    }
     return 0;
 }
 

@@ -1,5 +1,5 @@
 // Kernels that read several posts abreast: a vector holds the same tag of each. Nothing is padded, and no post's step
-// waits for its last. For results without gradients.
+// waits for its last. Log-likelihoods with their gradients, marginals and paths without.
 
 #pragma once
 
@@ -117,12 +117,17 @@ inline void steps_abreast(const double *m, int64_t stride, int64_t L, const Vec 
     }
 }
 
-// Messages of WIDTH posts, and of what sum, brought back to the middle of the range; `lost` where that cannot be.
-inline void rescale(Vec *message, Vec total, int64_t L, Bits &lost) {
+// Messages of WIDTH posts, and of what sum, brought back to the middle of the range, and the factors that they came by;
+// `lost` where that cannot be. Returns the logs of what they were divided by.
+inline Vec rescale(Vec *message, Vec *factors, Vec total, int64_t L, Bits &lost) {
     lost |= ~((total > 1 / FURTHEST) & (total < FURTHEST));
-    const Vec by = ((total > 1 / NEAR) & (total < NEAR)) ? spread(1) : 1 / total;
-    for (int64_t j = 0; j < L; j++)
+    const Bits near = (total > 1 / NEAR) & (total < NEAR);
+    const Vec by = near ? spread(1) : 1 / total;
+    for (int64_t j = 0; j < L; j++) {
         message[j] *= by;
+        factors[j] *= by;
+    }
+    return near ? spread(0) : logarithm<double>(total);
 }
 
 // Log-marginals of WIDTH posts' first or last words [L]: impossible starts and ends have factor 0 there, so that they are
@@ -147,7 +152,7 @@ template <typename R> struct PostsAbreast {
     R *outs[WIDTH];
     int64_t longest = 0, shortest = INT64_MAX;
     Bits words, lost = {};
-    Vec least = spread(INFINITY);
+    Vec least = spread(INFINITY), log_scale = spread(0);
     Vec *left, *factors, *u, *w, *row, *first, *from, *to;
 
     static int64_t room(int64_t L, int64_t words) { return (2 * words + 6) * L; }
@@ -158,7 +163,7 @@ template <typename R> struct PostsAbreast {
         for (int64_t k = 0; k < WIDTH; k++) { // lanes without a post repeat the first
             const int64_t b = group[k < posts ? k : 0];
             rows[k] = emissions + b * T * L;
-            outs[k] = result + b * T * L;
+            outs[k] = result ? result + b * T * L : nullptr;
             words[k] = lengths[b];
             longest = std::max(longest, lengths[b]);
             shortest = std::min(shortest, lengths[b]);
@@ -193,7 +198,8 @@ template <typename R> struct PostsAbreast {
     // message[j] = factor of word t times u[j]; `real` says for which posts that is a step of the recursion.
     void multiply(int64_t t, Bits real, Vec *message) {
         const int64_t L = size;
-        const Vec *e = factors + t * L, *y = u;
+        const Vec *y = u;
+        Vec *e = factors + t * L;
         Vec lower = spread(INFINITY), total = spread(0);
         for (int64_t j = 0; j < L; j++) {
             const Vec v = y[j], x = e[j] * v;
@@ -204,8 +210,10 @@ template <typename R> struct PostsAbreast {
         }
         lower = real ? lower : spread(INFINITY);
         least = lower < least ? lower : least;
-        if (!all((total > 1 / NEAR) & (total < NEAR)))
-            rescale(message, total, L, lost);
+        if (!all((total > 1 / NEAR) & (total < NEAR))) {
+            const Vec divided = rescale(message, e, total, L, lost);
+            log_scale += words > t ? divided : spread(0);
+        }
     }
 
     // Log-marginals of word t; u holds the message from the right.
@@ -248,6 +256,141 @@ template <typename R> struct PostsAbreast {
     }
 };
 
+// Forward messages of G times WIDTH posts up to the `longest`.
+template <typename R, int G> inline void forth(std::vector<PostsAbreast<R>> &all, const Factors &f, int64_t longest) {
+    const int64_t L = f.L;
+    for (int64_t t = 0; t < longest; t++) {
+        const Vec *x[G];
+        Vec *u[G];
+        for (int g = 0; g < G; g++) {
+            all[g].read(t);
+            x[g] = all[g].left + (t - 1) * L;
+            u[g] = all[g].u;
+        }
+        if (t)
+            steps_abreast<G>(f.moves, f.P, L, x, u);
+        else
+            for (int g = 0; g < G; g++)
+                for (int64_t j = 0; j < L; j++)
+                    u[g][j] = spread(f.start[j]);
+        for (int g = 0; g < G; g++)
+            all[g].multiply(t, t ? all[g].words > t : Bits{}, all[g].left + t * L); // a start may be impossible
+    }
+}
+
+// sums[i, j] += Σ_s x[s, i] y[s, j] over N words.
+template <int N> inline void outer_abreast(const Vec *x, const Vec *y, int64_t L, Vec *sums) {
+    for (int64_t i = 0; i < L; i++) {
+        Vec own[N];
+#pragma GCC unroll 4
+        for (int s = 0; s < N; s++)
+            own[s] = x[s * L + i];
+        for (int64_t j = 0; j < L; j++) {
+            Vec total = sums[i * L + j];
+#pragma GCC unroll 4
+            for (int s = 0; s < N; s++)
+                total += own[s] * y[s * L + j];
+            sums[i * L + j] = total;
+        }
+    }
+}
+
+// log Z of at most WIDTH G posts; how many were left out. Where `own` is given, `sign` times the gradients of log Z: for
+// emissions into `own` [B, T, L], for transitions into `sums` [B, L, L].
+//
+// Backward messages need no scaling: the forward ones are multiplied by factors that hold what they were divided by, so
+// that Σ_j left[t, j] u[j] stays what it is at the last word.
+template <typename R, int G>
+int64_t partition_abreast(const int64_t *group, int64_t posts, const Factors &f, int64_t T, const R *emissions,
+                          const int64_t *lengths, const R *start, const R *end, double sign, R *own, double *sums,
+                          double *log_z, uint8_t *beyond) {
+    typedef PostsAbreast<R> Posts;
+    const int64_t L = f.L;
+    int64_t longest = 0;
+    for (int64_t k = 0; k < posts; k++)
+        longest = std::max(longest, lengths[group[k]]);
+    Vec *place = reinterpret_cast<Vec *>(scratch(0, size_t(G * Posts::room(L, longest) * WIDTH)));
+    Vec *moved = reinterpret_cast<Vec *>(scratch(1, size_t(L * L * WIDTH)));
+    std::vector<Posts> all;
+    all.reserve(G);
+    for (int g = 0; g < G; g++)
+        all.emplace_back(group + g * WIDTH, std::min(WIDTH, posts - g * WIDTH), L, T, longest, emissions, lengths, start,
+                         end, own, place + g * Posts::room(L, longest));
+    forth<R, G>(all, f, longest);
+    Vec partition[G];
+    for (int g = 0; g < G; g++) {
+        Posts &here = all[g];
+        partition[g] = spread(1);
+        for (int64_t t = here.shortest - 1; t < longest; t++) {
+            Vec z = spread(0);
+            for (int64_t j = 0; j < L; j++)
+                z += here.left[t * L + j] * f.end[j];
+            partition[g] = here.words == t + 1 ? z : partition[g];
+        }
+        for (int64_t j = 0; j < L; j++)
+            here.u[j] = spread(0);
+    }
+    for (int64_t t = longest - 1; own && t >= 0; t--) {
+        const Vec *x[G];
+        Vec *u[G];
+        for (int g = 0; g < G; g++) {
+            Posts &here = all[g];
+            const Bits last = here.words == t + 1;
+            const Vec at_end = sign / partition[g];
+            const Vec *left = here.left + t * L;
+            Vec *y = here.u, *e = here.factors + t * L, *shares = here.row;
+            if (t + 1 >= here.shortest)
+                for (int64_t j = 0; j < L; j++)
+                    y[j] = last ? at_end * f.end[j] : y[j];
+            for (int64_t j = 0; j < L; j++) {
+                const Vec v = y[j];
+                shares[j] = left[j] * v;
+                e[j] *= v;
+            }
+            R *rows[WIDTH];
+            for (int64_t k = 0; k < WIDTH; k++)
+                rows[k] = here.outs[k] + t * L;
+            apart(shares, L, rows);
+            x[g] = e;
+            u[g] = y;
+        }
+        if (t)
+            steps_abreast<G>(f.back, f.P, L, x, u);
+    }
+    int64_t found = 0;
+    for (int g = 0; g < G; g++) {
+        const Posts &here = all[g];
+        const int64_t first = g * WIDTH, there = std::min(WIDTH, posts - first);
+        const Vec whole = here.log_scale + logarithm<double>(partition[g]);
+        for (int64_t k = 0; k < there; k++) {
+            const int64_t b = group[first + k];
+            log_z[b] = whole[k];
+            beyond[b] = !f.within || here.lost[k] || !(here.least[k] >= SMALLEST) || !(partition[g][k] > SMALLEST) ||
+                        !std::isfinite(whole[k]);
+            found += beyond[b];
+            if (own)
+                std::memset(own + (b * T + longest) * L, 0, size_t((T - longest) * L) * sizeof(R));
+        }
+        if (!own)
+            continue;
+        for (int64_t i = 0; i < L * L; i++)
+            moved[i] = spread(0);
+        int64_t t = 1;
+        for (; t + 4 <= here.longest; t += 4)
+            outer_abreast<4>(here.left + (t - 1) * L, here.factors + t * L, L, moved);
+        for (; t < here.longest; t++)
+            outer_abreast<1>(here.left + (t - 1) * L, here.factors + t * L, L, moved);
+        for (int64_t i = 0; i < L; i++)
+            for (int64_t j = 0; j < L; j++)
+                moved[i * L + j] *= f.moves[i * f.P + j];
+        double *rows[WIDTH];
+        for (int64_t k = 0; k < WIDTH; k++)
+            rows[k] = sums + group[k < there ? first + k : first] * L * L;
+        apart(moved, L * L, rows);
+    }
+    return found;
+}
+
 // Log-marginals of at most WIDTH G posts; how many were left out.
 template <typename R, int G>
 int64_t marginals_abreast(const int64_t *group, int64_t posts, const Factors &f, int64_t T, const R *emissions,
@@ -263,23 +406,7 @@ int64_t marginals_abreast(const int64_t *group, int64_t posts, const Factors &f,
     for (int g = 0; g < G; g++)
         all.emplace_back(group + g * WIDTH, std::min(WIDTH, posts - g * WIDTH), L, T, longest, emissions, lengths, start,
                          end, result, place + g * Posts::room(L, longest));
-    for (int64_t t = 0; t < longest; t++) {
-        const Vec *x[G];
-        Vec *u[G];
-        for (int g = 0; g < G; g++) {
-            all[g].read(t);
-            x[g] = all[g].left + (t - 1) * L;
-            u[g] = all[g].u;
-        }
-        if (t)
-            steps_abreast<G>(f.moves, P, L, x, u);
-        else
-            for (int g = 0; g < G; g++)
-                for (int64_t j = 0; j < L; j++)
-                    u[g][j] = spread(f.start[j]);
-        for (int g = 0; g < G; g++)
-            all[g].multiply(t, t ? all[g].words > t : Bits{}, all[g].left + t * L); // a start may be impossible
-    }
+    forth<R, G>(all, f, longest);
     for (Posts &own : all)
         for (int64_t j = 0; j < L; j++)
             own.u[j] = spread(f.end[j]);

@@ -72,8 +72,6 @@ template <> struct Lanes<double> {
     typedef int64_t Whole __attribute__((vector_size(BYTES)));
 };
 
-#if BYTES == 64
-
 // Entries of a and then b, by their places in both, which are known when this is compiled.
 template <typename V, typename I> inline V permuted(V a, V b, I places) {
 #ifdef __clang__
@@ -87,6 +85,8 @@ template <typename V, typename I> inline V permuted(V a, V b, I places) {
     return __builtin_shuffle(a, b, places);
 #endif
 }
+
+#if BYTES == 64
 
 // Where blocks of S entries change places with those beside the diagonal: entries of a, and behind them of b.
 template <typename N, int W, int S> struct Places {

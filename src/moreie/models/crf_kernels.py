@@ -21,7 +21,7 @@ from moreie.kernels.build import FOLDER
 
 DTYPES = (torch.float32, torch.float64)
 # In the order of the tables that crf.cpp ends with, with how many pointers follow B, T and L.
-KERNELS = {"likelihood": 10, "likelihood_gradient": 13, "marginals": 10, "marginals_gradient": 13, "viterbi": 7}
+KERNELS = {"likelihood": 10, "likelihood_gradient": 8, "marginals": 10, "marginals_gradient": 13, "viterbi": 7}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +93,6 @@ def _checked(
     return emissions.contiguous(), lengths, transitions.contiguous(), start.contiguous(), end.contiguous()
 
 
-def _room(emissions: Tensor, *directions: int) -> tuple[Tensor, Tensor]:
-    """Room for messages and for the factors of emissions, which gradients need."""
-    posts, words, tags = emissions.shape
-    width = _loaded().width
-    messages = torch.empty((*directions, posts, words, -(-tags // width) * width), dtype=torch.float64)
-    return messages, torch.empty((*directions, posts, words * tags + width), dtype=torch.float64)
-
-
 def _likelihood(
     learns: bool,
     emissions: Tensor,
@@ -109,19 +101,28 @@ def _likelihood(
     start: Tensor,
     end: Tensor,
     tags: Tensor | None,
-) -> tuple[Tensor, int, tuple[Tensor | None, ...]]:
-    """Results, how many posts were left out, and what the gradients need; the last of it says which were."""
-    kept = _room(emissions) if learns else (None, None)
-    result, beyond = emissions.new_empty(len(emissions)), torch.empty(len(emissions), dtype=torch.bool)
-    own = (transitions, start, end, *kept)
-    found = _run("likelihood", emissions, emissions, lengths, tags, *own, result, beyond)
-    return result, found, (lengths, tags, *own, beyond)
+) -> tuple[Tensor, int, Tensor, Tensor | None, Tensor | None]:
+    """Results, how many posts were left out, which, and each post's gradients: of emissions, and of transitions."""
+    posts, _, size = emissions.shape
+    own = torch.empty_like(emissions) if learns else None
+    sums = torch.empty((posts, size, size), dtype=torch.float64) if learns else None
+    result, beyond = emissions.new_empty(posts), torch.empty(posts, dtype=torch.bool)
+    found = _run("likelihood", emissions, emissions, lengths, tags, transitions, start, end, own, sums, result, beyond)
+    return result, found, beyond, own, sums
+
+
+def _room(emissions: Tensor, *directions: int) -> tuple[Tensor, Tensor]:
+    """Room for messages and for the factors of emissions, which gradients need."""
+    posts, words, tags = emissions.shape
+    width = _loaded().width
+    messages = torch.empty((*directions, posts, words, -(-tags // width) * width), dtype=torch.float64)
+    return messages, torch.empty((*directions, posts, words * tags + width), dtype=torch.float64)
 
 
 def _marginals(
     learns: bool, emissions: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor, end: Tensor
 ) -> tuple[Tensor, int, tuple[Tensor | None, ...]]:
-    """As `_likelihood` gives them."""
+    """Results, how many posts were left out, and what the gradients need; the last of it says which were."""
     kept: tuple[Tensor | None, ...] = (None, None, None)
     if learns:
         after, factors = _room(emissions, 2)
@@ -132,24 +133,41 @@ def _marginals(
     return result, found, (lengths, *own, beyond)
 
 
+def _likelihood_gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    lengths, own, sums = ctx.kept
+    size = own.shape[2]
+    found = torch.empty_like(own), upstream.new_empty(size, size), upstream.new_empty(size), upstream.new_empty(size)
+    _run("likelihood_gradient", own, lengths, own, sums, upstream.contiguous(), *found)
+    to_emissions, *to_scores = found
+    return None, to_emissions, None, *to_scores, None
+
+
+def _marginals_gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    scores = ctx.saved_tensors
+    lengths, kept = ctx.kept
+    own, *to_scores = (upstream.new_empty(t.shape) for t in (upstream, *scores))
+    _run("marginals_gradient", own, lengths, *scores, *kept, upstream.contiguous(), own, *to_scores)
+    return None, own, None, *to_scores
+
+
+_likelihood_gradients_once = torch.autograd.function.once_differentiable(_likelihood_gradients)  # type: ignore[no-untyped-call]
+_marginals_gradients_once = torch.autograd.function.once_differentiable(_marginals_gradients)  # type: ignore[no-untyped-call]
+
+
 class _Likelihood(torch.autograd.Function):
-    # What was left out goes into `about`: a second output would cost as much as a short post's recursion.
+    # What was left out goes into `about`: a second output would cost as much as a short post's recursion. So would
+    # `once_differentiable` where nothing is recorded.
     @staticmethod
     def forward(ctx: Any, about: list[Any], emissions: Tensor, *inputs: Tensor | None) -> Tensor:
-        result, found, (lengths, tags, *scores, messages, factors, beyond) = _likelihood(True, emissions, *inputs)  # type: ignore[arg-type]
+        result, found, beyond, own, sums = _likelihood(True, emissions, *inputs)  # type: ignore[arg-type]
         about += found, beyond
-        ctx.save_for_backward(*scores)
-        ctx.kept, ctx.shape = ((lengths, tags), (messages, factors, beyond)), emissions.shape
+        ctx.kept = inputs[0], own, sums
         return result
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        scores = ctx.saved_tensors
-        given, kept = ctx.kept
-        own, *to_scores = (upstream.new_empty(s) for s in (ctx.shape, *(t.shape for t in scores)))
-        _run("likelihood_gradient", own, *given, *scores, *kept, upstream.contiguous(), own, *to_scores)
-        return None, own, None, *to_scores, None
+        compute = _likelihood_gradients_once if torch.is_grad_enabled() else _likelihood_gradients
+        return compute(ctx, upstream)
 
 
 class _Marginals(torch.autograd.Function):
@@ -162,13 +180,9 @@ class _Marginals(torch.autograd.Function):
         return result
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        scores = ctx.saved_tensors
-        lengths, kept = ctx.kept
-        own, *to_scores = (upstream.new_empty(t.shape) for t in (upstream, *scores))
-        _run("marginals_gradient", own, lengths, *scores, *kept, upstream.contiguous(), own, *to_scores)
-        return None, own, None, *to_scores
+        compute = _marginals_gradients_once if torch.is_grad_enabled() else _marginals_gradients
+        return compute(ctx, upstream)
 
 
 def _learns(*inputs: Tensor) -> bool:
@@ -195,7 +209,7 @@ def log_likelihood(
         result = _Likelihood.apply(about, *inputs, tags)  # type: ignore[no-untyped-call]
         found, beyond = about
     else:
-        result, found, (*_, beyond) = _likelihood(False, *inputs, tags)
+        result, found, beyond, *_ = _likelihood(False, *inputs, tags)
     return result, beyond if found else None
 
 

@@ -1,0 +1,86 @@
+// A product in half precision (bfloat16) added to the states beside it, and the layer norm of their sum, in one walk over
+// the states: what encoders/norms.py defines.
+
+#include "singles.h"
+
+#include <cmath>
+
+namespace {
+
+// Where W of each two parts of halves lie among 2 W numbers in their order, and the reverse.
+struct Order {
+    int32_t first[W], second[W], even[W], odd[W];
+    constexpr Order() : first(), second(), even(), odd() {
+        for (int k = 0; k < W; k++) {
+            first[k] = k / 2 + (k % 2) * W;
+            second[k] = first[k] + W / 2;
+            even[k] = 2 * k;
+            odd[k] = 2 * k + 1;
+        }
+    }
+};
+constexpr Order ORDER{};
+
+inline Row placed(Row a, Row b, const int32_t *places) {
+    Whole where;
+    std::memcpy(&where, places, sizeof where);
+    return permuted(a, b, where);
+}
+
+inline float sum(Row x) {
+    float of[W];
+    std::memcpy(of, &x, sizeof x);
+#pragma GCC unroll 4
+    for (int64_t half = W / 2; half; half /= 2)
+#pragma GCC unroll 8
+        for (int64_t k = 0; k < half; k++)
+            of[k] += of[k + half];
+    return of[0];
+}
+
+// For each of N rows of H numbers, the norm of added + states: in half precision into `halves`, and into `out` the same
+// in single precision, or, where BEFORE, the sum.
+template <bool BEFORE>
+void added_norm(int64_t N, int64_t H, const uint16_t *added, const float *states, const float *weight, const float *bias,
+                float eps, float *out, uint16_t *halves) {
+    for (int64_t n = 0; n < N; n++, added += H, states += H, out += H, halves += H) {
+        Row total[2] = {}, squares[2] = {};
+        for (int64_t c = 0; c < H; c += 2 * W) {
+            const Row even = part(added + c, 0), odd = part(added + c, 1);
+            const Row first = placed(even, odd, ORDER.first) + part(states + c, 0);
+            const Row second = placed(even, odd, ORDER.second) + part(states + c, 1);
+            write(first, second, out + c);
+            total[0] += first;
+            total[1] += second;
+        }
+        const Row mean = everywhere(sum(total[0] + total[1]) / float(H));
+        for (int64_t c = 0; c < H; c += 2 * W) {
+            const Row first = part(out + c, 0) - mean, second = part(out + c, 1) - mean;
+            squares[0] += first * first;
+            squares[1] += second * second;
+        }
+        const Row by = everywhere(1 / std::sqrt(sum(squares[0] + squares[1]) / float(H) + eps));
+        for (int64_t c = 0; c < H; c += 2 * W) {
+            const Row first = (part(out + c, 0) - mean) * by * part(weight + c, 0) + part(bias + c, 0);
+            const Row second = (part(out + c, 1) - mean) * by * part(weight + c, 1) + part(bias + c, 1);
+            if (!BEFORE)
+                write(first, second, out + c);
+            write(placed(first, second, ORDER.even), placed(first, second, ORDER.odd), halves + c);
+        }
+    }
+}
+
+} // namespace
+
+extern "C" const int64_t moreie_norm_unit;
+const int64_t moreie_norm_unit = 2 * W;
+
+extern "C" void moreie_norm_of_sum(int64_t N, int64_t H, const uint16_t *added, const float *states,
+                                   const float *weight, const float *bias, float eps, float *out, uint16_t *halves) {
+    added_norm<false>(N, H, added, states, weight, bias, eps, out, halves);
+}
+
+extern "C" void moreie_sum_and_norm(int64_t N, int64_t H, const uint16_t *added, const float *states,
+                                    const float *weight, const float *bias, float eps, float *out, uint16_t *halves) {
+    added_norm<true>(N, H, added, states, weight, bias, eps, out, halves);
+}

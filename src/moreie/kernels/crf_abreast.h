@@ -39,7 +39,7 @@ inline void abreast(const R *const *rows, int64_t first, int64_t L, typename Lan
 template <typename R> inline void apart(const Vec *columns, int64_t L, R *const *rows) {
     typedef R Narrow __attribute__((vector_size(WIDTH * sizeof(R))));
     int64_t j = 0;
-    for (; j + WIDTH <= L || (L >= WIDTH && j < L); j += WIDTH) {
+    for (; j + WIDTH <= L || (L >= WIDTH && L - j > WIDTH / 4 && j < L); j += WIDTH) {
         const int64_t c = j + WIDTH <= L ? j : L - WIDTH;
         Vec block[WIDTH];
         for (int64_t k = 0; k < WIDTH; k++)
@@ -228,9 +228,7 @@ template <typename R> struct PostsAbreast {
                 out[j] = x[j] * y[j];
                 (j % 2 ? odd : even) += out[j];
             }
-            const Vec r = 1 / (even + odd);
-            for (int64_t j = 0; j < L; j++)
-                out[j] = logarithm<R>(out[j] * r);
+            logarithms<R>(out, L, 1 / (even + odd));
             R *own[WIDTH];
             for (int64_t k = 0; k < WIDTH; k++)
                 own[k] = outs[k] + t * L;

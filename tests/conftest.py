@@ -49,6 +49,32 @@ def in_float32() -> Iterator[None]:
         yield
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test of a `variant` of the compiled kernels runs for each that this processor can do."""
+    if "variant" in metafunc.fixturenames:
+        import torch
+
+        from moreie.kernels.build import VARIANTS
+
+        able, every = torch.backends.cpu.get_cpu_capability(), list(VARIANTS)
+        metafunc.parametrize("variant", every[: every.index(able) + 1] if able in every else every[:1])
+
+
+@pytest.fixture(scope="session")
+def kernels_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All variants of the compiled kernels, as they were installed, or else compiled for the tests."""
+    from moreie.kernels.build import FOLDER, build, compiler, library_names
+
+    names = set(library_names().values())
+    if names <= {path.name for path in FOLDER.iterdir()}:
+        return FOLDER
+    if compiler() is None:
+        pytest.skip("no C++ compiler on this machine, so there are no kernels")
+    folder = tmp_path_factory.mktemp("kernels")
+    assert build(folder), "there is a C++ compiler, but no kernels were built"
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A two-layer BERT with random weights and a WordPiece vocabulary learnt from the example posts."""

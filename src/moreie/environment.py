@@ -52,7 +52,7 @@ def parts(corpus: str | None = None) -> Iterator[Part]:
         ("moreie", _moreie),
         ("libraries", _libraries),
         ("torch", _torch),
-        ("CRF kernels", _kernels),
+        ("kernels", _kernels),
         ("pictures", _pictures),
         ("disk", _disk),
         ("shipped model", _model),
@@ -142,23 +142,24 @@ def _torch() -> Iterator[Part]:
 def _kernels() -> Iterator[Part]:
     import torch
 
-    from moreie.models.crf_build import compiler
+    from moreie.encoders import attention
+    from moreie.kernels.build import compiler
     from moreie.models.crf_kernels import load, viterbi
 
     if load():
         scores = torch.zeros(3)
         paths, _ = viterbi(torch.eye(3)[None], torch.tensor([3]), torch.zeros(3, 3), scores, scores)
-        right = paths.tolist() == [[0, 1, 2]]
-        yield Part("CRF kernels", "well" if right else "broken", "compiled" if right else f"wrong answer {paths}")
+        states = torch.eye(64)[None]
+        found, expected = attention.attended(states, states, states, 1), attention.by_torch(states, states, states, 1)
+        right = paths.tolist() == [[0, 1, 2]] and torch.allclose(found, expected, atol=1e-5)
+        yield Part("kernels", "well" if right else "broken", "compiled" if right else "compiled, and answer wrongly")
         return
     command = compiler()
-    found = f"a C++ compiler is there ({command[0]})" if command else "no C++ compiler"
-    remedy = (
-        "python -m moreie.models.crf_build"
-        if command
-        else "install g++ or clang, then the same command: " + ("python -m moreie.models.crf_build")
-    )
-    yield Part("CRF kernels", "absent", f"not compiled; torch does the same, more slowly. {found}", remedy)
+    found_one = f"a C++ compiler is there ({command[0]})" if command else "no C++ compiler"
+    remedy = "python -m moreie.kernels.build"
+    if not command:
+        remedy = f"install g++ or clang, then the same command: {remedy}"
+    yield Part("kernels", "absent", f"not compiled; torch does the same, more slowly. {found_one}", remedy)
 
 
 def _pictures() -> Iterator[Part]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moreie.kernels import build as kernels_build
 from moreie.models import crf, crf_kernels
 from moreie.models.crf import (
     IMPOSSIBLE,
@@ -28,28 +27,14 @@ from moreie.models.tagset import TagSet
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(2, 4), st.integers(0, 10_000))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The kernels as installed, or else compiled for these tests."""
-    patch = pytest.MonkeyPatch()
-    if not crf_kernels.load():
-        folder = tmp_path_factory.mktemp("kernels")
-        kernels_build.build(folder)
-        found = crf_kernels.load(folder)
-        patch.setattr(crf_kernels, "load", lambda: found)
-    yield
-    patch.undo()
-
-
 @pytest.fixture
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether the functions under test use the kernels."""
+    """Whether the functions under test use the kernels, as installed or else compiled for the tests."""
     if not request.param:
         monkeypatch.setattr(crf_kernels, "take", lambda *_: False)
     elif not crf_kernels.load():
-        if kernels_build.compiler() is None:
-            pytest.skip("no C++ compiler on this machine, so there are no kernels")
-        pytest.fail("there is a C++ compiler, but no kernels were built")
+        found = crf_kernels.load(request.getfixturevalue("kernels_folder"))
+        monkeypatch.setattr(crf_kernels, "load", lambda: found)
     return bool(request.param)
 
 
@@ -314,37 +299,11 @@ def test_what_kernels_read_is_checked(kernels: bool) -> None:
     assert torch.equal(log_marginals(strided, lengths.int(), *scores), log_marginals(emissions, lengths, *scores))
 
 
-def test_without_a_compiler_there_are_no_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "false")
-    assert kernels_build.build(tmp_path) == []
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    assert kernels_build.build(tmp_path) == []
-    assert not list(tmp_path.iterdir())
-    assert crf_kernels.load(tmp_path) is None
-
-
-ABLE = torch.backends.cpu.get_cpu_capability()
-EVERY = list(kernels_build.VARIANTS)
-VARIANTS = EVERY[: EVERY.index(ABLE) + 1] if ABLE in EVERY else EVERY[:1]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All variants."""
-    if kernels_build.compiler() is None:
-        pytest.skip("no C++ compiler on this machine, so there are no kernels")
-    folder = tmp_path_factory.mktemp("variants")
-    names = {path.name for path in kernels_build.build(folder)}
-    assert names >= {kernels_build.library_names()[variant] for variant in VARIANTS}
-    return folder
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_variant_gives_the_same(
-    variant: str, dtype: torch.dtype, folder: Path, monkeypatch: pytest.MonkeyPatch
+    variant: str, dtype: torch.dtype, kernels_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kernels = crf_kernels.load(folder, variant)
+    kernels = crf_kernels.load(kernels_folder, variant)
     assert kernels is not None
     assert kernels.width == (8 if variant == "AVX512" else 4)
     monkeypatch.setattr(crf_kernels, "load", lambda: kernels)

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from moreie.kernels import library
 
-SHORT = MappingProxyType({torch.float32: 16_384, torch.bfloat16: 4_096})
+SHORT = MappingProxyType({torch.float32: 16_384, torch.bfloat16: 3_072})
 """So many numbers of a head's keys are read by the project's kernel: it has no units for products in bfloat16, which
 are worth more the longer rows are."""
 FEW_THREADS = 2
@@ -27,10 +27,17 @@ FEW_THREADS = 2
 def attended(
     query: Tensor, key: Tensor, value: Tensor, heads: int, reads: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
-    """What each token attends to [B, A, H], of its query [B, A, H] and all keys and values [B, S, H]; `reads`: None, or
-    bool [B, 1, 1 or A, S], what each reads."""
+    """What each token attends to [B, A, H], of its query [B, A, H] and all keys and values [B, S, H]; `reads`: None,
+    bool [B, 1, 1 or A, S], what each reads, or what is added to the scores [B, heads, A, S]."""
     if dropout == 0.0 and (compute := _short(query, key, value, heads, reads)):
         return _by(compute, query, key, value, heads, reads)
+    return by_torch(query, key, value, heads, reads, dropout)
+
+
+def by_torch(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, reads: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
+    """`attended` by torch's fused kernels."""
 
     def parted(states: Tensor) -> Tensor:
         return states.view(*states.shape[:2], heads, -1).transpose(1, 2)
@@ -46,10 +53,13 @@ Kernel = Callable[..., None]
 
 @cache
 def kernels() -> tuple[int, dict[torch.dtype, Kernel]]:
-    """By dtype, and what the width of a head has to be a multiple of; none where none were built."""
+    """As `declared`; none where none were built."""
     found = library.load()
-    if found is None:
-        return 1, {}
+    return declared(found) if found else (1, {})
+
+
+def declared(found: ctypes.CDLL) -> tuple[int, dict[torch.dtype, Kernel]]:
+    """What the width of a head has to be a multiple of, and the kernels by dtype."""
     return ctypes.c_int64.in_dll(found, "moreie_attention_unit").value, {
         dtype: _declared(found, f"moreie_attention_{dtype}".replace("torch.", "")) for dtype in SHORT
     }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -258,12 +257,13 @@ class ReadyDinov2:
         """As `Dinov2Model.forward`, in float32."""
         states = self._embeddings(pixels)
         read = self._layers[0].first_norm(states).to(self._kind)
-        for layer, following in pairwise([*self._layers, None]):
+        norms = [*(layer.first_norm for layer in self._layers[1:]), None]
+        for layer, norm in zip(self._layers, norms, strict=True):
             states, product = layer(states, read)
-            if following is None:
+            if norm is None:
                 states = states + product
             else:
-                states, read = sum_and_norm(following.first_norm, product, states)
+                states, read = sum_and_norm(norm, product, states)
         found: Tensor = self._norm(states)
         return found
 

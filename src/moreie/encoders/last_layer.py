@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from moreie.encoders.attention import attended
 
 LAID_OUT_ALIKE = ("bert", "roberta", "xlm-roberta")
 """Model types whose layers have BERT's parts, and nothing behind the last one."""
@@ -67,17 +68,11 @@ def last_layer_at(model: Any, hidden: Tensor, reads: Tensor, anchors: Tensor) ->
     parts = _relative_parts(layer) if relative else _parts(layer)
     own = at(hidden, anchors)
 
-    def heads(states: Tensor) -> Tensor:
-        return states.view(*states.shape[:2], parts.heads, -1).transpose(1, 2)
-
-    attended = functional.scaled_dot_product_attention(
-        heads(parts.query(own)),
-        heads(parts.key(hidden)),
-        heads(parts.value(hidden)),
-        attn_mask=_with_distances(model.encoder, hidden, reads, anchors) if relative else reads,
-        dropout_p=parts.dropout.p if parts.dropout.training else 0.0,
-    )
-    mixed = parts.output(attended.transpose(1, 2).flatten(2), own)
+    dropout = parts.dropout.p if parts.dropout.training else 0.0
+    if relative:
+        reads = _with_distances(model.encoder, hidden, reads, anchors)
+    mixed = attended(parts.query(own), parts.key(hidden), parts.value(hidden), parts.heads, reads, dropout)
+    mixed = parts.output(mixed, own)
     states: Tensor = layer.output(layer.intermediate(mixed), mixed)
     return states
 

@@ -18,19 +18,21 @@ Kernel = Callable[..., None]
 
 @cache
 def kernels() -> tuple[int, Kernel | None, Kernel | None]:
-    """What the width of states has to be a multiple of, and the kernels of the two functions below; None where none
-    were built."""
+    """As `declared`; None where none were built."""
     found = library.load()
-    if found is None:
-        return 1, None, None
+    return declared(found) if found else (1, None, None)
+
+
+def declared(found: ctypes.CDLL) -> tuple[int, Kernel | None, Kernel | None]:
+    """What the width of states has to be a multiple of, and the kernels of the two functions below."""
     unit = ctypes.c_int64.in_dll(found, "moreie_norm_unit").value
     return unit, _declared(found, "moreie_norm_of_sum"), _declared(found, "moreie_sum_and_norm")
 
 
 def _declared(found: ctypes.CDLL, name: str) -> Kernel:
     kernel = found[name]
-    pointers = [ctypes.c_void_p] * 4
-    kernel.restype, kernel.argtypes = None, [ctypes.c_int64] * 2 + pointers + [ctypes.c_float] + pointers[:2]
+    pointers = [ctypes.c_void_p] * 6
+    kernel.restype, kernel.argtypes = None, [*[ctypes.c_int64] * 2, *pointers[:4], ctypes.c_float, *pointers[4:]]
     return kernel
 
 

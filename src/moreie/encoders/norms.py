@@ -1,5 +1,7 @@
 """A layer's product added to the states beside it, and their layer norm: by one of the project's kernels
 (`kernels/norm.cpp`) where products are in bfloat16, else by torch's operations, which walk over the states four times.
+
+Both functions may write over what they are given: new memory for each layer's states would have to be fetched first.
 """
 
 from __future__ import annotations
@@ -31,8 +33,7 @@ def declared(found: ctypes.CDLL) -> tuple[int, Kernel | None, Kernel | None]:
 
 def _declared(found: ctypes.CDLL, name: str) -> Kernel:
     kernel = found[name]
-    pointers = [ctypes.c_void_p] * 6
-    kernel.restype, kernel.argtypes = None, [*[ctypes.c_int64] * 2, *pointers[:4], ctypes.c_float, *pointers[4:]]
+    kernel.restype, kernel.argtypes = None, [*[ctypes.c_int64] * 2, *[ctypes.c_void_p] * 4, ctypes.c_float]
     return kernel
 
 
@@ -60,8 +61,7 @@ def _fits(unit: int, added: Tensor, states: Tensor) -> bool:
 
 
 def _by(kernel: Kernel, norm: nn.LayerNorm, added: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
-    found, halves = torch.empty_like(states), torch.empty_like(added)
     width = states.shape[-1]
     addresses = (x.data_ptr() for x in (added, states, norm.weight, norm.bias))
-    kernel(states.numel() // width, width, *addresses, norm.eps, found.data_ptr(), halves.data_ptr())
-    return found, halves
+    kernel(states.numel() // width, width, *addresses, norm.eps)
+    return states, added

@@ -38,34 +38,33 @@ inline float sum(Row x) {
     return of[0];
 }
 
-// For each of N rows of H numbers, the norm of added + states: in half precision into `halves`, and into `out` the same
-// in single precision, or, where BEFORE, the sum.
+// For each of N rows of H numbers, the norm of added + states: in half precision in place of `added`, and in place of
+// `states` the same in single precision, or, where BEFORE, the sum.
 template <bool BEFORE>
-void added_norm(int64_t N, int64_t H, const uint16_t *added, const float *states, const float *weight, const float *bias,
-                float eps, float *out, uint16_t *halves) {
-    for (int64_t n = 0; n < N; n++, added += H, states += H, out += H, halves += H) {
+void added_norm(int64_t N, int64_t H, uint16_t *added, float *states, const float *weight, const float *bias, float eps) {
+    for (int64_t n = 0; n < N; n++, added += H, states += H) {
         Row total[2] = {}, squares[2] = {};
         for (int64_t c = 0; c < H; c += 2 * W) {
             const Row even = part(added + c, 0), odd = part(added + c, 1);
             const Row first = placed(even, odd, ORDER.first) + part(states + c, 0);
             const Row second = placed(even, odd, ORDER.second) + part(states + c, 1);
-            write(first, second, out + c);
+            write(first, second, states + c);
             total[0] += first;
             total[1] += second;
         }
         const Row mean = everywhere(sum(total[0] + total[1]) / float(H));
         for (int64_t c = 0; c < H; c += 2 * W) {
-            const Row first = part(out + c, 0) - mean, second = part(out + c, 1) - mean;
+            const Row first = part(states + c, 0) - mean, second = part(states + c, 1) - mean;
             squares[0] += first * first;
             squares[1] += second * second;
         }
         const Row by = everywhere(1 / std::sqrt(sum(squares[0] + squares[1]) / float(H) + eps));
         for (int64_t c = 0; c < H; c += 2 * W) {
-            const Row first = (part(out + c, 0) - mean) * by * part(weight + c, 0) + part(bias + c, 0);
-            const Row second = (part(out + c, 1) - mean) * by * part(weight + c, 1) + part(bias + c, 1);
+            const Row first = (part(states + c, 0) - mean) * by * part(weight + c, 0) + part(bias + c, 0);
+            const Row second = (part(states + c, 1) - mean) * by * part(weight + c, 1) + part(bias + c, 1);
             if (!BEFORE)
-                write(first, second, out + c);
-            write(placed(first, second, ORDER.even), placed(first, second, ORDER.odd), halves + c);
+                write(first, second, states + c);
+            write(placed(first, second, ORDER.even), placed(first, second, ORDER.odd), added + c);
         }
     }
 }
@@ -75,12 +74,12 @@ void added_norm(int64_t N, int64_t H, const uint16_t *added, const float *states
 extern "C" const int64_t moreie_norm_unit;
 const int64_t moreie_norm_unit = 2 * W;
 
-extern "C" void moreie_norm_of_sum(int64_t N, int64_t H, const uint16_t *added, const float *states,
-                                   const float *weight, const float *bias, float eps, float *out, uint16_t *halves) {
-    added_norm<false>(N, H, added, states, weight, bias, eps, out, halves);
+extern "C" void moreie_norm_of_sum(int64_t N, int64_t H, uint16_t *added, float *states, const float *weight,
+                                   const float *bias, float eps) {
+    added_norm<false>(N, H, added, states, weight, bias, eps);
 }
 
-extern "C" void moreie_sum_and_norm(int64_t N, int64_t H, const uint16_t *added, const float *states,
-                                    const float *weight, const float *bias, float eps, float *out, uint16_t *halves) {
-    added_norm<true>(N, H, added, states, weight, bias, eps, out, halves);
+extern "C" void moreie_sum_and_norm(int64_t N, int64_t H, uint16_t *added, float *states, const float *weight,
+                                    const float *bias, float eps) {
+    added_norm<true>(N, H, added, states, weight, bias, eps);
 }

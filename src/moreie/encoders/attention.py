@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from moreie.kernels import library
 
-SHORT = MappingProxyType({torch.float32: 16_384, torch.bfloat16: 3_072})
+SHORT = MappingProxyType({torch.float32: 16_384, torch.bfloat16: 8_192})
 """So many numbers of a head's keys are read by the project's kernel: it has no units for products in bfloat16, which
 are worth more the longer rows are."""
 FEW_THREADS = 2

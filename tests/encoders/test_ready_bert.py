@@ -1,4 +1,4 @@
-"""A BERT made ready reads as its own layers do."""
+"""A BERT, or an encoder of like layers, made ready reads as its own layers do."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -110,6 +111,55 @@ def test_an_encoder_without_adapters_is_cast_once(
     encoder.model.encoder.layer[0].output.dense.weight.mul_(20)
     with Reading(encoder, None, 6, 1).batch():
         assert apart(encoder(ids, mask)[mask > 0], found[mask > 0]) > 0.02
+
+
+SIZES = {
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 128,
+    "max_position_embeddings": 100,
+}
+
+
+@pytest.mark.parametrize("kind", ["BertModel", "RobertaModel", "XLMRobertaModel", "MPNetModel"])
+@pytest.mark.parametrize("adapter", [None, "one"])
+@torch.no_grad()
+def test_published_encoders_of_like_layers_are_read_so(
+    kind: str, adapter: str | None, tiny_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_encoder_folder)
+    torch.manual_seed(0)
+    model_class = getattr(transformers, kind)
+    config = model_class.config_class(vocab_size=len(tokenizer), **SIZES, initializer_range=0.2)
+    encoder = TextEncoder(model_class(config).eval(), tokenizer, kind).eval()
+    assert merging.can_be_ready(encoder)
+    if adapter:
+        encoder.add_adapter(adapter, AdapterConfig(4, 8))
+        for key, value in encoder.adapter_state(adapter).items():
+            value.normal_(0, 0.1, generator=torch.Generator().manual_seed(len(key)))
+        encoder.eval()
+    ids, mask = batch_tensors([list(range(20, 44)), list(range(30, 41)), [50]], tokenizer.pad_token_id)
+    anchors = torch.tensor([[0, 23, 4], [10, 0, 3], [0, 0, 0]])
+    expected, at_anchors = encoder(ids, mask), encoder.states_at(ids, mask, anchors)
+    monkeypatch.setattr(merging, "product_kind", lambda device: torch.bfloat16)
+    with Reading(encoder, adapter, merging.WORTH, 1).batch():
+        assert ready_bert.ready_for(encoder.model) is not None
+        found, found_there = encoder(ids, mask), encoder.states_at(ids, mask, anchors)
+        whole = encoder(ids[:1], mask[:1])
+    assert 0 < apart(found[mask > 0], expected[mask > 0]) < 0.03
+    assert apart(found_there, at_anchors) < 0.03
+    assert apart(whole, expected[:1]) < 0.03
+
+
+@pytest.mark.parametrize(
+    "changed", [{"hidden_act": "relu"}, {"is_decoder": True}, {"position_embedding_type": "relative_key"}]
+)
+def test_others_are_not(changed: dict[str, object], tiny_encoder_folder: Path) -> None:
+    config = transformers.BertConfig(vocab_size=400, **SIZES, **changed)
+    assert not ready_bert.has_its_layers(transformers.BertModel(config))
+    other = transformers.DistilBertConfig(vocab_size=400, dim=64, n_layers=1, n_heads=2, hidden_dim=64)
+    assert not ready_bert.has_its_layers(transformers.DistilBertModel(other))
 
 
 @given(st.integers(1, 1 << 20))

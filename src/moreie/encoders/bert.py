@@ -160,10 +160,10 @@ class _Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, embedded: Tensor, position_ids: Tensor | None) -> Tensor:
+    def forward(self, inputs_embeds: Tensor, position_ids: Tensor | None) -> Tensor:
         if position_ids is None:
-            position_ids = torch.arange(embedded.shape[1], device=embedded.device)[None]
-        states = embedded + self.token_type_embeddings.weight[0] + self.position_embeddings(position_ids)
+            position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None]
+        states = inputs_embeds + self.token_type_embeddings.weight[0] + self.position_embeddings(position_ids)
         found: Tensor = self.dropout(self.LayerNorm(states))
         return found
 

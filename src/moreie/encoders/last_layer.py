@@ -70,7 +70,7 @@ def last_layer_at(model: Any, hidden: Tensor, reads: Tensor, anchors: Tensor) ->
 
     dropout = parts.dropout.p if parts.dropout.training else 0.0
     if relative:
-        reads = _with_distances(model.encoder, hidden, reads, anchors)
+        reads = with_distances(model.encoder, hidden, reads, anchors)
     mixed = attended(parts.query(own), parts.key(hidden), parts.value(hidden), parts.heads, reads, dropout)
     mixed = parts.output(mixed, own)
     states: Tensor = layer.output(layer.intermediate(mixed), mixed)
@@ -92,10 +92,13 @@ def _relative_parts(layer: Any) -> _Parts:
     return _Parts(within.q, within.k, within.v, output, within.dropout, within.num_attention_heads)
 
 
-def _with_distances(encoder: Any, hidden: Tensor, reads: Tensor, anchors: Tensor) -> Tensor:
-    """What is added to the scores [B, heads, A, S]: the bias of each distance, and -inf where nothing is to be read."""
-    every: Tensor = encoder.compute_position_bias(hidden[:1])[0]  # [heads, S, S]
-    return every[:, anchors].transpose(0, 1).masked_fill(~reads, -torch.inf)
+def with_distances(encoder: Any, hidden: Tensor, reads: Tensor | None, anchors: Tensor | None = None) -> Tensor:
+    """What is added to the scores of all tokens or of those at `anchors` [B or 1, heads, S or A, S]: the bias of each
+    distance, and -inf where nothing is to be read."""
+    every: Tensor = encoder.compute_position_bias(hidden[:1])  # [1, heads, S, S]
+    if anchors is not None:
+        every = every[0][:, anchors].transpose(0, 1)
+    return every if reads is None else every.masked_fill(~reads, -torch.inf)
 
 
 def _sharing(module: Any) -> Any:

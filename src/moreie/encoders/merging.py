@@ -18,16 +18,15 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from moreie.encoders.adapters import AdaptedLinear
-from moreie.encoders.bert import BertModel
 from moreie.encoders.precision import bf16_is_fast, product_kind
-from moreie.encoders.ready_bert import ReadyBert, reading
+from moreie.encoders.ready_bert import ReadyBert, has_its_layers, reading
 from moreie.encoders.text import TextEncoder
 
 # Folding in costs about as much as an adapter's products do over this many tokens.
 WORTH = 512
-KEPT = 160 << 20
+KEPT = 176 << 20
 """Bytes of folded weights of a kind that stay with an encoder: of a small one in bfloat16 six adapters and the bare
-weights, in float32 three adapters."""
+weights, in float32 three adapters; of one of BERT's size in bfloat16 a single adapter, or its weights without."""
 _folding = threading.Lock()
 
 
@@ -88,7 +87,7 @@ def folded(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> Weig
 
 def can_be_ready(encoder: TextEncoder) -> bool:
     """Whether an encoder's folded weights are made ready (`encoders.ready_bert`)."""
-    return isinstance(encoder.model, BertModel) and encoder.device.type == "cpu"
+    return encoder.device.type == "cpu" and has_its_layers(encoder.model)
 
 
 def stays_folded(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> bool:
@@ -210,9 +209,9 @@ class Reading:
     def __init__(self, encoder: TextEncoder, adapter: str | None, tokens: int, batches: int):
         self._encoder, self._adapter, self._left = encoder, adapter, batches
         self._kind = product_kind(encoder.device)
-        casts = self._kind is not torch.float32  # weights, in each product, that are not kept in this kind
-        enough = adapter is not None and tokens >= WORTH
-        self._folds = (bool(encoder.adapted_layers()) or can_be_ready(encoder)) and (
+        casts, ready = self._kind is not torch.float32, can_be_ready(encoder)  # weights not kept in this kind are cast
+        enough = tokens >= WORTH and (adapter is not None or (casts and ready))
+        self._folds = (bool(encoder.adapted_layers()) or ready) and (
             enough or (casts and stays_folded(encoder, adapter, self._kind))
         )
         self._weights: Weights | None = None

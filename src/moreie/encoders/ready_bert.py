@@ -1,8 +1,9 @@
-"""A BERT made ready to be read with one adapter, or without: its weights in the kind of number that is fast, products
-of the same states as one product, in the order of the processor's kernels.
+"""A BERT, or an encoder of like layers (RoBERTa, XLM-R, MPNet), made ready to be read with one adapter, or without: its
+weights in the kind of number that is fast, products of the same states as one product, in the order of the processor's
+kernels.
 
-Under autocast a layer casts its states for each of its six products, and each product of a few hundred rows brings its
-weights into another order first. Here states are cast as they are normed, and the order stays.
+Under autocast a layer casts its states for each of its six products, and its weights, and each product of a few hundred
+rows brings its weights into another order first. Here states are cast as they are normed, and the order stays.
 """
 
 from __future__ import annotations
@@ -12,19 +13,40 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from moreie.encoders.attention import attended
-from moreie.encoders.bert import BertModel, Layer
-from moreie.encoders.last_layer import at
+from moreie.encoders.bert import BertModel
+from moreie.encoders.last_layer import LAID_OUT_ALIKE, RELATIVE, at, with_distances
 from moreie.encoders.norms import norm_of_sum
 from moreie.encoders.products import Product
 
 _ready: ContextVar[Mapping[int, ReadyBert | None]] = ContextVar("ready", default=MappingProxyType({}))
 """By its model's `id` what this context reads of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What the parts of a layer's first half are called."""
+
+    mixed: tuple[str, str, str]
+    """Query, key and value."""
+    attended: str
+    norm: str
+
+
+_BERT = _Layout(
+    ("attention.self.query", "attention.self.key", "attention.self.value"),
+    "attention.output.dense",
+    "attention.output.LayerNorm",
+)
+_MPNET = _Layout(
+    ("attention.attn.q", "attention.attn.k", "attention.attn.v"), "attention.attn.o", "attention.LayerNorm"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +63,16 @@ class _ReadyLayer:
         """The layer's states behind its attention, in float32 and in the kind of number of products."""
         states, read = norm_of_sum(self.first_norm, self.attended(mixed), states)
         return norm_of_sum(self.second_norm, self.outer(self.inner(read)), states)
+
+
+def has_its_layers(model: Any) -> bool:
+    """Whether a model is an encoder of BERT's layers, or MPNet's, by whichever library."""
+    if isinstance(model, BertModel):
+        return True
+    said = model.config
+    known = said.model_type in LAID_OUT_ALIKE and not said.is_decoder
+    known = known and getattr(said, "position_embedding_type", "absolute") == "absolute"
+    return (known or said.model_type == RELATIVE) and said.hidden_act == "gelu" and len(model.encoder.layer) > 0
 
 
 def rounded_rows(rows: int) -> int:
@@ -66,12 +98,14 @@ def _parts(rows: Tensor, shape: tuple[int, int] | torch.Size, count: int) -> tup
 class ReadyBert:
     """The layers of a BERT with an adapter's weights folded in; nothing of it is trained."""
 
-    def __init__(self, model: BertModel, weight: Callable[[str], Tensor], kind: torch.dtype):
-        """`weight` gives that of a linear layer by its name, with an adapter or without, in the kind to compute in."""
+    def __init__(self, model: Any, weight: Callable[[str], Tensor], kind: torch.dtype):
+        """Of a model that `has_its_layers`. `weight` gives that of a linear layer by its name, with an adapter or
+        without, in the kind to compute in."""
         self._embeddings, self._heads = model.embeddings, model.config.num_attention_heads
-        layers: list[Layer] = list(model.encoder.layer)  # type: ignore[arg-type]
+        self._relative = model.encoder if model.config.model_type == RELATIVE else None
+        layout, layers = _MPNET if self._relative else _BERT, list(model.encoder.layer)
         self._layers = [
-            _made_ready(layer, f"encoder.layer.{n}.", weight, last=n == len(layers) - 1)
+            _made_ready(layer, layout, f"encoder.layer.{n}.", weight, last=n == len(layers) - 1)
             for n, layer in enumerate(layers)
         ]
         self._kind = kind
@@ -82,13 +116,13 @@ class ReadyBert:
         """States [B, A, H] at `anchors` [B, A] (all without), in float32, of sub-tokens that have been looked up
         [B, S, H]; `reads`: None, or bool [B, 1, 1 or S, S], what each reads."""
         shape = embedded.shape[:2]
-        states = self._embeddings(embedded, position_ids).flatten(0, 1)
+        states = self._embeddings(inputs_embeds=embedded, position_ids=position_ids).flatten(0, 1)
         states = _padded(states, self._rows(len(states)))
-        read = states.to(self._kind)
+        read, scored = states.to(self._kind), self._scored(embedded, reads)
         for layer in self._layers[:-1]:
             (mixed,) = layer.mixed
             query, key, value = _parts(mixed(read), shape, 3)
-            states, read = layer.second_half(self._attended(query, key, value, reads), states)
+            states, read = layer.second_half(self._attended(query, key, value, scored), states)
         layer = self._layers[-1]
         asked, told = layer.mixed
         key, value = _parts(told(read), shape, 2)
@@ -96,15 +130,22 @@ class ReadyBert:
             states = at(_parts(states, shape, 1)[0], anchors).flatten(0, 1)
             states = _padded(states, self._rows(len(states)))
             read, shape = states.to(self._kind), anchors.shape
-            if reads is not None and reads.shape[2] > 1:
-                reads = reads.gather(2, anchors[:, None, :, None].expand(-1, -1, -1, reads.shape[3]))
+            if scored is not None and scored.shape[2] > 1:
+                of_each = anchors[:, None, :, None].expand(-1, scored.shape[1], -1, scored.shape[3])
+                scored = scored.expand(len(anchors), -1, -1, -1).gather(2, of_each)
         (query,) = _parts(asked(read), shape, 1)
-        states, _ = layer.second_half(self._attended(query, key, value, reads), states)
+        states, _ = layer.second_half(self._attended(query, key, value, scored), states)
         return _parts(states, shape, 1)[0]
 
-    def _attended(self, query: Tensor, key: Tensor, value: Tensor, reads: Tensor | None) -> Tensor:
+    def _scored(self, embedded: Tensor, reads: Tensor | None) -> Tensor | None:
+        """What is read, or, where layers go by distances, what is added to scores [B or 1, heads, S, S]."""
+        if self._relative is None:
+            return reads
+        return with_distances(self._relative, embedded, reads).to(self._kind)
+
+    def _attended(self, query: Tensor, key: Tensor, value: Tensor, scored: Tensor | None) -> Tensor:
         """Rows of what each token attends to, padded as its states are."""
-        mixed = attended(query, key, value, self._heads, reads).flatten(0, 1)
+        mixed = attended(query, key, value, self._heads, scored).flatten(0, 1)
         return _padded(mixed, self._rows(len(mixed)))
 
     def _rows(self, rows: int) -> int:
@@ -112,21 +153,18 @@ class ReadyBert:
         return rounded_rows(rows) if self._kind is torch.bfloat16 else rows
 
 
-def _made_ready(layer: Layer, path: str, weight: Callable[[str], Tensor], *, last: bool) -> _ReadyLayer:
-    within = {"query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value"}
+def _made_ready(layer: Any, layout: _Layout, path: str, weight: Callable[[str], Tensor], *, last: bool) -> _ReadyLayer:
     biases = {name: part.bias for name, part in layer.named_modules() if isinstance(part, nn.Linear)}
 
     def product(*names: str, gelu: bool = False) -> Product:
         bias: list[Tensor] = [biases[name] if name in biases else biases[f"{name}.base_layer"] for name in names]
         return Product([weight(path + name) for name in names], bias, gelu=gelu)
 
-    mixed: tuple[Product, ...] = (product(*within.values()),)
-    if last:
-        mixed = product(within["query"]), product(within["key"], within["value"])
+    query, key, value = layout.mixed
     return _ReadyLayer(
-        mixed,
-        product("attention.output.dense"),
-        layer.attention.output.LayerNorm,
+        (product(query), product(key, value)) if last else (product(query, key, value),),
+        product(layout.attended),
+        layer.get_submodule(layout.norm),
         product("intermediate.dense", gelu=True),
         product("output.dense"),
         layer.output.LayerNorm,

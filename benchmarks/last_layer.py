@@ -25,7 +25,7 @@ import torch
 import transformers
 from epochs import BATCH
 from fresh import forget
-from machine import threads
+from machine import threads, with_arithmetic
 from rows import Row, compare, save
 from torch import Tensor
 from transformers import (
@@ -210,7 +210,8 @@ def main() -> None:
     rows.append(in_place_beside(of_entities, batch, partial(gradients, of_entities, batch), BESIDE, arguments.repeats))
     rows.append(base_size(of_entities, posts[:BATCH], evidence[:BATCH], arguments.repeats))
     save(
-        "last_layer", [*rows, beside_the_encoder(every, AutoTokenizer.from_pretrained(TEXT_ENCODER), arguments.repeats)]
+        with_arithmetic("last_layer"),
+        [*rows, beside_the_encoder(every, AutoTokenizer.from_pretrained(TEXT_ENCODER), arguments.repeats)],
     )
 
 

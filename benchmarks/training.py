@@ -16,7 +16,7 @@ from pathlib import Path
 
 import transformers
 from epochs import BATCH, LENGTH, Padded, ours, theirs
-from machine import threads
+from machine import threads, with_arithmetic
 from rows import beside, save
 from transformers import AutoConfig, BertForTokenClassification
 
@@ -61,7 +61,7 @@ def main() -> None:
         f"on average, batches of {BATCH}, {threads()}"
     )
     peer = f"transformers {transformers.__version__} Trainer, padded to {LENGTH}"
-    save("training", [beside("training", work, len(posts), mine, other, peer, 3.0)])
+    save(with_arithmetic("training"), [beside("training", work, len(posts), mine, other, peer, 3.0)])
 
 
 if __name__ == "__main__":

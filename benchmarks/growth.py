@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 import zstandard
 from full_extraction import peak
-from machine import threads, with_arithmetic
+from machine import threads
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from rows import Row, save, seconds
@@ -259,7 +259,7 @@ def main() -> None:
         work = f"{WORKER_POSTS} posts, one expert, posts/s by {name}: {shown}"
         rows.append(Row(f"growth with {name}", work, max(rates), "posts/s"))
     draw(curves)
-    save(with_arithmetic("growth"), rows)
+    save("growth", rows)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from moreie.errors import DataFormatError
 
 def test_twitter_2017(data: Path) -> None:
     posts = read_posts(data / "twitter2017-sample.txt")
+    assert read_posts(str(data / "twitter2017-sample.txt")) == posts
     assert len(posts) == 10
     fourth = posts[3]
     assert (fourth.id, fourth.image_id) == ("twitter2017-sample:4", "O_4784")

@@ -33,9 +33,9 @@ __all__ = [
 
 
 def read_posts(
-    path: Path,
+    path: str | Path,
     *,
-    images: Path | None = None,
+    images: str | Path | None = None,
     captions: Mapping[str, str] | None = None,
     labels: Sequence[str] | None = None,
     on_bad: OnBad | None = None,
@@ -45,6 +45,7 @@ def read_posts(
     Raises:
         DataFormatError: no known format, or a malformed line.
     """
+    path, images = Path(path), None if images is None else Path(images)
     try:
         with path.open(encoding="utf-8", errors="replace") as lines:
             first = next((line for line in lines if line.strip()), "").strip()

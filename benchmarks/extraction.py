@@ -6,19 +6,18 @@ python benchmarks/extraction.py --posts twitter2017/test.txt --corpus wiki
 from __future__ import annotations
 
 import argparse
-import itertools
 import statistics
+import tempfile
 import time
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 
 from fresh import forget
+from pictures import with_pictures
 from rows import Row, save
 
 from moreie import Extractor
-from moreie.datasets import read_jsonl, read_posts
-from moreie.shipped import DEMO_POSTS
+from moreie.datasets import read_posts
 
 
 def main() -> None:
@@ -31,8 +30,8 @@ def main() -> None:
     started = time.perf_counter()
     extractor = Extractor.from_pretrained(corpus=arguments.corpus)
     loading = time.perf_counter() - started
-    pictures = itertools.cycle([p.image for p in read_jsonl(DEMO_POSTS) if p.image])
-    posts = [replace(p, image=next(pictures)) for p in read_posts(arguments.posts)[: arguments.count]]
+    pictures = tempfile.TemporaryDirectory()
+    posts = with_pictures(read_posts(arguments.posts)[: arguments.count], Path(pictures.name))
     stages: dict[str, list[float]] = defaultdict(list)
     totals = []
     extractor.extract_batch(posts)
@@ -51,7 +50,7 @@ def main() -> None:
     assert extractor.corpus is not None
     manifest = extractor.corpus.manifest
     work = (
-        f"{len(posts)} posts of {arguments.posts.parent.name}, each with a picture; "
+        f"{len(posts)} posts of {arguments.posts.parent.name}, each with a picture of its own; "
         f"{manifest.articles:,} articles, {manifest.images} pictures"
     )
     rows = [

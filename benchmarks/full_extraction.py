@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import itertools
 import json
 import shutil
 import statistics
@@ -36,11 +35,12 @@ from typing import Any, TypeVar
 import torch
 from fresh import forget
 from machine import threads, with_arithmetic
+from pictures import with_pictures
 from rows import Row, beside, save
 from torch import Tensor
 
 from moreie import Extractor
-from moreie.datasets import read_jsonl, read_posts
+from moreie.datasets import read_posts
 from moreie.encoders.batches import Batch, read_together
 from moreie.encoders.last_layer import at
 from moreie.encoders.merging import merged_weights
@@ -52,7 +52,6 @@ from moreie.models.mixture import Mixture, load_mixture
 from moreie.models.outputs import SaidAhead
 from moreie.models.relation import RelationExpert
 from moreie.schema import Extraction, Post
-from moreie.shipped import DEMO_POSTS
 
 T = TypeVar("T")
 KINDS = ("ours", "naive", "one expert")
@@ -211,8 +210,8 @@ def main() -> None:
     parser.add_argument("--relations", type=Path, help="a seed's folder: its relation experts instead of the shipped")
     parser.add_argument("--memory-of", choices=KINDS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    pictures = itertools.cycle([p.image for p in read_jsonl(DEMO_POSTS) if p.image])
-    posts = [replace(p, image=next(pictures)) for p in read_posts(arguments.posts)[: arguments.count]]
+    pictures = tempfile.TemporaryDirectory()
+    posts = with_pictures(read_posts(arguments.posts)[: arguments.count], Path(pictures.name))
     bare = [replace(p, image=None) for p in posts]
     if arguments.memory_of:
         extractor = made(arguments.memory_of, arguments.relations)
@@ -229,7 +228,7 @@ def main() -> None:
     if bf16_is_fast("cpu"):
         others[IN_FLOAT32] = ours
     rows = []
-    for given, what in ((posts, "each with a picture"), (bare, "without pictures")):
+    for given, what in ((posts, "each with a picture of its own"), (bare, "without pictures")):
         mine, theirs, single, naive_single = [], [], [], []
         taken_otherwise: dict[str, list[float]] = {name: [] for name in others}
         answered_otherwise = dict.fromkeys(others, 0)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from moreie.encoders import merging, ready_bert
+from moreie.encoders import int8, merging, ready_bert
 from moreie.encoders.adapters import AdapterConfig
 from moreie.encoders.merging import Reading, bare, merged
 from moreie.encoders.text import TextEncoder, batch_tensors
@@ -160,6 +160,11 @@ def test_others_are_not(changed: dict[str, object], tiny_encoder_folder: Path) -
     assert not ready_bert.has_its_layers(transformers.BertModel(config))
     other = transformers.DistilBertConfig(vocab_size=400, dim=64, n_layers=1, n_heads=2, hidden_dim=64)
     assert not ready_bert.has_its_layers(transformers.DistilBertModel(other))
+
+
+def test_one_in_8_bits_is_not() -> None:
+    in_8_bits = int8._Embedding(shipped().model.get_input_embeddings(), shipped().model.config)
+    assert not ready_bert.has_its_layers(in_8_bits)
 
 
 @given(st.integers(1, 1 << 20))

@@ -69,10 +69,12 @@ def has_its_layers(model: Any) -> bool:
     """Whether a model is an encoder of BERT's layers, or MPNet's, by whichever library."""
     if isinstance(model, BertModel):
         return True
+    if not isinstance(getattr(getattr(model, "encoder", None), "layer", None), nn.ModuleList):
+        return False  # of another kind, or one in 8 bits, which has its layers elsewhere
     said = model.config
     known = said.model_type in LAID_OUT_ALIKE and not said.is_decoder
     known = known and getattr(said, "position_embedding_type", "absolute") == "absolute"
-    return (known or said.model_type == RELATIVE) and said.hidden_act == "gelu" and len(model.encoder.layer) > 0
+    return (known or said.model_type == RELATIVE) and said.hidden_act == "gelu"
 
 
 def rounded_rows(rows: int) -> int:

@@ -41,7 +41,11 @@ def test_vectors_and_fingerprint_are_the_same() -> None:
     assert own().fingerprint == published().fingerprint
     assert own().dimension == published().dimension
     assert len(PICTURES) > 3
-    assert np.array_equal(own().encode(PICTURES), published().encode(PICTURES))
+    assert np.allclose(own().encode(PICTURES), published().encode(PICTURES), atol=1e-6)
+    pixels = own().processor(images=[load_image(path) for path in PICTURES], return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        expected = published().model(pixel_values=pixels).last_hidden_state
+        assert torch.allclose(own().model(pixels).last_hidden_state, expected, atol=1e-4)
 
 
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 2**32 - 1))

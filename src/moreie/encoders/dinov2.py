@@ -147,6 +147,15 @@ class Dinov2Model(nn.Module):
         """States [N, 1 + patches, H] of pictures [N, 3, h, w], the class token's first."""
         return Output(self.layernorm(self.encoder(self.embeddings(pixel_values))))
 
+    def class_states(self, pixel_values: Tensor) -> Tensor:
+        """The class token's states [N, H] alone, in the last layer computed for no other."""
+        states = self.embeddings(pixel_values)
+        *layers, last = self.encoder.layers()
+        for layer in layers:
+            states = layer(states)
+        found: Tensor = self.layernorm(last(states, first=True))[:, 0]
+        return found
+
 
 class _Embeddings(nn.Module):
     def __init__(self, config: Dinov2Config):
@@ -207,8 +216,12 @@ class _Layer(nn.Module):
         self.mlp = _Mlp(width, width * config.mlp_ratio)
         self.layer_scale2 = _Scale(width)
 
-    def forward(self, states: Tensor) -> Tensor:
-        states = self.layer_scale1(self.attention(self.norm1(states))) + states
+    def forward(self, states: Tensor, *, first: bool = False) -> Tensor:
+        """`first`: for the first token alone."""
+        read = self.norm1(states)
+        if first:
+            states = states[:, :1]
+        states = self.layer_scale1(self.attention(read[:, : states.shape[1]], read)) + states
         found: Tensor = self.layer_scale2(self.mlp(self.norm2(states))) + states
         return found
 
@@ -220,8 +233,8 @@ class _Attention(nn.Module):
         self.q_proj, self.k_proj = Linear(width, width), Linear(width, width)
         self.v_proj, self.o_proj = Linear(width, width), Linear(width, width)
 
-    def forward(self, states: Tensor) -> Tensor:
-        mixed = attended(self.q_proj(states), self.k_proj(states), self.v_proj(states), self.heads)
+    def forward(self, asking: Tensor, states: Tensor) -> Tensor:
+        mixed = attended(self.q_proj(asking), self.k_proj(states), self.v_proj(states), self.heads)
         found: Tensor = self.o_proj(mixed)
         return found
 
@@ -251,20 +264,22 @@ class ReadyDinov2:
 
     def __init__(self, model: Dinov2Model, kind: torch.dtype):
         self._embeddings, self._norm, self._kind = model.embeddings, model.layernorm, kind
-        self._layers = [_ReadyLayer.of(layer, kind) for layer in model.encoder.layers()]
+        *layers, last = model.encoder.layers()
+        self._layers, self._last = (
+            [_ReadyLayer.of(layer, kind) for layer in layers],
+            _ReadyLayer.of(last, kind, last=True),
+        )
 
-    def states(self, pixels: Tensor) -> Tensor:
-        """As `Dinov2Model.forward`, in float32."""
+    def class_states(self, pixels: Tensor) -> Tensor:
+        """As `Dinov2Model.class_states`, in float32."""
         states = self._embeddings(pixels)
-        read = self._layers[0].first_norm(states).to(self._kind)
-        norms = [*(layer.first_norm for layer in self._layers[1:]), None]
-        for layer, norm in zip(self._layers, norms, strict=True):
+        norms = [layer.first_norm for layer in (*self._layers, self._last)]
+        read = norms[0](states).to(self._kind)
+        for layer, norm in zip(self._layers, norms[1:], strict=True):
             states, product = layer(states, read)
-            if norm is None:
-                states = states + product
-            else:
-                states, read = sum_and_norm(norm, product, states)
-        found: Tensor = self._norm(states)
+            states, read = sum_and_norm(norm, product, states)
+        states, product = self._last(states[:, :1].contiguous(), read)
+        found: Tensor = self._norm(states + product)[:, 0]
         return found
 
 
@@ -272,14 +287,15 @@ class ReadyDinov2:
 class _ReadyLayer:
     heads: int
     first_norm: nn.LayerNorm
-    mixed: Product
+    mixed: tuple[Product, ...]
+    """Query, key and value as one product, or, in the last layer, the query and the other two."""
     attended: Product
     second_norm: nn.LayerNorm
     inner: Product
     outer: Product
 
     @classmethod
-    def of(cls, layer: _Layer, kind: torch.dtype) -> _ReadyLayer:
+    def of(cls, layer: _Layer, kind: torch.dtype, *, last: bool = False) -> _ReadyLayer:
         def product(*parts: nn.Linear, scale: _Scale | None = None, gelu: bool = False) -> Product:
             weights: list[Tensor] = [part.weight for part in parts]
             biases: list[Tensor] = [part.bias for part in parts]
@@ -289,10 +305,11 @@ class _ReadyLayer:
             return Product([weight.to(kind) for weight in weights], biases, gelu=gelu)
 
         attention = layer.attention
+        query, *others = attention.q_proj, attention.k_proj, attention.v_proj
         return cls(
             attention.heads,
             layer.norm1,
-            product(attention.q_proj, attention.k_proj, attention.v_proj),
+            (product(query), product(*others)) if last else (product(query, *others),),
             product(attention.o_proj, scale=layer.layer_scale1),
             layer.norm2,
             product(layer.mlp.fc1, gelu=True),
@@ -300,7 +317,13 @@ class _ReadyLayer:
         )
 
     def __call__(self, states: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
-        """Of a layer's states and of their norm: its states behind the attention, and what is to be added to them."""
-        query, key, value = self.mixed(read).chunk(3, dim=-1)
-        states, read = sum_and_norm(self.second_norm, self.attended(attended(query, key, value, self.heads)), states)
+        """Of a layer's states, in the last one the first tokens', and of the norm of all: its states behind the
+        attention, and what is to be added to them."""
+        asked, *told = self.mixed
+        if told:
+            query, (key, value) = asked(read[:, :1]), told[0](read).chunk(2, dim=-1)
+        else:
+            query, key, value = asked(read).chunk(3, dim=-1)
+        mixed = self.attended(attended(query, key, value, self.heads))
+        states, read = sum_and_norm(self.second_norm, mixed, states)
         return states, self.outer(self.inner(read))

@@ -178,7 +178,7 @@ class ImageEncoder:
         def work(start: int) -> NDArray[np.float32]:
             batch = [load_image(i) if isinstance(i, Path) else i for i in images[start : start + share]]
             pixels = self.processor(images=batch, return_tensors="pt")["pixel_values"].to(self.device)
-            features = (ready.states(pixels)[:, 0] if ready else self._features(pixels)).float()
+            features = (ready.class_states(pixels) if ready else self._features(pixels)).float()
             vectors: NDArray[np.float32] = torch.nn.functional.normalize(features, dim=1).cpu().numpy()
             return vectors
 
@@ -223,6 +223,8 @@ class ImageEncoder:
 
     def _features(self, pixels: Tensor) -> Tensor:
         with autocast(self.device):
+            if isinstance(self.model, dinov2.Dinov2Model):
+                return self.model.class_states(pixels)
             if hasattr(self.model, "get_image_features"):
                 found = self.model.get_image_features(pixel_values=pixels)
                 return found if isinstance(found, Tensor) else found.pooler_output  # type: ignore[no-any-return]

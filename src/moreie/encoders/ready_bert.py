@@ -74,7 +74,7 @@ def has_its_layers(model: Any) -> bool:
     said = model.config
     known = said.model_type in LAID_OUT_ALIKE and not said.is_decoder
     known = known and getattr(said, "position_embedding_type", "absolute") == "absolute"
-    return (known or said.model_type == RELATIVE) and said.hidden_act == "gelu"
+    return bool((known or said.model_type == RELATIVE) and said.hidden_act == "gelu")
 
 
 def rounded_rows(rows: int) -> int:

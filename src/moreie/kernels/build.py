@@ -20,7 +20,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 SOURCES = tuple(FOLDER / name for name in ("attention.cpp", "crf.cpp", "norm.cpp"))
-HEADERS = tuple(FOLDER / name for name in ("crf_abreast.h", "crf_factors.h", "singles.h", "vectors.h"))
+HEADERS = tuple(FOLDER / name for name in ("crf_abreast.h", "crf_factors.h", "crf_viterbi.h", "singles.h", "vectors.h"))
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-strict-aliasing", "-fPIC", "-shared", "-Wno-psabi")
 VARIANTS = {
     "": (),

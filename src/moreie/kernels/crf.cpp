@@ -6,7 +6,7 @@
 //
 // Rows of tags are padded to whole vectors: P entries for L tags. "Padding" below means these.
 
-#include "crf_abreast.h"
+#include "crf_viterbi.h"
 
 namespace {
 
@@ -466,131 +466,6 @@ int64_t marginals_gradient(int64_t B, int64_t T, int64_t L, const int64_t *lengt
     write(sums, L, L, P, to_transitions);
     write(first, 1, L, P, to_start);
     write(last, 1, L, P, to_end);
-    return 0;
-}
-
-// out = max over i of x[i] + m[i], for N vectors of columns, m [L, Q].
-template <typename R, int N> inline void best_columns(const R *m, int64_t L, int64_t Q, const R *x, R *out) {
-    typedef typename Lanes<R>::Type V;
-    constexpr int64_t LANES = BYTES / sizeof(R);
-    V even[N], odd[N];
-#pragma GCC unroll 8
-    for (int k = 0; k < N; k++)
-        even[k] = odd[k] = *(const V *)(m + k * LANES) + x[0];
-    for (int64_t i = 1; i < L; i += 2) {
-        const int64_t o = i + 1 < L ? i + 1 : i;
-#pragma GCC unroll 8
-        for (int k = 0; k < N; k++) {
-            V a = *(const V *)(m + i * Q + k * LANES) + x[i], b = *(const V *)(m + o * Q + k * LANES) + x[o];
-            even[k] = even[k] < a ? a : even[k];
-            odd[k] = odd[k] < b ? b : odd[k];
-        }
-    }
-#pragma GCC unroll 8
-    for (int k = 0; k < N; k++)
-        *(V *)(out + k * LANES) = even[k] < odd[k] ? odd[k] : even[k];
-}
-
-// out = m + x for a row of L tags; where `room` says so, up to the end of a last vector.
-template <typename R> inline void add_row(const R *m, const R *x, int64_t L, int64_t Q, bool room, R *out) {
-    typedef typename Lanes<R>::Type V;
-    if (!room) {
-        for (int64_t j = 0; j < L; j++)
-            out[j] = m[j] + x[j];
-        return;
-    }
-    for (int64_t c = 0; c < Q; c += BYTES / sizeof(R)) {
-        V own;
-        std::memcpy(&own, x + c, sizeof own);
-        *(V *)(out + c) = *(const V *)(m + c) + own;
-    }
-}
-
-// The first i with a[i] + b[i] = target; without branches, so that several run side by side. L where there is none
-// (NaN).
-template <typename R>
-inline int64_t first_equal(const R *a, const R *b, R target, const R *numbers, int64_t L, int64_t Q) {
-    typedef typename Lanes<R>::Type V;
-    constexpr int64_t LANES = BYTES / sizeof(R);
-    V none = V{} + R(L), found = none;
-    for (int64_t c = 0; c < Q; c += LANES) {
-        V here = *(const V *)(a + c) + *(const V *)(b + c) == V{} + target ? *(const V *)(numbers + c) : none;
-        found = here < found ? here : found;
-    }
-    R first = found[0];
-    for (int64_t k = 1; k < LANES; k++)
-        first = found[k] < first ? found[k] : first;
-    return int64_t(first);
-}
-
-template <typename R>
-int64_t viterbi(int64_t B, int64_t T, int64_t L, const R *emissions, const int64_t *lengths,
-                const R *transitions, const R *start, const R *end, int64_t *paths, R *best) {
-    // Posts whose paths are followed back together: each step of one waits for the step before.
-    constexpr int64_t LANES = BYTES / sizeof(R), GROUP = 4;
-    const int64_t Q = (L + LANES - 1) / LANES * LANES;
-    Buffer room(2 * (GROUP * T + L) * Q + Q);
-    R *numbers = reinterpret_cast<R *>(room.data), *moves = numbers + Q, *transposed = moves + L * Q;
-    R *scores = transposed + L * Q, *reached = scores + GROUP * T * Q;
-    for (int64_t i = 0; i < Q; i++)
-        numbers[i] = R(i);
-    for (int64_t i = 0; i < L; i++)
-        for (int64_t j = 0; j < L; j++)
-            transposed[j * Q + i] = moves[i * Q + j] = transitions[i * L + j];
-    for (int64_t b = 0; b < B; b++)
-        if (lengths[b] < 1 || lengths[b] > T)
-            return BAD_LENGTH;
-    if (B >= ABREAST && L <= 256) {
-        const std::vector<int64_t> order = by_length(B, lengths);
-        for (int64_t g = 0; g < B; g += LANES)
-            viterbi_abreast(order.data() + g, std::min(LANES, B - g), T, L, emissions, lengths, transitions, start, end,
-                            paths, best);
-        return 0;
-    }
-    for (int64_t group = 0; group < B; group += GROUP) {
-        const int64_t posts = B - group < GROUP ? B - group : GROUP;
-        int64_t longest = 0;
-        for (int64_t g = 0; g < posts; g++) {
-            const int64_t b = group + g, n = lengths[b];
-            const R *own = emissions + b * T * L;
-            R *score = scores + g * T * Q, *reach = reached + g * T * Q;
-            longest = n > longest ? n : longest;
-            add_row(start, own, L, Q, false, score);
-            for (int64_t t = 1; t < n; t++) {
-                const R *x = score + (t - 1) * Q;
-                R *y = reach + t * Q;
-                int64_t c = 0;
-                for (; Q - c > 4 * LANES; c += 3 * LANES)
-                    best_columns<R, 3>(moves + c, L, Q, x, y + c);
-                switch ((Q - c) / LANES) {
-                case 1: best_columns<R, 1>(moves + c, L, Q, x, y + c); break;
-                case 2: best_columns<R, 2>(moves + c, L, Q, x, y + c); break;
-                case 3: best_columns<R, 3>(moves + c, L, Q, x, y + c); break;
-                case 4: best_columns<R, 4>(moves + c, L, Q, x, y + c); break;
-                }
-                add_row(y, own + t * L, L, Q, t * L + Q <= T * L, score + t * Q);
-            }
-            const R *x = score + (n - 1) * Q;
-            int64_t tag = 0;
-            for (int64_t j = 1; j < L; j++)
-                if (x[j] + end[j] > x[tag] + end[tag])
-                    tag = j;
-            best[b] = x[tag] + end[tag];
-            for (int64_t t = n; t < T; t++)
-                paths[b * T + t] = 0;
-            paths[b * T + n - 1] = tag;
-        }
-        for (int64_t t = longest - 2; t >= 0; t--)
-            for (int64_t g = 0; g < posts; g++) {
-                int64_t *path = paths + (group + g) * T;
-                if (t > lengths[group + g] - 2)
-                    continue;
-                const int64_t tag = path[t + 1], row = (g * T + t) * Q;
-                const int64_t from =
-                    first_equal(scores + row, transposed + tag * Q, reached[row + Q + tag], numbers, L, Q);
-                path[t] = from < L ? from : 0;
-            }
-    }
     return 0;
 }
 

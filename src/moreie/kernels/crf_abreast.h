@@ -1,5 +1,5 @@
 // Kernels that read several posts abreast: a vector holds the same tag of each. Nothing is padded, and no post's step
-// waits for its last. Log-likelihoods with their gradients, marginals and paths without.
+// waits for its last. Log-likelihoods with their gradients, and marginals without.
 
 #pragma once
 
@@ -436,105 +436,6 @@ int64_t marginals_abreast(const int64_t *group, int64_t posts, const Factors &f,
             std::memcpy(result + (b * T + t) * L, result + (b * T + n - 1) * L, size_t(L) * sizeof(R));
     }
     return found;
-}
-
-// Best of score[i] + m[i, j] over i for N <= 4 tags j on, and the first i that has it, a byte for each tag.
-template <typename R, int N>
-inline void best_abreast(const R *m, int64_t L, const typename Lanes<R>::Type *score, typename Lanes<R>::Type *best,
-                         typename Lanes<R>::Whole &from) {
-    typedef typename Lanes<R>::Type V;
-    typedef typename Lanes<R>::Whole I;
-    V top[N];
-    I first[N];
-    I one = I{} + 1, i = I{};
-#pragma GCC unroll 8
-    for (int k = 0; k < N; k++) {
-        top[k] = score[0] + m[k];
-        first[k] = I{};
-    }
-    for (int64_t r = 1; r < L; r++) {
-        i += one;
-        const V own = score[r];
-#pragma GCC unroll 8
-        for (int k = 0; k < N; k++) {
-            const V x = own + m[r * L + k], greater = top[k] < x ? x : top[k];
-            const I better = greater != top[k];
-            top[k] = greater;
-            first[k] = better ? i : first[k];
-        }
-    }
-#pragma GCC unroll 8
-    for (int k = 0; k < N; k++) {
-        best[k] = top[k];
-        from = k ? from | first[k] << 8 * k : first[k];
-    }
-}
-
-template <typename R>
-void viterbi_abreast(const int64_t *group, int64_t posts, int64_t T, int64_t L, const R *emissions,
-                     const int64_t *lengths, const R *transitions, const R *start, const R *end, int64_t *paths,
-                     R *best) {
-    typedef typename Lanes<R>::Type V;
-    typedef typename Lanes<R>::Whole I;
-    constexpr int64_t W = BYTES / sizeof(R);
-    const int64_t quarters = (L + 3) / 4;
-    const R *rows[W];
-    int64_t *own_paths[W];
-    int64_t n[W], longest = 0, shortest = T, tag[W];
-    for (int64_t k = 0; k < W; k++) { // lanes without a post repeat the first
-        const int64_t b = group[k < posts ? k : 0];
-        rows[k] = emissions + b * T * L;
-        own_paths[k] = paths + b * T;
-        n[k] = lengths[b];
-        longest = std::max(longest, n[k]);
-        shortest = std::min(shortest, n[k]);
-    }
-    V *score = reinterpret_cast<V *>(scratch(0, size_t(3 * L) * WIDTH)), *next = score + L, *own = next + L;
-    I *from = reinterpret_cast<I *>(scratch(1, size_t(longest * quarters) * WIDTH));
-    for (int64_t t = 0; t < longest; t++) {
-        abreast<R, R>(rows, t * L, L, own);
-        if (t) {
-            int64_t j = 0;
-            I *origin = from + t * quarters;
-            for (; j + 4 <= L; j += 4)
-                best_abreast<R, 4>(transitions + j, L, score, next + j, *origin++);
-            switch (L - j) {
-            case 1: best_abreast<R, 1>(transitions + j, L, score, next + j, *origin); break;
-            case 2: best_abreast<R, 2>(transitions + j, L, score, next + j, *origin); break;
-            case 3: best_abreast<R, 3>(transitions + j, L, score, next + j, *origin); break;
-            }
-            for (j = 0; j < L; j++)
-                score[j] = next[j] + own[j];
-        } else
-            for (int64_t j = 0; j < L; j++)
-                score[j] = own[j] + start[j];
-        if (t + 1 < shortest)
-            continue;
-        for (int64_t k = 0; k < posts; k++)
-            if (n[k] == t + 1) {
-                tag[k] = 0;
-                for (int64_t j = 1; j < L; j++)
-                    if (score[j][k] + end[j] > score[tag[k]][k] + end[tag[k]])
-                        tag[k] = j;
-                best[group[k]] = score[tag[k]][k] + end[tag[k]];
-            }
-    }
-    const uint8_t *origins = reinterpret_cast<const uint8_t *>(from);
-    int64_t places[256]; // of a tag's origin among those of a word
-    for (int64_t j = 0; j < L; j++)
-        places[j] = int64_t(sizeof(I)) * (j / 4) + j % 4;
-    for (int64_t t = longest - 1; t >= 0; t--) {
-        const uint8_t *word = origins + t * quarters * int64_t(sizeof(I));
-        for (int64_t k = 0; k < posts; k++)
-            if (t < n[k]) {
-                own_paths[k][t] = tag[k];
-                if (t)
-                    tag[k] = word[places[tag[k]] + k * int64_t(sizeof(R))];
-            }
-    }
-    for (int64_t k = 0; k < posts; k++)
-        for (int64_t t = n[k]; t < T; t++)
-            own_paths[k][t] = 0;
 }
 
 } // namespace

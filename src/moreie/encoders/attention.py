@@ -20,6 +20,8 @@ from moreie.kernels import library
 SHORT = MappingProxyType({torch.float32: 16_384, torch.bfloat16: 8_192})
 """So many numbers of a head's keys are read by the project's kernel: it has no units for products in bfloat16, which
 are worth more the longer rows are."""
+MEASURED = ("AVX2", "AVX512")
+"""Where the project's kernel is known to be faster, as torch names what a processor can do."""
 FEW_THREADS = 2
 """The project's kernel computes in one thread: where torch has more than this, it is faster."""
 
@@ -53,8 +55,8 @@ Kernel = Callable[..., None]
 
 @cache
 def kernels() -> tuple[int, dict[torch.dtype, Kernel]]:
-    """As `declared`; none where none were built."""
-    found = library.load()
+    """As `declared`; none where none were built, or where they were not measured."""
+    found = library.load() if torch.backends.cpu.get_cpu_capability() in MEASURED else None
     return declared(found) if found else (1, {})
 
 

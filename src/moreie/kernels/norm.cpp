@@ -7,25 +7,19 @@
 
 namespace {
 
-// Where W of each two parts of halves lie among 2 W numbers in their order, and the reverse.
-struct Order {
-    int32_t first[W], second[W], even[W], odd[W];
-    constexpr Order() : first(), second(), even(), odd() {
-        for (int k = 0; k < W; k++) {
-            first[k] = k / 2 + (k % 2) * W;
-            second[k] = first[k] + W / 2;
-            even[k] = 2 * k;
-            odd[k] = 2 * k + 1;
-        }
-    }
+// Where the first and the second W of 2 W numbers lie in two parts of halves, and the reverse.
+struct First {
+    static constexpr int place(int k) { return k / 2 + k % 2 * int(W); }
 };
-constexpr Order ORDER{};
-
-inline Row placed(Row a, Row b, const int32_t *places) {
-    Whole where;
-    std::memcpy(&where, places, sizeof where);
-    return permuted(a, b, where);
-}
+struct Second {
+    static constexpr int place(int k) { return First::place(k) + int(W) / 2; }
+};
+struct Even {
+    static constexpr int place(int k) { return 2 * k; }
+};
+struct Odd {
+    static constexpr int place(int k) { return 2 * k + 1; }
+};
 
 inline float sum(Row x) {
     float of[W];
@@ -46,8 +40,8 @@ void added_norm(int64_t N, int64_t H, uint16_t *added, float *states, const floa
         Row total[2] = {}, squares[2] = {};
         for (int64_t c = 0; c < H; c += 2 * W) {
             const Row even = part(added + c, 0), odd = part(added + c, 1);
-            const Row first = placed(even, odd, ORDER.first) + part(states + c, 0);
-            const Row second = placed(even, odd, ORDER.second) + part(states + c, 1);
+            const Row first = permuted<First>(even, odd) + part(states + c, 0);
+            const Row second = permuted<Second>(even, odd) + part(states + c, 1);
             write(first, second, states + c);
             total[0] += first;
             total[1] += second;
@@ -64,7 +58,7 @@ void added_norm(int64_t N, int64_t H, uint16_t *added, float *states, const floa
             const Row second = (part(states + c, 1) - mean) * by * part(weight + c, 1) + part(bias + c, 1);
             if (!BEFORE)
                 write(first, second, states + c);
-            write(placed(first, second, ORDER.even), placed(first, second, ORDER.odd), added + c);
+            write(permuted<Even>(first, second), permuted<Odd>(first, second), added + c);
         }
     }
 }

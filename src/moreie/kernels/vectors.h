@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <type_traits>
+#include <utility>
 
 namespace {
 
@@ -72,52 +74,44 @@ template <> struct Lanes<double> {
     typedef int64_t Whole __attribute__((vector_size(BYTES)));
 };
 
-// Entries of a and then b, by their places in both, which are known when this is compiled.
-template <typename V, typename I> inline V permuted(V a, V b, I places) {
-#ifdef __clang__
-    constexpr int64_t W = sizeof(V) / sizeof(a[0]);
-    V found;
-#pragma GCC unroll 16
-    for (int64_t k = 0; k < W; k++)
-        found[k] = places[k] < W ? a[places[k]] : b[places[k] - W];
-    return found;
+// Entries of a and then b: the k-th is the one at Of::place(k), counted through both.
+template <typename Of, typename V, size_t... K> inline V permuted(V a, V b, std::index_sequence<K...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+    return __builtin_shufflevector(a, b, Of::place(K)...);
 #else
-    return __builtin_shuffle(a, b, places);
+    typedef typename Lanes<std::decay_t<decltype(a[0])>>::Whole Whole;
+    return __builtin_shuffle(a, b, Whole{Of::place(K)...});
 #endif
+}
+template <typename Of, typename V> inline V permuted(V a, V b) {
+    return permuted<Of>(a, b, std::make_index_sequence<sizeof(V) / sizeof(a[0])>());
 }
 
 #if BYTES == 64
 
-// Where blocks of S entries change places with those beside the diagonal: entries of a, and behind them of b.
-template <typename N, int W, int S> struct Places {
-    N low[W], high[W];
-    constexpr Places() : low(), high() {
-        for (int k = 0; k < W; k++) {
-            low[k] = k & S ? W + k - S : k;
-            high[k] = k & S ? W + k : k + S;
-        }
-    }
+// Where blocks of S entries change places with those beside the diagonal.
+template <int W, int S> struct Low {
+    static constexpr int place(int k) { return k & S ? W + k - S : k; }
 };
-template <typename N, int W, int S> constexpr Places<N, W, S> PLACES{};
+template <int W, int S> struct High {
+    static constexpr int place(int k) { return k & S ? W + k : k + S; }
+};
 
 // Rows to columns, as many as a row has entries: blocks of 1, 2, 4, ... entries.
-template <typename V, typename I, typename N, int W, int S = 1> inline void turned(V *x) {
-    I low, high;
-    std::memcpy(&low, PLACES<N, W, S>.low, sizeof low);
-    std::memcpy(&high, PLACES<N, W, S>.high, sizeof high);
+template <typename V, int W, int S = 1> inline void turned(V *x) {
 #pragma GCC unroll 16
     for (int i = 0; i < W; i++)
         if (!(i & S)) {
             const V a = x[i], b = x[i + S];
-            x[i] = permuted(a, b, low);
-            x[i + S] = permuted(a, b, high);
+            x[i] = permuted<Low<W, S>>(a, b);
+            x[i + S] = permuted<High<W, S>>(a, b);
         }
     if constexpr (2 * S < W)
-        turned<V, I, N, W, 2 * S>(x);
+        turned<V, W, 2 * S>(x);
 }
 
-inline void turn(Lanes<float>::Type *x) { turned<Lanes<float>::Type, Lanes<float>::Whole, int32_t, 16>(x); }
-inline void turn(Lanes<double>::Type *x) { turned<Lanes<double>::Type, Lanes<double>::Whole, int64_t, 8>(x); }
+inline void turn(Lanes<float>::Type *x) { turned<Lanes<float>::Type, 16>(x); }
+inline void turn(Lanes<double>::Type *x) { turned<Lanes<double>::Type, 8>(x); }
 
 #else
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
 import socket
@@ -73,6 +74,16 @@ def kernels_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kernels")
     assert build(folder), "there is a C++ compiler, but no kernels were built"
     return folder
+
+
+@pytest.fixture
+def variant_library(variant: str, kernels_folder: Path) -> ctypes.CDLL:
+    """The variant's library."""
+    from moreie.kernels import library
+
+    found = library.load(kernels_folder, variant)
+    assert found is not None
+    return found
 
 
 @pytest.fixture(scope="session")

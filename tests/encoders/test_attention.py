@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import ctypes
 
 import pytest
 import torch
@@ -12,17 +12,14 @@ from torch import Tensor
 
 from moreie.encoders import attention
 from moreie.encoders.attention import attended, by_torch
-from moreie.kernels import library
 
 DTYPES = [torch.float32, torch.bfloat16]
 
 
 @pytest.fixture
-def own(variant: str, kernels_folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def own(variant: str, variant_library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> str:
     """The variant, which is used under test."""
-    found = library.load(kernels_folder, variant)
-    assert found is not None
-    declared = attention.declared(found)
+    declared = attention.declared(variant_library)
     monkeypatch.setattr(attention, "kernels", lambda: declared)
     monkeypatch.setattr(attention, "FEW_THREADS", 1_000)
     monkeypatch.setattr(attention, "SHORT", dict.fromkeys(attention.SHORT, 70 * 64))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,17 +12,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from moreie.encoders import norms
-from moreie.kernels import library
 
 Function = Callable[[nn.LayerNorm, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @pytest.fixture
-def own(variant: str, kernels_folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def own(variant: str, variant_library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> str:
     """The variant, which is used under test."""
-    found = library.load(kernels_folder, variant)
-    assert found is not None
-    declared = norms.declared(found)
+    declared = norms.declared(variant_library)
     monkeypatch.setattr(norms, "kernels", lambda: declared)
     return variant
 

@@ -32,52 +32,29 @@ inline Row exponential(Row x) {
     return x < -87.0f ? Row{} : (Row)((Whole)p + ((Whole)whole << 23));
 }
 
-// scores[k] = Σ_i keys[k, i] queries[i] for K keys and N vectors of queries.
-template <int N, int K> inline void score(const Row *queries, int64_t d, const float *keys, Row *scores) {
+// out[k] = Σ_i x[i] m[k, i] for K rows k of m, its rows d apart, and N vectors of queries; where DOWN, x[i] m[i, k].
+template <int N, int K, bool DOWN>
+inline void products(const Row *x, int64_t count, const float *m, int64_t d, Row *out) {
     Row total[K * N];
 #pragma GCC unroll 32
     for (int k = 0; k < K * N; k++)
         total[k] = Row{};
-    for (int64_t i = 0; i < d; i++) {
+    for (int64_t i = 0; i < count; i++) {
         Row own[N];
 #pragma GCC unroll 4
         for (int n = 0; n < N; n++)
-            own[n] = queries[i * N + n];
+            own[n] = x[i * N + n];
 #pragma GCC unroll 8
         for (int k = 0; k < K; k++) {
-            const Row x = everywhere(keys[k * d + i]);
+            const Row factor = everywhere(m[DOWN ? i * d + k : k * d + i]);
 #pragma GCC unroll 4
             for (int n = 0; n < N; n++)
-                total[k * N + n] += own[n] * x;
+                total[k * N + n] += own[n] * factor;
         }
     }
 #pragma GCC unroll 32
     for (int k = 0; k < K * N; k++)
-        scores[k] = total[k];
-}
-
-// mixed[k] = Σ_s values[s, k] shares[s] for ABREAST numbers k of the values and N vectors of queries.
-template <int N> inline void mix(const Row *shares, int64_t S, const float *values, int64_t d, Row *mixed) {
-    Row total[ABREAST * N];
-#pragma GCC unroll 32
-    for (int k = 0; k < ABREAST * N; k++)
-        total[k] = Row{};
-    for (int64_t s = 0; s < S; s++) {
-        Row own[N];
-#pragma GCC unroll 4
-        for (int n = 0; n < N; n++)
-            own[n] = shares[s * N + n];
-#pragma GCC unroll 8
-        for (int k = 0; k < ABREAST; k++) {
-            const Row x = everywhere(values[s * d + k]);
-#pragma GCC unroll 4
-            for (int n = 0; n < N; n++)
-                total[k * N + n] += own[n] * x;
-        }
-    }
-#pragma GCC unroll 32
-    for (int k = 0; k < ABREAST * N; k++)
-        mixed[k] = total[k];
+        out[k] = total[k];
 }
 
 // What N vectors of queries attend to in one head: `rows` of them are there. `added` [S, A], its rows `stride` apart, is
@@ -99,9 +76,9 @@ void attend(const R *query, int64_t query_row, int64_t rows, int64_t d, const fl
             }
     int64_t s = 0;
     for (; s + ABREAST <= S; s += ABREAST)
-        score<N, ABREAST>(queries, d, keys + s * d, scores + s * N);
+        products<N, ABREAST, false>(queries, d, keys + s * d, d, scores + s * N);
     for (; s < S; s++)
-        score<N, 1>(queries, d, keys + s * d, scores + s * N);
+        products<N, 1, false>(queries, d, keys + s * d, d, scores + s * N);
     if (added)
         for (s = 0; s < S; s++)
             for (int n = 0; n < N; n++)
@@ -126,7 +103,7 @@ void attend(const R *query, int64_t query_row, int64_t rows, int64_t d, const fl
             scores[s * N + n] = x;
         }
     for (int64_t c = 0; c < d; c += ABREAST)
-        mix<N>(scores, S, values + c, d, mixed + c * N);
+        products<N, ABREAST, true>(scores, S, values + c, d, mixed + c * N);
     for (int n = 0; n < N; n++) {
         const Row by = total[n] > 0.0f ? 1 / total[n] : total[n]; // who reads nothing attends to nothing
         for (int64_t c = 0; c < d; c += 2 * W) {

@@ -254,9 +254,25 @@ template <typename R> struct PostsAbreast {
     }
 };
 
-// Forward messages of G times WIDTH posts up to the `longest`.
-template <typename R, int G> inline void forth(std::vector<PostsAbreast<R>> &all, const Factors &f, int64_t longest) {
-    const int64_t L = f.L;
+inline int64_t longest_of(const int64_t *group, int64_t posts, const int64_t *lengths) {
+    int64_t longest = 0;
+    for (int64_t k = 0; k < posts; k++)
+        longest = std::max(longest, lengths[group[k]]);
+    return longest;
+}
+
+// At most WIDTH G posts with their forward messages; what is answered of them goes into `result`.
+template <typename R, int G>
+std::vector<PostsAbreast<R>> forth(const int64_t *group, int64_t posts, const Factors &f, int64_t T, const R *emissions,
+                                   const int64_t *lengths, const R *start, const R *end, R *result) {
+    typedef PostsAbreast<R> Posts;
+    const int64_t L = f.L, longest = longest_of(group, posts, lengths), room = Posts::room(L, longest);
+    Vec *place = reinterpret_cast<Vec *>(scratch(0, size_t(G * room * WIDTH)));
+    std::vector<Posts> all;
+    all.reserve(G);
+    for (int g = 0; g < G; g++)
+        all.emplace_back(group + g * WIDTH, std::min(WIDTH, posts - g * WIDTH), L, T, longest, emissions, lengths, start,
+                         end, result, place + g * room);
     for (int64_t t = 0; t < longest; t++) {
         const Vec *x[G];
         Vec *u[G];
@@ -274,6 +290,7 @@ template <typename R, int G> inline void forth(std::vector<PostsAbreast<R>> &all
         for (int g = 0; g < G; g++)
             all[g].multiply(t, t ? all[g].words > t : Bits{}, all[g].left + t * L); // a start may be impossible
     }
+    return all;
 }
 
 // sums[i, j] += Σ_s x[s, i] y[s, j] over N words.
@@ -304,17 +321,9 @@ int64_t partition_abreast(const int64_t *group, int64_t posts, const Factors &f,
                           double *log_z, uint8_t *beyond) {
     typedef PostsAbreast<R> Posts;
     const int64_t L = f.L;
-    int64_t longest = 0;
-    for (int64_t k = 0; k < posts; k++)
-        longest = std::max(longest, lengths[group[k]]);
-    Vec *place = reinterpret_cast<Vec *>(scratch(0, size_t(G * Posts::room(L, longest) * WIDTH)));
     Vec *moved = reinterpret_cast<Vec *>(scratch(1, size_t(L * L * WIDTH)));
-    std::vector<Posts> all;
-    all.reserve(G);
-    for (int g = 0; g < G; g++)
-        all.emplace_back(group + g * WIDTH, std::min(WIDTH, posts - g * WIDTH), L, T, longest, emissions, lengths, start,
-                         end, own, place + g * Posts::room(L, longest));
-    forth<R, G>(all, f, longest);
+    std::vector<Posts> all = forth<R, G>(group, posts, f, T, emissions, lengths, start, end, own);
+    const int64_t longest = longest_of(group, posts, lengths);
     Vec partition[G];
     for (int g = 0; g < G; g++) {
         Posts &here = all[g];
@@ -395,16 +404,8 @@ int64_t marginals_abreast(const int64_t *group, int64_t posts, const Factors &f,
                           const int64_t *lengths, const R *start, const R *end, R *result, uint8_t *beyond) {
     typedef PostsAbreast<R> Posts;
     const int64_t L = f.L, P = f.P;
-    int64_t longest = 0;
-    for (int64_t k = 0; k < posts; k++)
-        longest = std::max(longest, lengths[group[k]]);
-    Vec *place = reinterpret_cast<Vec *>(scratch(0, size_t(G * Posts::room(L, longest) * WIDTH)));
-    std::vector<Posts> all;
-    all.reserve(G);
-    for (int g = 0; g < G; g++)
-        all.emplace_back(group + g * WIDTH, std::min(WIDTH, posts - g * WIDTH), L, T, longest, emissions, lengths, start,
-                         end, result, place + g * Posts::room(L, longest));
-    forth<R, G>(all, f, longest);
+    std::vector<Posts> all = forth<R, G>(group, posts, f, T, emissions, lengths, start, end, result);
+    const int64_t longest = longest_of(group, posts, lengths);
     for (Posts &own : all)
         for (int64_t j = 0; j < L; j++)
             own.u[j] = spread(f.end[j]);

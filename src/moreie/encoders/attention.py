@@ -17,13 +17,15 @@ from torch.nn import functional
 
 from moreie.kernels import library
 
+Kernel = Callable[..., None]
+
 SHORT = MappingProxyType({torch.float32: 16_384, torch.bfloat16: 8_192})
-"""So many numbers of a head's keys are read by the project's kernel: it has no units for products in bfloat16, which
-are worth more the longer rows are."""
+"""Up to so many numbers of a head's keys the project's kernel is taken. It does not use units for products in bfloat16,
+which are worth more the longer rows are."""
 MEASURED = ("AVX2", "AVX512")
 """Where the project's kernel is known to be faster, as torch names what a processor can do."""
 FEW_THREADS = 2
-"""The project's kernel computes in one thread: where torch has more than this, it is faster."""
+"""The project's kernel computes in one thread: where torch has more than this for it, torch's is taken."""
 
 
 def attended(
@@ -48,9 +50,6 @@ def by_torch(
         parted(query), parted(key), parted(value), attn_mask=reads, dropout_p=dropout
     )
     return found.transpose(1, 2).flatten(2)
-
-
-Kernel = Callable[..., None]
 
 
 @cache

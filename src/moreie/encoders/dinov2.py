@@ -153,7 +153,7 @@ class Dinov2Model(nn.Module):
         *layers, last = self.encoder.layers()
         for layer in layers:
             states = layer(states)
-        found: Tensor = self.layernorm(last(states, first=True))[:, 0]
+        found: Tensor = self.layernorm(last.class_token(states))[:, 0]
         return found
 
 
@@ -216,11 +216,15 @@ class _Layer(nn.Module):
         self.mlp = _Mlp(width, width * config.mlp_ratio)
         self.layer_scale2 = _Scale(width)
 
-    def forward(self, states: Tensor, *, first: bool = False) -> Tensor:
-        """`first`: for the first token alone."""
-        read = self.norm1(states)
-        if first:
-            states = states[:, :1]
+    def forward(self, states: Tensor) -> Tensor:
+        return self._of(states, self.norm1(states))
+
+    def class_token(self, states: Tensor) -> Tensor:
+        """Its states alone [N, 1, H]."""
+        return self._of(states[:, :1], self.norm1(states))
+
+    def _of(self, states: Tensor, read: Tensor) -> Tensor:
+        """The first tokens' states, of theirs and of the norm of all."""
         states = self.layer_scale1(self.attention(read[:, : states.shape[1]], read)) + states
         found: Tensor = self.layer_scale2(self.mlp(self.norm2(states))) + states
         return found

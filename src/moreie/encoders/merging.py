@@ -209,7 +209,8 @@ class Reading:
     def __init__(self, encoder: TextEncoder, adapter: str | None, tokens: int, batches: int):
         self._encoder, self._adapter, self._left = encoder, adapter, batches
         self._kind = product_kind(encoder.device)
-        casts, ready = self._kind is not torch.float32, can_be_ready(encoder)  # weights not kept in this kind are cast
+        casts = self._kind is not torch.float32  # weights, in each product, that are not kept in this kind
+        ready = can_be_ready(encoder)
         enough = tokens >= WORTH and (adapter is not None or (casts and ready))
         self._folds = (bool(encoder.adapted_layers()) or ready) and (
             enough or (casts and stays_folded(encoder, adapter, self._kind))

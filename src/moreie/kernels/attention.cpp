@@ -10,7 +10,6 @@
 #include "singles.h"
 
 #include <cmath>
-#include <vector>
 
 namespace {
 

@@ -5,9 +5,9 @@ whole encoder, its adapter folded in; no LoRA to pay for), to which all pairs of
 input of its own, in float32: with levitated markers (`--relations`) ours reads a post once for all of them, and where
 the processor has units for bfloat16 it uses them; ours in float32 is measured there, too. Retrieval, gate and decoding
 are the same code, and so have to be the answers. Then ours once more, which reads evidence only where the post alone
-leaves doubt (`Extractor.selective`), and once in 8 bits besides; how many posts they answer otherwise is among the
-rows. Memory is the peak of a fresh process that has answered the posts, beside one that does the same with a single
-expert for entities. Needs the extra `onnx`.
+leaves doubt (`Extractor.selective`), once with text encoders in 8 bits (`Extractor.quantized`), and once with both; how
+many posts they answer otherwise is among the rows. Memory is the peak of a fresh process that has answered the posts,
+beside one that does the same with a single expert for entities.
 
 python benchmarks/full_extraction.py --posts twitter2017/valid.txt
 python benchmarks/full_extraction.py --posts twitter2017/valid.txt --relations runs/mnre-minilm-levitated/seed-1
@@ -224,7 +224,12 @@ def main() -> None:
     ours, naive = (made(kind, arguments.relations) for kind in ("ours", "naive"))
     experts = len(ours.ner.experts) + (len(ours.relations.experts) if ours.relations else 0)
     certain = f"evidence read where the post leaves doubt (certainty {CERTAINTY})"
-    others = {certain: ours.selective(CERTAINTY), f"{certain}, 8 bits": ours.quantized().selective(CERTAINTY)}
+    small = ours.quantized()
+    others = {
+        certain: ours.selective(CERTAINTY),
+        "8 bits": small,
+        f"{certain}, 8 bits": small.selective(CERTAINTY),
+    }
     if bf16_is_fast("cpu"):
         others[IN_FLOAT32] = ours
     rows = []

@@ -33,15 +33,6 @@ def data() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def kept_graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What is kept from one start to the next: a folder of the tests' own, in processes that they start, too."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOREIE_CACHE", str(folder))
-        yield folder / "int8"
-
-
-@pytest.fixture(scope="session", autouse=True)
 def in_float32() -> Iterator[None]:
     """Tests compare numbers: they, and the processes that they start, compute in float32 on every machine.
     `tests/encoders/test_precision.py` is about what a machine does by itself."""

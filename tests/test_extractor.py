@@ -18,7 +18,6 @@ from moreie import Extractor, KnowledgeCorpus
 from moreie.datasets import post_from_text, read_jsonl
 from moreie.encoders.batches import computing_with
 from moreie.encoders.images import ImageEncoder
-from moreie.encoders.precision import bf16_is_fast
 from moreie.encoders.text import TextEncoder
 from moreie.errors import CheckpointError, KnowledgeCorpusError, MoreieError
 from moreie.knowledge.build import Sources
@@ -461,17 +460,9 @@ def test_evidence_is_read_where_the_post_alone_leaves_doubt(
         extractor.selective(1.5)
 
 
-@pytest.mark.slow
-def test_in_8_bits_nearly_the_same_is_found_and_it_says_so(
-    extractor: Extractor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_in_8_bits_nearly_the_same_is_found_and_it_says_so(extractor: Extractor) -> None:
     posts = read_jsonl(DEMO_POSTS)
     small = extractor.quantized()
-    assert "8 bits" not in caplog.text
-    monkeypatch.setenv("MOREIE_PRECISION", "auto")
-    extractor.quantized()
-    assert ("faster than 8 bits" in caplog.text) is bf16_is_fast("cpu"), "where something else is faster it is said"
-    monkeypatch.setenv("MOREIE_PRECISION", "float32")
     whole, found = extractor.extract_batch(posts), small.extract_batch(posts)
     assert {e.model for e in found} == {f"{extractor.name} (int8)"}
     assert {e.model for e in whole} == {extractor.name}

@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +27,6 @@ PURPOSES = {
     "spacy": "the spaCy component, `Extraction.to_spacy()`",
     "datasets": "Hugging Face data sets",
     "pandas": "tables, `Extraction.to_pandas()`",
-    "onnx": "extraction in 8 bits (`--int8`)",
 }
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 SENTENCE = "Barack Obama meets Angela Merkel in Berlin"
@@ -187,8 +185,6 @@ def _pictures() -> Iterator[Part]:
 def _disk() -> Iterator[Part]:
     from huggingface_hub import constants
 
-    from moreie.encoders.kept_graphs import graphs_folder
-
     cache = Path(constants.HF_HUB_CACHE)
     for name, folder in (("disk, here", Path.cwd()), ("disk, temporary", Path(tempfile.gettempdir()))):
         free = shutil.disk_usage(folder).free
@@ -201,8 +197,6 @@ def _disk() -> Iterator[Part]:
         )
     offline = ", offline (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else ""
     yield Part("cache of the hub", "well", f"{_held(cache)}{offline}")
-    if find_spec("platformdirs"):
-        yield Part("8-bit encoders kept", "well", _held(graphs_folder()))
 
 
 def _held(folder: Path) -> str:

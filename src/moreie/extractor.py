@@ -131,12 +131,10 @@ class Extractor:
         """The same extractor with its text encoders in 8 bits, for processors; this one stays as it is.
 
         Faster, and not quite the same answers (docs/performance.md); its extractions say `int8` behind the
-        model's name. Making it takes half a minute the first time: the 8-bit encoders are kept on disk
-        (`MOREIE_CACHE`, or the user's cache). It needs the extra `onnx`, and cannot be saved.
+        model's name. It needs the compiled kernels (`moreie doctor` says whether they are there), and cannot be saved.
 
         Raises:
-            EncoderError: an encoder is on a GPU, or has no ONNX form.
-            MissingExtraError: the extra is not installed.
+            EncoderError: an encoder is on a GPU, or there are no compiled kernels.
         """
         from moreie.models.int8 import in_int8
 

@@ -93,7 +93,6 @@ def test_sigterm_answers_what_runs_and_ends(process: Callable[..., Any], tmp_pat
 
 
 def test_8_bits(process: Callable[..., Any], extractor: Extractor, tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
     text = "Kawhi Leonard leads the Toronto Raptors past Golden State in Oakland"
     with process(tmp_path / "log", "--int8") as (_, url):
         assert httpx.get(f"{url}/ready").json()["model"] == f"{extractor.name} (int8)"

@@ -82,8 +82,7 @@ def extract(
         bool,
         typer.Option(
             "--int8",
-            help="Compute in 8 bits: faster for many posts, not quite the same answers; half a minute the first time "
-            "(extra `onnx`).",
+            help="Compute in 8 bits on a processor: faster for many posts, not quite the same answers.",
         ),
     ] = False,
     certainty: Annotated[

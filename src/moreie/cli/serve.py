@@ -42,8 +42,8 @@ def serve(
         bool,
         typer.Option(
             "--int8",
-            help="Compute in 8 bits: faster on processors, not quite the same answers; half a minute longer the "
-            "first time (extra `onnx`). The model's name then says `(int8)`, at /ready too.",
+            help="Compute in 8 bits on a processor: faster, not quite the same answers. The model's name then says "
+            "`(int8)`, at /ready too.",
         ),
     ] = False,
     certainty: Annotated[

@@ -75,7 +75,7 @@ def _declared(found: ctypes.CDLL, name: str) -> Kernel:
 def _short(query: Tensor, key: Tensor, value: Tensor, heads: int, reads: Tensor | None) -> Kernel | None:
     """The kernel, where it is there for these and faster."""
     width = query.shape[2] // heads
-    if not query.is_cpu or key.shape[1] * width > SHORT.get(query.dtype, 0) or torch.compiler.is_exporting():
+    if not query.is_cpu or key.shape[1] * width > SHORT.get(query.dtype, 0):
         return None
     if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
         return None

@@ -145,7 +145,7 @@ def what_is_read(attention_mask: Tensor) -> Tensor | None:
     reads = attention_mask > 0
     if reads.ndim > 2:
         return reads
-    if not torch.compiler.is_exporting() and bool(reads.all()):
+    if bool(reads.all()):
         return None
     return reads[:, None, None, :]
 

@@ -101,6 +101,13 @@ def with_distances(encoder: Any, hidden: Tensor, reads: Tensor | None, anchors: 
     return every if reads is None else every.masked_fill(~reads, -torch.inf)
 
 
+def without_layers(encoder: Any) -> Any:
+    """The same part of a model, that of `with_distances` for example, which holds none of its layers."""
+    bare = _sharing(encoder)
+    bare.layer = nn.ModuleList()
+    return bare
+
+
 def _sharing(module: Any) -> Any:
     """A module of its own with the same parameters and parts."""
     other = copy.copy(module)

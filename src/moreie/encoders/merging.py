@@ -46,6 +46,17 @@ def _merged(encoder: TextEncoder, adapter: str | None, name: str, layer: nn.Line
     return torch.addmm(layer.weight, up, down, alpha=adapted.scaling[adapter])
 
 
+def weights_of(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> Callable[[str], Tensor]:
+    """One by one by their names what `merged_weights` gives, in `kind`: all of them in float32 would be as much again
+    twice over."""
+    layers = _foldable(encoder, adapter)
+
+    def weight(name: str) -> Tensor:
+        return _merged(encoder, adapter, name, layers[name]).to(kind)
+
+    return weight
+
+
 Weights = ReadyBert | Mapping[str, Tensor]
 """Folded weights: made ready with the layers around them, or by the name of each layer."""
 
@@ -69,18 +80,14 @@ def folded(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> Weig
         if kept is not None and kept.made_of == made_of:
             return kept.weights
         encoder.folded.pop(own, None)
-        layers = _foldable(encoder, adapter)
-
-        def weight(name: str) -> Tensor:  # one by one: all of them in float32 would be as much again twice over
-            return _merged(encoder, adapter, name, layers[name]).to(kind)
-
+        weight = weights_of(encoder, adapter, kind)
         weights: Weights
         if can_be_ready(encoder) and kind is torch.bfloat16:  # in float32 it would be no faster
             weights = ReadyBert(encoder.model, weight, kind)
         else:
-            weights = {name: weight(name) for name in layers}
+            weights = {name: weight(name) for name in _foldable(encoder, adapter)}
         if not encoder.training and _fits(encoder, adapter, kind):
-            size = sum(layer.weight.numel() for layer in layers.values()) * kind.itemsize
+            size = sum(layer.weight.numel() for layer in _foldable(encoder, adapter).values()) * kind.itemsize
             encoder.folded[own] = Folded(weights, size, made_of)
         return weights
 

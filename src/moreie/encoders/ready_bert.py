@@ -8,12 +8,12 @@ rows brings its weights into another order first. Here states are cast as they a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,12 @@ from torch.nn import functional
 
 from moreie.encoders.attention import attended
 from moreie.encoders.bert import BertModel
-from moreie.encoders.last_layer import LAID_OUT_ALIKE, RELATIVE, at, with_distances
+from moreie.encoders.last_layer import LAID_OUT_ALIKE, RELATIVE, at, with_distances, without_layers
 from moreie.encoders.norms import norm_of_sum
 from moreie.encoders.products import Product
+
+Multiply = Callable[[Tensor], Tensor]
+"""x [..., in] to x·Wᵀ + b, or its GELU."""
 
 _ready: ContextVar[Mapping[int, ReadyBert | None]] = ContextVar("ready", default=MappingProxyType({}))
 """By its model's `id` what this context reads of each."""
@@ -51,18 +54,24 @@ _MPNET = _Layout(
 
 @dataclass(frozen=True, slots=True)
 class _ReadyLayer:
-    mixed: tuple[Product, ...]
+    mixed: tuple[Multiply, ...]
     """Query, key and value as one product, or, in the last layer, the query and the other two."""
-    attended: Product
+    attended: Multiply
     first_norm: nn.LayerNorm
-    inner: Product
-    outer: Product
+    inner: Multiply
+    outer: Multiply
     second_norm: nn.LayerNorm
 
     def second_half(self, mixed: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
         """The layer's states behind its attention, in float32 and in the kind of number of products."""
         states, read = norm_of_sum(self.first_norm, self.attended(mixed), states)
         return norm_of_sum(self.second_norm, self.outer(self.inner(read)), states)
+
+
+class MakesProduct(Protocol):
+    """Makes the product of layers that read the same states, of their weights [out, in] and biases."""
+
+    def __call__(self, weights: Sequence[Tensor], biases: Sequence[Tensor], *, gelu: bool) -> Multiply: ...
 
 
 def has_its_layers(model: Any) -> bool:
@@ -100,17 +109,17 @@ def _parts(rows: Tensor, shape: tuple[int, int] | torch.Size, count: int) -> tup
 class ReadyBert:
     """The layers of a BERT with an adapter's weights folded in; nothing of it is trained."""
 
-    def __init__(self, model: Any, weight: Callable[[str], Tensor], kind: torch.dtype):
+    def __init__(self, model: Any, weight: Callable[[str], Tensor], kind: torch.dtype, product: MakesProduct = Product):
         """Of a model that `has_its_layers`. `weight` gives that of a linear layer by its name, with an adapter or
-        without, in the kind to compute in."""
+        without, in the kind that `product` makes products of; `kind` is that of the states between them."""
         self._embeddings, self._heads = model.embeddings, model.config.num_attention_heads
-        self._relative = model.encoder if model.config.model_type == RELATIVE else None
+        self._relative = without_layers(model.encoder) if model.config.model_type == RELATIVE else None
         layout, layers = _MPNET if self._relative else _BERT, list(model.encoder.layer)
         self._layers = [
-            _made_ready(layer, layout, f"encoder.layer.{n}.", weight, last=n == len(layers) - 1)
+            _made_ready(layer, layout, f"encoder.layer.{n}.", weight, product, last=n == len(layers) - 1)
             for n, layer in enumerate(layers)
         ]
-        self._kind = kind
+        self._kind, self._rounds = kind, kind is torch.bfloat16 and product is Product
 
     def states(
         self, embedded: Tensor, reads: Tensor | None, position_ids: Tensor | None, anchors: Tensor | None
@@ -152,23 +161,31 @@ class ReadyBert:
 
     def _rows(self, rows: int) -> int:
         """So many rows products are given for `rows`."""
-        return rounded_rows(rows) if self._kind is torch.bfloat16 else rows
+        return rounded_rows(rows) if self._rounds else rows
 
 
-def _made_ready(layer: Any, layout: _Layout, path: str, weight: Callable[[str], Tensor], *, last: bool) -> _ReadyLayer:
+def _made_ready(
+    layer: Any,
+    layout: _Layout,
+    path: str,
+    weight: Callable[[str], Tensor],
+    product: MakesProduct,
+    *,
+    last: bool,
+) -> _ReadyLayer:
     biases = {name: part.bias for name, part in layer.named_modules() if isinstance(part, nn.Linear)}
 
-    def product(*names: str, gelu: bool = False) -> Product:
+    def of(*names: str, gelu: bool = False) -> Multiply:
         bias: list[Tensor] = [biases[name] if name in biases else biases[f"{name}.base_layer"] for name in names]
-        return Product([weight(path + name) for name in names], bias, gelu=gelu)
+        return product([weight(path + name) for name in names], bias, gelu=gelu)
 
     query, key, value = layout.mixed
     return _ReadyLayer(
-        (product(query), product(key, value)) if last else (product(query, key, value),),
-        product(layout.attended),
+        (of(query), of(key, value)) if last else (of(query, key, value),),
+        of(layout.attended),
         layer.get_submodule(layout.norm),
-        product("intermediate.dense", gelu=True),
-        product("output.dense"),
+        of("intermediate.dense", gelu=True),
+        of("output.dense"),
         layer.output.LayerNorm,
     )
 

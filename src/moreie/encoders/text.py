@@ -164,16 +164,12 @@ class TextEncoder(nn.Module):
         """
         placed = self._placed(attention_mask, positions)
         if ready := ready_for(self.model):
-            return self._by(ready, {"input_ids": input_ids}, placed, None)
+            return self._by(ready, input_ids, placed, None)
         states: Tensor = self.model(input_ids=input_ids, **placed).last_hidden_state
         return states
 
-    def _by(
-        self, ready: ReadyBert, read: dict[str, Tensor], placed: dict[str, Tensor], anchors: Tensor | None
-    ) -> Tensor:
-        embedded = (
-            read["inputs_embeds"] if "inputs_embeds" in read else self.model.get_input_embeddings()(read["input_ids"])
-        )
+    def _by(self, ready: ReadyBert, input_ids: Tensor, placed: dict[str, Tensor], anchors: Tensor | None) -> Tensor:
+        embedded = self.model.get_input_embeddings()(input_ids)
         return ready.states(embedded, what_is_read(placed["attention_mask"]), placed.get("position_ids"), anchors)
 
     def _placed(self, attention_mask: Tensor, positions: Tensor | None) -> dict[str, Tensor]:
@@ -185,25 +181,13 @@ class TextEncoder(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, anchors: Tensor, positions: Tensor | None = None
     ) -> Tensor:
         """What `forward` gives at the tokens `anchors` [B, A] of each row: [B, A, H], at less cost where it may be."""
-        return self._read_at({"input_ids": input_ids}, attention_mask, anchors, positions)
-
-    def embedded_states_at(
-        self, embedded: Tensor, attention_mask: Tensor, anchors: Tensor, positions: Tensor | None = None
-    ) -> Tensor:
-        """`states_at` of sub-tokens that have been looked up: embedded [B, S, H]."""
-        return self._read_at({"inputs_embeds": embedded}, attention_mask, anchors, positions)
-
-    def _read_at(
-        self, read: dict[str, Tensor], attention_mask: Tensor, anchors: Tensor, positions: Tensor | None
-    ) -> Tensor:
         placed = self._placed(attention_mask, positions)
         if ready := ready_for(self.model):
-            return self._by(ready, read, placed, anchors)
-        read |= placed
+            return self._by(ready, input_ids, placed, anchors)
         if self._without_last is None:
-            return at(self.model(**read).last_hidden_state, anchors)
-        hidden = self._without_last(**read).last_hidden_state
-        reads = read["attention_mask"]
+            return at(self.model(input_ids=input_ids, **placed).last_hidden_state, anchors)
+        hidden = self._without_last(input_ids=input_ids, **placed).last_hidden_state
+        reads = placed["attention_mask"]
         if reads.ndim == 2:
             reads = reads[:, None, None, :] > 0
         else:

@@ -16,21 +16,6 @@ namespace {
 constexpr int MOST = 3;                     // vectors of queries at once
 constexpr int ABREAST = BYTES == 64 ? 8 : 4; // keys, or numbers of values, at once: MOST times as many sums
 
-// exp to 2e-7 of numbers of at most 0; 0 below -87, NaN of NaN.
-inline Row exponential(Row x) {
-    const Row shift = everywhere(0x1.8p23f);
-    const Row whole = x * 1.44269504f + shift, n = whole - shift;
-    const Row r = (x - n * 0x1.62e4p-1f) - n * 1.42860677e-6f;
-    Row p = everywhere(1.0f / 720);
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    return x < -87.0f ? Row{} : (Row)((Whole)p + ((Whole)whole << 23));
-}
-
 // out[k] = Σ_i x[i] m[k, i] for K rows k of m, its rows d apart, and N vectors of queries; where DOWN, x[i] m[i, k].
 template <int N, int K, bool DOWN>
 inline void products(const Row *x, int64_t count, const float *m, int64_t d, Row *out) {

@@ -1,5 +1,5 @@
-// A product in half precision (bfloat16) added to the states beside it, and the layer norm of their sum, in one walk over
-// the states: what encoders/norms.py defines.
+// A product, in single or half precision (bfloat16), added to the states beside it, and the layer norm of their sum, in
+// one walk over the states: what encoders/norms.py defines.
 
 #include "singles.h"
 
@@ -32,16 +32,22 @@ inline float sum(Row x) {
     return of[0];
 }
 
-// For each of N rows of H numbers, the norm of added + states: in half precision in place of `added`, and in place of
-// `states` the same in single precision, or, where BEFORE, the sum.
-template <bool BEFORE>
-void added_norm(int64_t N, int64_t H, uint16_t *added, float *states, const float *weight, const float *bias, float eps) {
+// For each of N rows of H numbers, the norm of added + states: in place of `added`, and in place of `states` the same in
+// single precision, or, where BEFORE, the sum.
+template <typename R, bool BEFORE>
+void added_norm(int64_t N, int64_t H, R *added, float *states, const float *weight, const float *bias, float eps) {
+    constexpr bool HALVES = !std::is_same<R, float>::value;
     for (int64_t n = 0; n < N; n++, added += H, states += H) {
         Row total[2] = {}, squares[2] = {};
         for (int64_t c = 0; c < H; c += 2 * W) {
-            const Row even = part(added + c, 0), odd = part(added + c, 1);
-            const Row first = permuted<First>(even, odd) + part(states + c, 0);
-            const Row second = permuted<Second>(even, odd) + part(states + c, 1);
+            Row first = part(added + c, 0), second = part(added + c, 1);
+            if (HALVES) {
+                const Row even = first, odd = second;
+                first = permuted<First>(even, odd);
+                second = permuted<Second>(even, odd);
+            }
+            first += part(states + c, 0);
+            second += part(states + c, 1);
             write(first, second, states + c);
             total[0] += first;
             total[1] += second;
@@ -58,7 +64,10 @@ void added_norm(int64_t N, int64_t H, uint16_t *added, float *states, const floa
             const Row second = (part(states + c, 1) - mean) * by * part(weight + c, 1) + part(bias + c, 1);
             if (!BEFORE)
                 write(first, second, states + c);
-            write(permuted<Even>(first, second), permuted<Odd>(first, second), added + c);
+            if (HALVES)
+                write(permuted<Even>(first, second), permuted<Odd>(first, second), added + c);
+            else
+                write(first, second, added + c);
         }
     }
 }
@@ -68,12 +77,15 @@ void added_norm(int64_t N, int64_t H, uint16_t *added, float *states, const floa
 extern "C" const int64_t moreie_norm_unit;
 const int64_t moreie_norm_unit = 2 * W;
 
-extern "C" void moreie_norm_of_sum(int64_t N, int64_t H, uint16_t *added, float *states, const float *weight,
-                                   const float *bias, float eps) {
-    added_norm<false>(N, H, added, states, weight, bias, eps);
-}
+#define NORMS(NAME, BEFORE)                                                                                            \
+    extern "C" void NAME##_float32(int64_t N, int64_t H, float *added, float *states, const float *weight,            \
+                                   const float *bias, float eps) {                                                    \
+        added_norm<float, BEFORE>(N, H, added, states, weight, bias, eps);                                            \
+    }                                                                                                                  \
+    extern "C" void NAME##_bfloat16(int64_t N, int64_t H, uint16_t *added, float *states, const float *weight,        \
+                                    const float *bias, float eps) {                                                   \
+        added_norm<uint16_t, BEFORE>(N, H, added, states, weight, bias, eps);                                         \
+    }
 
-extern "C" void moreie_sum_and_norm(int64_t N, int64_t H, uint16_t *added, float *states, const float *weight,
-                                    const float *bias, float eps) {
-    added_norm<true>(N, H, added, states, weight, bias, eps);
-}
+NORMS(moreie_norm_of_sum, false)
+NORMS(moreie_sum_and_norm, true)

@@ -41,4 +41,19 @@ inline void write(Row first, Row second, uint16_t *x) {
     std::memcpy(x, &a, sizeof a);
 }
 
+// exp to 2e-7 of numbers of at most 0; 0 below -87, NaN of NaN.
+inline Row exponential(Row x) {
+    const Row shift = everywhere(0x1.8p23f);
+    const Row whole = x * 1.44269504f + shift, n = whole - shift;
+    const Row r = (x - n * 0x1.62e4p-1f) - n * 1.42860677e-6f;
+    Row p = everywhere(1.0f / 720);
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    return x < -87.0f ? Row{} : (Row)((Whole)p + ((Whole)whole << 23));
+}
+
 } // namespace

@@ -7,8 +7,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
+from moreie.encoders.attention import MEASURED
 from moreie.encoders.int8 import Int8TextEncoder
-from moreie.encoders.precision import bf16_is_fast
 from moreie.encoders.text import TextEncoder
 from moreie.models.expert import Expert
 from moreie.models.mixture import Mixture
@@ -20,15 +22,11 @@ def in_int8(mixtures: Sequence[Mixture[Any]]) -> list[Mixture[Any]]:
     """The same mixtures over encoders in 8 bits; heads, CRFs and gates as they are. Experts go on sharing an encoder.
 
     Raises:
-        EncoderError: an encoder has no ONNX form or is on a GPU.
-        MissingExtraError: the extra `onnx` is not installed.
+        EncoderError: an encoder is on a GPU, or there are no compiled kernels.
     """
+    if torch.backends.cpu.get_cpu_capability() not in MEASURED:
+        log.warning("8 bits were not measured on a processor like this, and may be slower here than float32")
     experts = [expert for mixture in mixtures for expert in mixture.experts]
-    if any(bf16_is_fast(expert.encoder.device) for expert in experts):
-        log.warning(
-            "8 bits: this processor is fast in bfloat16, which extraction uses by itself and which was faster than "
-            "8 bits where both were measured (docs/performance.md, int8 bfloat16)"
-        )
     encoders: dict[int, TextEncoder] = {id(e.encoder): e.encoder for e in experts}
     small = {
         key: Int8TextEncoder(encoder, [e.adapter_name for e in experts if e.encoder is encoder and e.spec.adapter])

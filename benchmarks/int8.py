@@ -1,8 +1,8 @@
 """Extraction with text encoders in 8 bits beside our own in float32: posts a second, and F1 on gold entities. Where the
 processor has units for bfloat16, which extraction uses by itself, that beside float32, too.
 
-F1 is that of the shipped model on all posts, with text retrieval from the demo corpus and no pictures. `--as` keeps torch,
-its libraries and our kernels to the instructions of a lesser processor.
+F1 is that of the shipped model on all posts, with text retrieval from the demo corpus and no pictures. `--as` keeps
+torch, its libraries and our kernels to the instructions of a lesser processor.
 
 python benchmarks/int8.py --posts twitter2017/valid.txt
 python benchmarks/int8.py --posts twitter2017/valid.txt --as avx2

@@ -30,14 +30,29 @@ def case(rows: int, inputs: int, outputs: int, seed: int) -> tuple[Tensor, Tenso
     return states, torch.randn(outputs, inputs, generator=generator), torch.randn(outputs, generator=generator)
 
 
-def by_definition(states: Tensor, weight: Tensor, bias: Tensor, most: int) -> Tensor:
-    """With both sides rounded as the kernel is said to, then in double precision."""
-    largest, of_weights = states.float().abs().amax(-1, keepdim=True), weight.abs().amax(1, keepdim=True) / most
+def by_definition(states: Tensor, weight: Tensor, bias: Tensor, of_weights: Tensor) -> Tensor:
+    """With both sides rounded as the kernel is said to, weights by steps [out, 1], then in double precision."""
+    largest = states.float().abs().amax(-1, keepdim=True)
     rounded = (
         (states.double() * torch.full_like(largest, 127).div(largest).double()).round(),
         (weight / of_weights).round().double(),
     )
     return rounded[0] @ rounded[1].T * (largest / 127).double() * of_weights.double().T + bias.double()
+
+
+def steps_of(product: Int8Product, outputs: int, kind: torch.dtype) -> Tensor:
+    """What the weights' steps are worth [out, 1]."""
+    kernels = int8_product.kernels()
+    assert kernels is not None
+    held = product._parts[3]
+    steps = torch.empty_like(held)
+    steps[int8_product._order(len(held), kernels.unit, kind, 1)] = held
+    return steps[:outputs, None]
+
+
+def short_sums() -> bool:
+    kernels = int8_product.kernels()
+    return kernels is not None and kernels.short_sums
 
 
 @given(
@@ -56,9 +71,10 @@ def test_they_are_those_of_rounded_numbers(
     states = states.to(kind)
     for method in methods:
         product = Int8Product([weight], [bias], kind, gelu=gelu, method=method)
-        kernels = int8_product.kernels()
-        assert kernels is not None
-        expected = by_definition(states, weight, bias, kernels.most[method])
+        steps = steps_of(product, outputs, kind)
+        if method or not short_sums():
+            assert torch.allclose(steps[:, 0], weight.abs().amax(1) / 127)
+        expected = by_definition(states, weight, bias, steps)
         found = product(states)
         assert found.dtype is kind
         assert found.shape == (rows, outputs)
@@ -77,11 +93,25 @@ def test_they_are_those_of_rounded_numbers(
 
 
 @pytest.mark.parametrize("kind", STATES)
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("alone", [False, True])
+def test_the_largest_sums_do_not_overflow(methods: list[int], kind: torch.dtype, sign: int, alone: bool) -> None:
+    """All numbers as large as may be, or of each four weights one alone."""
+    states, weight = torch.full((3, 128), 2.0), torch.full((64, 128), 0.5)
+    if alone:
+        weight[:, torch.arange(128) % 64 != 5] = 0
+    exact = functional.linear(states, weight)
+    for method in methods:
+        found = Int8Product([sign * weight], [torch.zeros(64)], kind, method=method)(states.to(kind))
+        assert torch.allclose(found.float(), sign * exact, rtol=0.02)
+
+
+@pytest.mark.parametrize("kind", STATES)
 def test_ways_to_multiply_agree(methods: list[int], kind: torch.dtype) -> None:
     states, weight, bias = case(37, 128, 64, 0)
     kernels = int8_product.kernels()
     assert kernels is not None
-    alike = [method for method in methods if kernels.most[method] == 127]
+    alike = [method for method in methods if method or not kernels.short_sums]
     found = [Int8Product([weight], [bias], kind, method=method)(states.to(kind)) for method in alike]
     assert all(torch.equal(one, found[0]) for one in found)
 

@@ -31,8 +31,8 @@ class Kernels:
     """The number of inputs is brought up to a multiple of it; that of outputs, to one of half of it."""
     method: int
     """The fastest way of multiplying that this processor has, of 0 up to this."""
-    most: tuple[int, ...]
-    """For each way the largest weight: where sums of two products are kept in 16 bits, half as many steps."""
+    short_sums: bool
+    """Whether the slowest way, 0, keeps sums of four products in 16 bits."""
     by_kind: dict[torch.dtype, Callable[..., None]]
     """The product by the kind of its states."""
 
@@ -48,9 +48,8 @@ def declared(found: ctypes.CDLL) -> Kernels:
     """Those of a library."""
     best = found.moreie_int8_best
     best.restype, best.argtypes = ctypes.c_int64, []
-    unit, least = (ctypes.c_int64.in_dll(found, f"moreie_int8_{name}").value for name in ("unit", "most_plain"))
-    method = best()
-    return Kernels(unit, method, (least, 127, 127)[: method + 1], {kind: _declared(found, kind) for kind in STATES})
+    unit, short = (ctypes.c_int64.in_dll(found, f"moreie_int8_{name}").value for name in ("unit", "short_sums"))
+    return Kernels(unit, best(), bool(short), {kind: _declared(found, kind) for kind in STATES})
 
 
 def _declared(found: ctypes.CDLL, kind: torch.dtype) -> Callable[..., None]:
@@ -94,19 +93,20 @@ class Int8Product:
         self._method = there.method if method is None else method
 
         divisors = torch.ones(self._inputs) if divisors is None else divisors
-        steps, rounded = _rounded(weight * divisors, there.most[self._method])
-        rounded = functional.pad(rounded, (0, inputs - self._inputs, 0, outputs - self._outputs))
-        steps, bias = (functional.pad(each, (0, outputs - self._outputs)) for each in (steps, bias))
+        weight = functional.pad(weight * divisors, (0, inputs - self._inputs, 0, outputs - self._outputs))
+        bias = functional.pad(bias, (0, outputs - self._outputs))
         factors = functional.pad(1 / divisors, (0, inputs - self._inputs), value=1.0)
 
         of_bytes, of_numbers = (_order(inputs, there.unit, kind, abreast) for abreast in (4, 1))
         of_outputs = _order(outputs, there.unit, kind, 1)
         width = _up(inputs, TILE)
-        rounded = functional.pad(rounded[of_outputs][:, of_bytes], (0, width - inputs))
+        weight = functional.pad(weight[of_outputs][:, of_bytes], (0, width - inputs))
+        steps = _steps(weight, short_sums=self._method == 0 and there.short_sums)
+        rounded = (weight / steps[:, None]).round_()
         offsets = (-128 * rounded.sum(1)).to(torch.int32)
         # Of half a unit's outputs four weights each, then the next four.
         parts = rounded.to(torch.int8).view(-1, there.unit // 2, width // 4, 4).transpose(1, 2).contiguous()
-        self._parts = factors[of_numbers], parts, offsets, steps[of_outputs], bias[of_outputs]
+        self._parts = factors[of_numbers], parts, offsets, steps, bias[of_outputs]
         self._sizes = outputs, inputs, width
 
     def __call__(self, states: Tensor) -> Tensor:
@@ -130,10 +130,14 @@ def _up(count: int, unit: int) -> int:
     return -(-count // unit) * unit
 
 
-def _rounded(weight: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Steps [out], and the weights [out, in] in whole steps."""
-    steps = (weight.abs().amax(1) / most).clamp_min(1e-30)
-    return steps, (weight / steps[:, None]).round_()
+def _steps(weight: Tensor, *, short_sums: bool) -> Tensor:
+    """What a step of 8 bits is worth for each output, of weights [out, width] in the kernel's order: the largest weight
+    is 127 of them; where sums of four products of unsigned bytes have to fit in 16 bits, the largest four are 128
+    together, rounding included."""
+    sizes = weight.abs()
+    if short_sums:
+        return (sizes.view(len(weight), -1, 2, 2, 2).sum((2, 4)).amax((1, 2)) / 126).clamp_min(1e-30)
+    return (sizes.amax(1) / 127).clamp_min(1e-30)
 
 
 def _order(count: int, unit: int, kind: torch.dtype, abreast: int) -> Tensor:

@@ -35,6 +35,13 @@ inline Whole whole(const void *x) {
     return v;
 }
 
+// Four bytes, everywhere.
+inline Whole four(const uint8_t *x) {
+    int32_t bytes;
+    std::memcpy(&bytes, x, sizeof bytes);
+    return bytes - Whole{};
+}
+
 // x (1 + erf(x / √2)) / 2 to 2e-7 |x| (Abramowitz and Stegun 1964, 7.1.26).
 inline Row gelu(Row x) {
     const Row z = (x < 0.0f ? -x : x) * 0.70710678f, t = 1 / (1 + 0.3275911f * z);
@@ -105,13 +112,17 @@ template <typename R> float quantise(const R *x, int64_t count, const float *by,
 #if BYTES == 64
 #define KIND plain
 #define ROWS 8
-#define DOT(t, x, w)                                                                                                   \
-    ((t) + (Whole)_mm512_madd_epi16(_mm512_maddubs_epi16((__m512i)(x), (__m512i)(w)), _mm512_set1_epi16(1)))
+#define DOTS(t, x, a, y, b)                                                                                            \
+    ((t) + (Whole)_mm512_madd_epi16(_mm512_add_epi16(_mm512_maddubs_epi16((__m512i)(x), (__m512i)(a)),                 \
+                                                     _mm512_maddubs_epi16((__m512i)(y), (__m512i)(b))),                \
+                                    _mm512_set1_epi16(1)))
 #elif defined(__AVX2__)
 #define KIND plain
 #define ROWS 4
-#define DOT(t, x, w)                                                                                                   \
-    ((t) + (Whole)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)(x), (__m256i)(w)), _mm256_set1_epi16(1)))
+#define DOTS(t, x, a, y, b)                                                                                            \
+    ((t) + (Whole)_mm256_madd_epi16(_mm256_add_epi16(_mm256_maddubs_epi16((__m256i)(x), (__m256i)(a)),                 \
+                                                     _mm256_maddubs_epi16((__m256i)(y), (__m256i)(b))),                \
+                                    _mm256_set1_epi16(1)))
 #else
 inline Whole dot(Whole sums, Whole x, Whole w) {
     uint8_t a[4 * W];
@@ -125,7 +136,7 @@ inline Whole dot(Whole sums, Whole x, Whole w) {
 }
 #define KIND plain
 #define ROWS 4
-#define DOT(t, x, w) dot(t, x, w)
+#define DOT(t, x, a) dot(t, x, a)
 #endif
 #include "int8_rows.h"
 
@@ -133,13 +144,13 @@ inline Whole dot(Whole sums, Whole x, Whole w) {
 #define KIND vnni
 #define WITH __attribute__((target("avx512vnni")))
 #define ROWS 12
-#define DOT(t, x, w) (Whole) _mm512_dpbusd_epi32((__m512i)(t), (__m512i)(x), (__m512i)(w))
+#define DOT(t, x, a) (Whole) _mm512_dpbusd_epi32((__m512i)(t), (__m512i)(x), (__m512i)(a))
 #include "int8_rows.h"
 #elif defined(__AVX2__)
 #define KIND vnni
 #define WITH __attribute__((target("avxvnni")))
 #define ROWS 6
-#define DOT(t, x, w) (Whole) _mm256_dpbusd_avx_epi32((__m256i)(t), (__m256i)(x), (__m256i)(w))
+#define DOT(t, x, a) (Whole) _mm256_dpbusd_avx_epi32((__m256i)(t), (__m256i)(x), (__m256i)(a))
 #include "int8_rows.h"
 #endif
 
@@ -261,12 +272,13 @@ void product(int64_t method, int64_t N, const R *x, const float *by, const Weigh
 extern "C" const int64_t moreie_int8_unit;
 const int64_t moreie_int8_unit = 4 * W;
 
-// The largest weight without instructions for dot products: two products are summed in 16 bits.
-extern "C" const int64_t moreie_int8_most_plain;
+// Whether, without instructions for dot products, four products are summed in 16 bits: of bytes k, k + 1, k + 4 and
+// k + 5 of eight, k being 0 and 2. 255 times the sizes of their weights must not be more than 16 bits hold.
+extern "C" const int64_t moreie_int8_short_sums;
 #ifdef __AVX2__
-const int64_t moreie_int8_most_plain = 63;
+const int64_t moreie_int8_short_sums = 1;
 #else
-const int64_t moreie_int8_most_plain = 127;
+const int64_t moreie_int8_short_sums = 0;
 #endif
 
 extern "C" int64_t moreie_int8_best() { return best(); }

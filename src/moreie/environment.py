@@ -163,7 +163,9 @@ def _kernels() -> Iterator[Part]:
     remedy = "python -m moreie.kernels.build"
     if not command:
         remedy = f"install g++ or clang, then the same command: {remedy}"
-    yield Part("kernels", "absent", f"not compiled; torch does the same, more slowly, but for 8 bits. {found_one}", remedy)
+    yield Part(
+        "kernels", "absent", f"not compiled; torch does the same, more slowly, but for 8 bits. {found_one}", remedy
+    )
 
 
 def _pictures() -> Iterator[Part]:

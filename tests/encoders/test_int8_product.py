@@ -82,14 +82,14 @@ def test_they_are_those_of_rounded_numbers(
             expected = functional.gelu(expected)
         away, last = (found.double() - expected).abs(), 4 * torch.finfo(kind).eps
         if variant:
-            assert bool((away < 1e-5 + last * expected.abs()).all())
+            assert bool((away < (5e-5 if gelu else 1e-5) + last * expected.abs()).all())
         # Without products and sums in one, a number nearly halfway between two steps may be rounded the other way.
         step = 2.5 / 127 * float(states.abs().max()) * float(weight.abs().max())
         assert float(away.max()) < step + last * float(expected.abs().max())
         exact = functional.linear(states.double(), weight.double(), bias.double())
         exact = functional.gelu(exact) if gelu else exact
         sizes = states.double().norm(dim=1, keepdim=True) * weight.double().norm(dim=1)
-        assert bool(((found.double() - exact).abs() < 0.06 * sizes + last * exact.abs() + 1e-5).all())
+        assert bool(((found.double() - exact).abs() < 0.06 * sizes + last * exact.abs() + 5e-5).all())
         assert torch.equal(product(states[-1:]), found[-1:]), "a row by itself is the same"
 
 

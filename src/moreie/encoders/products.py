@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+
+Multiply = Callable[[Tensor], Tensor]
+"""x [..., in] to x·Wᵀ + b, or its GELU."""
+
+
+class MakesProduct(Protocol):
+    """Makes the product of layers that read the same states, of their weights [out, in] and biases."""
+
+    def __call__(self, weights: Sequence[Tensor], biases: Sequence[Tensor], *, gelu: bool) -> Multiply: ...
 
 
 class Product:

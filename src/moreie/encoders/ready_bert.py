@@ -8,12 +8,12 @@ rows brings its weights into another order first. Here states are cast as they a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,7 @@ from moreie.encoders.attention import attended
 from moreie.encoders.bert import BertModel
 from moreie.encoders.last_layer import LAID_OUT_ALIKE, RELATIVE, at, with_distances, without_layers
 from moreie.encoders.norms import norm_of_sum
-from moreie.encoders.products import Product
-
-Multiply = Callable[[Tensor], Tensor]
-"""x [..., in] to x·Wᵀ + b, or its GELU."""
+from moreie.encoders.products import MakesProduct, Multiply, Product
 
 _ready: ContextVar[Mapping[int, ReadyBert | None]] = ContextVar("ready", default=MappingProxyType({}))
 """By its model's `id` what this context reads of each."""
@@ -66,12 +63,6 @@ class _ReadyLayer:
         """The layer's states behind its attention, in float32 and in the kind of number of products."""
         states, read = norm_of_sum(self.first_norm, self.attended(mixed), states)
         return norm_of_sum(self.second_norm, self.outer(self.inner(read)), states)
-
-
-class MakesProduct(Protocol):
-    """Makes the product of layers that read the same states, of their weights [out, in] and biases."""
-
-    def __call__(self, weights: Sequence[Tensor], biases: Sequence[Tensor], *, gelu: bool) -> Multiply: ...
 
 
 def has_its_layers(model: Any) -> bool:

@@ -27,7 +27,7 @@ struct Weights {
     const float *steps, *bias;
 };
 
-constexpr int64_t TOGETHER = 128; // rows that are in bytes at once: they stay in the caches
+constexpr int64_t TOGETHER = 64; // rows that are in bytes at once: they stay in the caches
 
 inline Whole whole(const void *x) {
     Whole v;
@@ -42,15 +42,32 @@ inline Whole four(const uint8_t *x) {
     return bytes - Whole{};
 }
 
-// x (1 + erf(x / √2)) / 2 to 2e-7 |x| (Abramowitz and Stegun 1964, 7.1.26).
+inline Row within(Row x, float low, float high) {
+    x = x < low ? everywhere(low) : x;
+    return x > high ? everywhere(high) : x;
+}
+
+// GELU to 5e-5: x times the normal distribution's function, a half and an odd polynomial (fitted for that error where x
+// is between -4.5 and 4.5) of x. A step of the bytes that come before or behind it is worth a hundred times as much.
 inline Row gelu(Row x) {
-    const Row z = (x < 0.0f ? -x : x) * 0.70710678f, t = 1 / (1 + 0.3275911f * z);
-    Row p = everywhere(1.061405429f);
-    p = p * t - 1.453152027f;
-    p = p * t + 1.421413741f;
-    p = p * t - 0.284496736f;
-    p = p * t + 0.254829592f;
-    return (x > 0.0f ? x : Row{}) - (x < 0.0f ? -x : x) * 0.5f * (p * t * exponential(-z * z));
+    const Row z = within(x, -4.5f, 4.5f), s = z * z;
+    Row p = everywhere(3.03643049e-11f);
+    p = p * s - 3.31467079e-09f;
+    p = p * s + 1.59100091e-07f;
+    p = p * s - 4.45173718e-06f;
+    p = p * s + 8.1425255e-05f;
+    p = p * s - 0.00103759187f;
+    p = p * s + 0.00958520496f;
+    p = p * s - 0.0659846591f;
+    p = p * s + 0.398712608f;
+    return x * within(p * z + 0.5f, 0, 1);
+}
+
+inline void narrow(Row first, Row second, float *x) { write(first, second, x); }
+// As `write`, but that what lies halfway is rounded up: fewer instructions.
+inline void narrow(Row first, Row second, uint16_t *x) {
+    const Unsigned both = ((Unsigned)first + 0x8000) >> 16 | (((Unsigned)second + 0x8000) & 0xffff0000u);
+    std::memcpy(x, &both, sizeof both);
 }
 
 template <typename R, bool GELU>
@@ -62,7 +79,7 @@ inline void finish(Whole first, Whole second, float step, const Weights &of, int
         a = gelu(a);
         b = gelu(b);
     }
-    write(a, b, out);
+    narrow(a, b, out);
 }
 
 inline float largest(Whole bits) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,10 +17,14 @@ from moreie.encoders.attention import attended, by_torch
 DTYPES = [torch.float32, torch.bfloat16]
 
 
-@pytest.fixture
-def own(variant: str, variant_library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The variant, which is used under test."""
+@pytest.fixture(params=["vectors", "tiles"])
+def own(
+    request: pytest.FixtureRequest, variant: str, variant_library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """The variant, which is used under test, without the tiles that its processor may have, and with them."""
     declared = attention.declared(variant_library)
+    if request.param == "vectors":
+        declared = replace(declared, in_tiles={})
     monkeypatch.setattr(attention, "kernels", lambda: declared)
     monkeypatch.setattr(attention, "FEW_THREADS", 1_000)
     monkeypatch.setattr(attention, "SHORT", dict.fromkeys(attention.SHORT, 70 * 64))
@@ -115,8 +120,9 @@ def test_others_are_left_to_torch(own: str) -> None:
     assert all(part.grad is not None for part in learnt)
     assert attention._short(*parts, 16, None) is None, "heads of 4"
     assert attention._short(*(part.double() for part in parts), 2, None) is None
-    long = states((1, attention.SHORT[torch.float32] // 32 + 1, 64), torch.float32, 5)
+    long = states((1, attention.SHORT_IN_TILES // 32 + 1, 64), torch.float32, 5)
     assert attention._short(*long, 2, None) is None
+    assert attention._short(*(part.bfloat16() for part in long), 2, None) is None
     assert attention._short(*parts, 2, torch.zeros(2, 2, 20, 20)) is None, "what is added to scores"
 
 

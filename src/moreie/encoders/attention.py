@@ -7,7 +7,8 @@ calls a library's matrix product for each 32 queries of each head. Rows are that
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
 
@@ -20,8 +21,10 @@ from moreie.kernels import library
 Kernel = Callable[..., None]
 
 SHORT = MappingProxyType({torch.float32: 16_384, torch.bfloat16: 8_192})
-"""Up to so many numbers of a head's keys the project's kernel is taken. It does not use units for products in bfloat16,
-which are worth more the longer rows are."""
+"""Up to so many numbers of a head's keys the project's kernel is taken where it does not use units for products in
+bfloat16, which are worth more the longer rows are."""
+SHORT_IN_TILES = 65_536
+"""The same where it does."""
 MEASURED = ("AVX2", "AVX512")
 """Where the project's kernel is known to be faster, as torch names what a processor can do."""
 FEW_THREADS = 2
@@ -52,18 +55,34 @@ def by_torch(
     return found.transpose(1, 2).flatten(2)
 
 
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """What a library of kernels can do."""
+
+    unit: int = 1
+    """What the width of a head has to be a multiple of."""
+    by_kind: Mapping[torch.dtype, Kernel] = field(default_factory=dict)
+    in_tiles: Mapping[int, Kernel] = field(default_factory=dict)
+    """By the width of a head those in bfloat16 that multiply tiles (AMX), where the processor does."""
+
+
 @cache
-def kernels() -> tuple[int, dict[torch.dtype, Kernel]]:
+def kernels() -> Kernels:
     """As `declared`; none where none were built, or where they were not measured."""
     found = library.load() if torch.backends.cpu.get_cpu_capability() in MEASURED else None
-    return declared(found) if found else (1, {})
+    return declared(found) if found else Kernels()
 
 
-def declared(found: ctypes.CDLL) -> tuple[int, dict[torch.dtype, Kernel]]:
-    """What the width of a head has to be a multiple of, and the kernels by dtype."""
-    return ctypes.c_int64.in_dll(found, "moreie_attention_unit").value, {
-        dtype: _declared(found, f"moreie_attention_{dtype}".replace("torch.", "")) for dtype in SHORT
-    }
+def declared(found: ctypes.CDLL) -> Kernels:
+    """Those of a library."""
+    widths = found.moreie_attention_tiles
+    widths.restype, widths.argtypes = ctypes.c_int64, []
+    in_tiles = _declared(found, "moreie_attention_in_tiles")
+    return Kernels(
+        ctypes.c_int64.in_dll(found, "moreie_attention_unit").value,
+        {dtype: _declared(found, f"moreie_attention_{dtype}".replace("torch.", "")) for dtype in SHORT},
+        {width: in_tiles for width in (32, 64) if widths() & width},
+    )
 
 
 def _declared(found: ctypes.CDLL, name: str) -> Kernel:
@@ -75,15 +94,19 @@ def _declared(found: ctypes.CDLL, name: str) -> Kernel:
 def _short(query: Tensor, key: Tensor, value: Tensor, heads: int, reads: Tensor | None) -> Kernel | None:
     """The kernel, where it is there for these and faster."""
     width = query.shape[2] // heads
-    if not query.is_cpu or key.shape[1] * width > SHORT.get(query.dtype, 0):
+    numbers = key.shape[1] * width
+    if not query.is_cpu or numbers > max(SHORT.get(query.dtype, 0), SHORT_IN_TILES):
         return None
     if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
         return None
-    unit, by_dtype = kernels()
     plain = key.dtype is value.dtype is query.dtype and query.stride(2) == key.stride(2) == value.stride(2) == 1
-    if not plain or width % unit or torch.get_num_threads() > FEW_THREADS:
+    if not plain or torch.get_num_threads() > FEW_THREADS or (reads is not None and reads.dtype is not torch.bool):
         return None
-    return by_dtype.get(query.dtype) if reads is None or reads.dtype is torch.bool else None
+    own = kernels()
+    if query.dtype is torch.bfloat16 and numbers <= SHORT_IN_TILES and width in own.in_tiles:
+        return own.in_tiles[width]
+    fits = numbers <= SHORT.get(query.dtype, 0) and width % own.unit == 0
+    return own.by_kind.get(query.dtype) if fits else None
 
 
 def _by(compute: Kernel, query: Tensor, key: Tensor, value: Tensor, heads: int, reads: Tensor | None) -> Tensor:

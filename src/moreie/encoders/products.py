@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-
 Multiply = Callable[[Tensor], Tensor]
 """x [..., in] to x·Wᵀ + b, or its GELU."""
 

@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent
 SOURCES = tuple(FOLDER / name for name in ("attention.cpp", "crf.cpp", "int8.cpp", "norm.cpp"))
 HEADERS = tuple(
     FOLDER / name
-    for name in ("crf_abreast.h", "crf_factors.h", "crf_viterbi.h", "int8_rows.h", "singles.h", "vectors.h")
+    for name in ("crf_abreast.h", "crf_factors.h", "crf_viterbi.h", "int8_rows.h", "singles.h", "tiles.h", "vectors.h")
 )
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-strict-aliasing", "-fPIC", "-shared", "-Wno-psabi")
 VARIANTS = {

@@ -6,16 +6,13 @@
 // tiles (AMX), the same order is that of its tiles.
 
 #include "singles.h"
+#include "tiles.h"
 
 #include <cmath>
 
 #ifdef __AVX2__
 #include <cpuid.h>
 #include <immintrin.h>
-#ifdef __linux__
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 #endif
 
 namespace {
@@ -171,15 +168,9 @@ inline Whole dot(Whole sums, Whole x, Whole w) {
 #include "int8_rows.h"
 #endif
 
-#if BYTES == 64 && defined(__linux__)
+#ifdef TILES
 
 namespace tiles {
-
-struct Shape {
-    uint8_t palette = 1, start = 0, unused[14] = {};
-    uint16_t columns[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
 
 // Rows are read in whole tiles: there is room behind the last.
 template <typename R, bool GELU>
@@ -187,6 +178,7 @@ __attribute__((target("amx-tile,amx-int8"))) void multiply(int64_t N, const uint
                                                            const Weights &of, R *out) {
     const Shape shape;
     alignas(64) int32_t sums[4][16][16];
+    in_memory();
     _tile_loadconfig(&shape);
     for (int64_t pair = 0; pair < of.outputs / 32; pair++) {
         const int8_t *weights = of.bytes + pair * 32 * of.width;
@@ -233,7 +225,7 @@ __attribute__((target("amx-tile,amx-int8"))) void multiply(int64_t N, const uint
 
 #endif
 
-enum Method : int64_t { PLAIN, VNNI, TILES };
+enum Method : int64_t { PLAIN, VNNI, IN_TILES };
 
 // The fastest that the processor can do.
 Method asked() {
@@ -241,12 +233,11 @@ Method asked() {
     unsigned a, b, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d))
         return PLAIN;
-#if BYTES == 64
-#ifdef __linux__
-    // The system is asked for the tiles' registers (XFEATURE_XTILEDATA), once for all threads.
-    if ((d >> 24 & 3) == 3 && syscall(SYS_arch_prctl, 0x1023, 18) == 0)
-        return TILES;
+#ifdef TILES
+    if (has_tiles())
+        return IN_TILES;
 #endif
+#if BYTES == 64
     if (c >> 11 & 1)
         return VNNI;
 #else
@@ -270,8 +261,8 @@ void product(int64_t method, int64_t N, const R *x, const float *by, const Weigh
     if (method == VNNI)
         multiply = vnni::multiply<R, GELU>;
 #endif
-#if BYTES == 64 && defined(__linux__)
-    if (method == TILES)
+#ifdef TILES
+    if (method == IN_TILES)
         multiply = tiles::multiply<R, GELU>;
 #endif
     uint8_t *rows = reinterpret_cast<uint8_t *>(scratch(0, size_t(TOGETHER * of.width) / sizeof(double)));

@@ -270,7 +270,7 @@ WITH void attend(const uint16_t *query, int64_t query_row, int64_t rows, const u
             const Row b = rough_exponential(part(x + 256, 0) * scale - most);
             total[0] += a;
             total[1] += b;
-            write(a, b, shares[s / 32][k]);
+            narrow(a, b, shares[s / 32][k]);
         }
         if (keys_left < 16)
             std::memset(shares[s / 32][keys_left], 0, (16 - keys_left) * sizeof *shares[0]);
@@ -280,10 +280,8 @@ WITH void attend(const uint16_t *query, int64_t query_row, int64_t rows, const u
     const Row by = total[0] > 0.0f ? 1 / total[0] : total[0]; // who reads nothing attends to nothing
     _tile_zero(0);
     _tile_zero(1);
-    if (D == 64) {
-        _tile_zero(2);
-        _tile_zero(3);
-    }
+    _tile_zero(2);
+    _tile_zero(3);
     for (int64_t s = 0; s < S; s += 32, values += D / 16) {
         _tile_loadd(6, shares[s / 32], 64);
         _tile_loadd(4, values[0], 64);
@@ -295,20 +293,25 @@ WITH void attend(const uint16_t *query, int64_t query_row, int64_t rows, const u
             _tile_loadd(5, values[3], 64);
             _tile_dpbf16ps(2, 4, 6);
             _tile_dpbf16ps(3, 5, 6);
+        } else if ((s += 32) < S) { // sums of their own, which need not wait for those before
+            values += D / 16;
+            _tile_loadd(7, shares[s / 32], 64);
+            _tile_loadd(4, values[0], 64);
+            _tile_loadd(5, values[1], 64);
+            _tile_dpbf16ps(2, 4, 7);
+            _tile_dpbf16ps(3, 5, 7);
         }
     }
-    alignas(64) Row mixed[D / 16][16];
+    alignas(64) Row mixed[4][16];
     _tile_stored(0, mixed[0], 64);
     _tile_stored(1, mixed[1], 64);
-    if (D == 64) {
-        _tile_stored(2, mixed[D / 16 - 2], 64);
-        _tile_stored(3, mixed[D / 16 - 1], 64);
-    }
+    _tile_stored(2, mixed[2], 64);
+    _tile_stored(3, mixed[3], 64);
     for (int64_t c = 0; c < D; c += 32) {
         Row *even = mixed[c / 16], *odd = mixed[c / 16 + 1];
         for (int64_t k = 0; k < 16; k++) {
-            even[k] *= by;
-            odd[k] *= by;
+            even[k] = (D == 64 ? even[k] : even[k] + mixed[2][k]) * by;
+            odd[k] = (D == 64 ? odd[k] : odd[k] + mixed[3][k]) * by;
         }
         turn(even);
         turn(odd);

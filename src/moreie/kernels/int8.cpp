@@ -60,13 +60,6 @@ inline Row gelu(Row x) {
     return x * within(p * z + 0.5f, 0, 1);
 }
 
-inline void narrow(Row first, Row second, float *x) { write(first, second, x); }
-// As `write`, but that what lies halfway is rounded up: fewer instructions.
-inline void narrow(Row first, Row second, uint16_t *x) {
-    const Unsigned both = ((Unsigned)first + 0x8000) >> 16 | (((Unsigned)second + 0x8000) & 0xffff0000u);
-    std::memcpy(x, &both, sizeof both);
-}
-
 template <typename R, bool GELU>
 inline void finish(Whole first, Whole second, float step, const Weights &of, int64_t pair, R *out) {
     const float *steps = of.steps + pair * 2 * W, *bias = of.bias + pair * 2 * W;

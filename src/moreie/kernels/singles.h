@@ -41,6 +41,13 @@ inline void write(Row first, Row second, uint16_t *x) {
     std::memcpy(x, &a, sizeof a);
 }
 
+// As `write`, but that what lies halfway is rounded up: fewer instructions.
+inline void narrow(Row first, Row second, float *x) { write(first, second, x); }
+inline void narrow(Row first, Row second, uint16_t *x) {
+    const Unsigned both = ((Unsigned)first + 0x8000) >> 16 | (((Unsigned)second + 0x8000) & 0xffff0000u);
+    std::memcpy(x, &both, sizeof both);
+}
+
 // exp to 2e-7 of numbers of at most 0; 0 below -87, NaN of NaN.
 inline Row exponential(Row x) {
     const Row shift = everywhere(0x1.8p23f);

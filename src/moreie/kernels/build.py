@@ -21,8 +21,17 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 SOURCES = tuple(FOLDER / name for name in ("attention.cpp", "crf.cpp", "int8.cpp", "norm.cpp"))
 HEADERS = tuple(
-    FOLDER / name
-    for name in ("crf_abreast.h", "crf_factors.h", "crf_viterbi.h", "int8_rows.h", "singles.h", "tiles.h", "vectors.h")
+    FOLDER / f"{name}.h"
+    for name in (
+        "attention_tiles",
+        "crf_abreast",
+        "crf_factors",
+        "crf_viterbi",
+        "int8_rows",
+        "singles",
+        "tiles",
+        "vectors",
+    )
 )
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-strict-aliasing", "-fPIC", "-shared", "-Wno-psabi")
 VARIANTS = {

@@ -73,16 +73,10 @@ inline void finish(Whole first, Whole second, float step, const Weights &of, int
 }
 
 inline float largest(Whole bits) {
-    int32_t of[W];
-    std::memcpy(of, &bits, sizeof of);
-#pragma GCC unroll 4
-    for (int64_t half = W / 2; half; half /= 2)
-#pragma GCC unroll 8
-        for (int64_t k = 0; k < half; k++)
-            of[k] = of[k] < of[k + half] ? of[k + half] : of[k];
-    float most;
-    std::memcpy(&most, of, sizeof most);
-    return most;
+    const int32_t most = folded<int32_t>(bits, [](int32_t a, int32_t b) { return a < b ? b : a; });
+    float found;
+    std::memcpy(&found, &most, sizeof found);
+    return found;
 }
 
 // A row, each number first multiplied by its own of `by`, in bytes; what a step of a byte is worth. Of 4 W numbers the

@@ -22,14 +22,7 @@ struct Odd {
 };
 
 inline float sum(Row x) {
-    float of[W];
-    std::memcpy(of, &x, sizeof x);
-#pragma GCC unroll 4
-    for (int64_t half = W / 2; half; half /= 2)
-#pragma GCC unroll 8
-        for (int64_t k = 0; k < half; k++)
-            of[k] += of[k + half];
-    return of[0];
+    return folded<float>(x, [](float a, float b) { return a + b; });
 }
 
 // For each of N rows of H numbers, the norm of added + states: in place of `added`, and in place of `states` the same in

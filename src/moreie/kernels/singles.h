@@ -48,6 +48,18 @@ inline void narrow(Row first, Row second, uint16_t *x) {
     std::memcpy(x, &both, sizeof both);
 }
 
+// All entries of a vector taken together, halves of them at a time.
+template <typename E, typename V, typename Both> inline E folded(V x, Both both) {
+    E of[W];
+    std::memcpy(of, &x, sizeof x);
+#pragma GCC unroll 4
+    for (int64_t half = W / 2; half; half /= 2)
+#pragma GCC unroll 8
+        for (int64_t k = 0; k < half; k++)
+            of[k] = both(of[k], of[k + half]);
+    return of[0];
+}
+
 // exp to 2e-7 of numbers of at most 0; 0 below -87, NaN of NaN.
 inline Row exponential(Row x) {
     const Row shift = everywhere(0x1.8p23f);

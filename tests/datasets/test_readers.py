@@ -35,6 +35,26 @@ def test_twitter_2017(data: Path) -> None:
     assert found[:2] == [("Donald Trump", "PER"), ("CNN", "ORG")]
 
 
+def test_paths_may_be_text(data: Path, tmp_path: Path) -> None:
+    conll, relations = data / "twitter2017-sample.txt", data / "mnre-sample.txt"
+    for read, file in ((read_conll, conll), (read_mnre, relations)):
+        assert read(str(file), images=str(tmp_path)) == read(file, images=tmp_path)
+    assert read_jsonl(str(data / "posts.jsonl")) == read_jsonl(data / "posts.jsonl")
+    assert read_relation_labels(str(data / "rel2id.json")) == read_relation_labels(data / "rel2id.json")
+    for write, read, file in (
+        (write_conll, read_conll, conll),
+        (write_jsonl, read_jsonl, conll),
+        (write_mnre, read_mnre, relations),
+    ):
+        posts = read_posts(file)
+        write(posts, str(tmp_path / "written"))
+        assert [post.words for post in read(str(tmp_path / "written"))] == [post.words for post in posts]
+    (tmp_path / "captions").write_text('{"image_id": "1", "caption": "a"}\n', encoding="utf-8")
+    assert read_captions(str(tmp_path / "captions"), "caption") == {"1": "a"}
+    with pytest.raises(DataFormatError, match="no such file"):
+        read_conll(str(tmp_path / "none"))
+
+
 def test_snap(data: Path) -> None:
     posts = read_posts(data / "snap-sample.txt")
     assert [p.image_id for p in posts] == ["O_1926", "16_05_01_367", "17_06_4821", "O_77"]

@@ -142,6 +142,20 @@ def test_adapters_of_encoders_of_other_kinds(
     assert any(isinstance(part, nn.Linear) for part in encoder.model.modules()), "what it was made of stays as it is"
 
 
+def test_where_8_bits_were_not_measured_it_is_said(
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = ExpertSpec(
+        task="ner", name="one", labels=("PER",), view=View(None), encoder="tiny", adapter=AdapterConfig(4, 8)
+    )
+    mixture = Mixture([NerExpert(spec, encoder).eval()], None)
+    in_int8([mixture])
+    assert not caplog.records
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    in_int8([mixture])
+    assert "8 bits were not measured on a processor like this" in caplog.text
+
+
 @torch.no_grad()
 def test_levitated_markers_are_read_alike(encoder: TextEncoder, small: Int8TextEncoder) -> None:
     """Tokens that only those of the same number read, at positions of their own."""

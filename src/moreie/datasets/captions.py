@@ -9,13 +9,13 @@ from moreie.datasets.lines import numbered_lines
 from moreie.errors import DataFormatError
 
 
-def read_captions(path: Path, field: str) -> dict[str, str]:
+def read_captions(path: str | Path, field: str) -> dict[str, str]:
     """Caption by image id.
 
     Raises:
         DataFormatError: a line that is no object with `image_id` and `field`.
     """
-    captions: dict[str, str] = {}
+    path, captions = Path(path), dict[str, str]()
     for number, text in numbered_lines(path):
         try:
             row = json.loads(text)

@@ -28,9 +28,9 @@ class _Block:
 
 
 def read_conll(
-    path: Path,
+    path: str | Path,
     *,
-    images: Path | None = None,
+    images: str | Path | None = None,
     captions: Mapping[str, str] | None = None,
     on_bad: OnBad | None = None,
 ) -> list[Post]:
@@ -41,6 +41,7 @@ def read_conll(
     Raises:
         DataFormatError: a malformed line, with its number; with `on_bad` it is told instead and the post skipped.
     """
+    path, images = Path(path), None if images is None else Path(images)
     posts: list[Post] = []
     for number, block in enumerate(_blocks(path, on_bad), 1):
         if block.spoilt:
@@ -64,9 +65,9 @@ def read_conll(
     return posts
 
 
-def write_conll(posts: Sequence[Post], path: Path) -> None:
+def write_conll(posts: Sequence[Post], path: str | Path) -> None:
     """Write posts with their gold mentions as BIO columns."""
-    with path.open("w", encoding="utf-8") as out:
+    with Path(path).open("w", encoding="utf-8") as out:
         for post in posts:
             out.write(conll_block(post) + "\n")
 

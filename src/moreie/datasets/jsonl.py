@@ -49,12 +49,13 @@ class _PostRow(BaseModel):
         return self
 
 
-def read_jsonl(path: Path, *, on_bad: OnBad | None = None) -> list[Post]:
+def read_jsonl(path: str | Path, *, on_bad: OnBad | None = None) -> list[Post]:
     """Posts of a JSONL file; a relative `image` starts at the file's folder, a missing id is `<file stem>:<line>`.
 
     Raises:
         DataFormatError: a malformed line, with its number; with `on_bad` it is told instead and skipped.
     """
+    path = Path(path)
     posts: list[Post] = []
     seen: dict[str, int] = {}
     for number, text in numbered_lines(path):
@@ -105,9 +106,9 @@ def _mention(post: Post, row: _MentionRow) -> Mention:
     return post.mention(row.type, first, last)
 
 
-def write_jsonl(posts: Sequence[Post], path: Path) -> None:
+def write_jsonl(posts: Sequence[Post], path: str | Path) -> None:
     """Write posts, gold annotation included; images are written as absolute paths."""
-    with path.open("w", encoding="utf-8") as out:
+    with Path(path).open("w", encoding="utf-8") as out:
         for post in posts:
             out.write(json.dumps(_row(post), ensure_ascii=False) + "\n")
 

@@ -33,9 +33,9 @@ class _Line(BaseModel):
 
 
 def read_mnre(
-    path: Path,
+    path: str | Path,
     *,
-    images: Path | None = None,
+    images: str | Path | None = None,
     captions: Mapping[str, str] | None = None,
     labels: Sequence[str] | None = None,
     on_bad: OnBad | None = None,
@@ -47,6 +47,7 @@ def read_mnre(
     Raises:
         DataFormatError: a malformed line, with its number; with `on_bad` it is told instead and skipped.
     """
+    path, images = Path(path), None if images is None else Path(images)
     posts = []
     for number, text in numbered_lines(path):
         if not text.strip():
@@ -93,9 +94,9 @@ def _explain(problem: BaseException) -> str:
     return f"not a Python literal ({problem})"
 
 
-def write_mnre(posts: Sequence[Post], path: Path) -> None:
+def write_mnre(posts: Sequence[Post], path: str | Path) -> None:
     """Write posts of exactly two mentions and one relation."""
-    with path.open("w", encoding="utf-8") as out:
+    with Path(path).open("w", encoding="utf-8") as out:
         for post in posts:
             head, tail = post.mentions or ()
             (relation,) = post.relations or ()
@@ -106,12 +107,13 @@ def write_mnre(posts: Sequence[Post], path: Path) -> None:
             out.write(repr({**row, "img_id": post.image_id or "", "relation": relation.type}) + "\n")
 
 
-def read_relation_labels(path: Path) -> tuple[str, ...]:
+def read_relation_labels(path: str | Path) -> tuple[str, ...]:
     """The labels of `rel2id.json`, in the order of their ids.
 
     Raises:
         DataFormatError: not a JSON object from labels to the numbers 0, 1, 2, …
     """
+    path = Path(path)
     try:
         ids: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
         if sorted(ids.values()) != list(range(len(ids))):

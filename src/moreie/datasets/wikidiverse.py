@@ -50,9 +50,9 @@ class _Entry(_Row):
 
 
 def read_wikidiverse(
-    path: Path,
+    path: str | Path,
     *,
-    images: Path | None = None,
+    images: str | Path | None = None,
     captions: Mapping[str, str] | None = None,
     on_bad: OnBad | None = None,
 ) -> list[Post]:
@@ -66,6 +66,7 @@ def read_wikidiverse(
         DataFormatError: no JSON array, or a malformed entry, with its number; with `on_bad` it is told instead and
             skipped.
     """
+    path, images = Path(path), None if images is None else Path(images)
     posts = []
     for number, entry in enumerate(_entries(path), 1):
         try:

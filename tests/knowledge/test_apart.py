@@ -113,3 +113,29 @@ def test_the_command_leaves_nothing_behind_and_writes_all() -> None:
     absent = subprocess.run([*command, "--image", "absent.jpg"], capture_output=True, text=True, check=False)
     assert absent.returncode == 0
     assert "no such picture" in absent.stdout + absent.stderr
+
+
+def test_of_a_command_that_fails_only_the_error_is_said(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "moreie", "extract", "--text", "Obama", "--model", str(tmp_path / "none")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no such folder" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_answers_that_nobody_reads_are_nobodys_trouble(tmp_path: Path) -> None:
+    """The maker ends with an answer on its way."""
+    code = (
+        "from pathlib import Path\n"
+        "from moreie.knowledge.stores.apart import ReadingProcess\n"
+        "if __name__ == '__main__':\n"
+        "    process = ReadingProcess()\n"
+        f"    process.put('open', Path({str(tmp_path)!r}), {{}})\n"
+        "    process._questions.poll(60)\n"
+        "    process.put('open', Path('none'), {})\n"
+    )
+    script = tmp_path / "maker.py"
+    script.write_text(code, encoding="utf-8")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr

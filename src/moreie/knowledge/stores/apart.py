@@ -96,7 +96,7 @@ def _read(questions: Connection) -> None:
     while True:
         try:
             question, *about = questions.recv()
-        except EOFError:
+        except (EOFError, OSError):  # a maker that ended with answers unread resets the connection
             return
         try:
             if question == "open":
@@ -108,7 +108,10 @@ def _read(questions: Connection) -> None:
             said = True, list(answer) if question == "scan" else answer
         except Exception as problem:  # whatever it is, it is raised where the question was asked
             said = False, problem if _travels(problem) else KnowledgeCorpusError(f"{type(problem).__name__}: {problem}")
-        questions.send(said)
+        try:
+            questions.send(said)
+        except OSError:
+            return
 
 
 def _travels(problem: Exception) -> bool:

@@ -171,6 +171,5 @@ def test_without_kernels_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_more_than_the_processor_can_do_is_not_tried(methods: list[int]) -> None:
     states, weight, bias = case(5, 64, 32, 5)
     best = Int8Product([weight], [bias], torch.float32)
-    product = Int8Product([weight], [bias], torch.float32)
-    product._method = 9
+    product = Int8Product([weight], [bias], torch.float32, method=9)
     assert torch.equal(product(states), best(states))

@@ -45,7 +45,7 @@ def read_posts(
     Raises:
         DataFormatError: no known format, or a malformed line.
     """
-    path, images = Path(path), None if images is None else Path(images)
+    path = Path(path)
     try:
         with path.open(encoding="utf-8", errors="replace") as lines:
             first = next((line for line in lines if line.strip()), "").strip()

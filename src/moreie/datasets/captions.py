@@ -15,7 +15,8 @@ def read_captions(path: str | Path, field: str) -> dict[str, str]:
     Raises:
         DataFormatError: a line that is no object with `image_id` and `field`.
     """
-    path, captions = Path(path), dict[str, str]()
+    path = Path(path)
+    captions: dict[str, str] = {}
     for number, text in numbered_lines(path):
         try:
             row = json.loads(text)

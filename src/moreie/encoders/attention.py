@@ -23,8 +23,8 @@ Kernel = Callable[..., None]
 SHORT = MappingProxyType({torch.float32: 16_384, torch.bfloat16: 8_192})
 """Up to so many numbers of a head's keys the project's kernel is taken where it does not use units for products in
 bfloat16, which are worth more the longer rows are."""
-SHORT_IN_TILES = 65_536
-"""The same where it does."""
+SHORT_IN_TILES = 32_768
+"""The same where it does; longer rows were not measured."""
 MEASURED = ("AVX2", "AVX512")
 """Where the project's kernel is known to be faster, as torch names what a processor can do."""
 FEW_THREADS = 2
@@ -95,7 +95,7 @@ def _short(query: Tensor, key: Tensor, value: Tensor, heads: int, reads: Tensor 
     """The kernel, where it is there for these and faster."""
     width = query.shape[2] // heads
     numbers = key.shape[1] * width
-    if not query.is_cpu or numbers > max(SHORT.get(query.dtype, 0), SHORT_IN_TILES):
+    if not query.is_cpu:
         return None
     if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
         return None
@@ -103,8 +103,8 @@ def _short(query: Tensor, key: Tensor, value: Tensor, heads: int, reads: Tensor 
     if not plain or torch.get_num_threads() > FEW_THREADS or (reads is not None and reads.dtype is not torch.bool):
         return None
     own = kernels()
-    if query.dtype is torch.bfloat16 and numbers <= SHORT_IN_TILES and width in own.in_tiles:
-        return own.in_tiles[width]
+    if query.dtype is torch.bfloat16 and width in own.in_tiles:
+        return own.in_tiles[width] if numbers <= SHORT_IN_TILES else None
     fits = numbers <= SHORT.get(query.dtype, 0) and width % own.unit == 0
     return own.by_kind.get(query.dtype) if fits else None
 

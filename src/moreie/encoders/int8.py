@@ -1,7 +1,8 @@
 """Text encoders in 8 bits on a processor: a quarter of the memory, faster, and not quite the same states.
 
 Each adapter is folded into the weights, which are then rounded, output by output; states are rounded row by row
-(`int8_product`), a few outlying channels divided before (`outliers`). Embeddings and norms stay as they are.
+(`int8_product`), their channels brought nearer to each other before (`smoothing`). Embeddings and norms stay as they
+are.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Int8TextEncoder(TextEncoder):
         self.fingerprint = f"{encoder.fingerprint}-int8"
         self.takes_positions = encoder.takes_positions
         self._adapted, self.blocks = {}, 0
-        in_8_bits = _ready if can_be_ready(encoder) else _with_layers
+        in_8_bits = _made_ready if can_be_ready(encoder) else _with_layers
         self._ready = {adapter: in_8_bits(encoder, adapter) for adapter in (None, *adapters)}
         self.use_adapter(None)  # an encoder that is gone may have had this one's `id`
 
@@ -96,7 +97,7 @@ class _Embedding(nn.Module):
         return self.embeddings
 
 
-def _ready(encoder: TextEncoder, adapter: str | None) -> ReadyBert:
+def _made_ready(encoder: TextEncoder, adapter: str | None) -> ReadyBert:
     """Of an encoder that `can_be_ready` its layers in 8 bits."""
     kind, of_each = product_kind(encoder.device), iter(divisors(encoder, adapter))
 

@@ -122,26 +122,21 @@ template <typename R>
 void attention(int64_t B, int64_t A, int64_t S, int64_t heads, int64_t d, const int64_t *strides, const R *query,
                const R *key, const R *value, const uint8_t *reads, R *out) {
     const int64_t lines = (A + W - 1) / W, stride = lines * W, width = heads * d;
-    const int64_t *of_key = strides + 2, *of_value = strides + 4, *of_reads = strides + 6;
-    const bool alike = !reads || !of_reads[1];
+    const int64_t *of_key = strides + 2, *of_value = strides + 4;
     Row *room = reinterpret_cast<Row *>(scratch(0, size_t((2 * d + S) * MOST * W) / 2));
     float *keys = reinterpret_cast<float *>(scratch(1, size_t(S * d))), *values = keys + S * d;
-    float *added = alike ? nullptr : reinterpret_cast<float *>(scratch(2, size_t(S * stride) / 2));
     for (int64_t b = 0; b < B; b++) {
-        const uint8_t *own = reads ? reads + b * of_reads[0] : nullptr;
-        const int64_t read = own && alike ? count(own, S) : S;
-        if (own && !alike)
-            add_what_is_read(own, of_reads[1], A, S, stride, added);
+        const Read read = read_by(reads, strides + 6, b, A, S, stride);
         for (int64_t h = 0; h < heads; h++) {
-            lay_out(key + b * of_key[0] + h * d, of_key[1], S, d, alike ? own : nullptr, keys);
-            lay_out(value + b * of_value[0] + h * d, of_value[1], S, d, alike ? own : nullptr, values);
+            lay_out(key + b * of_key[0] + h * d, of_key[1], S, d, read.keys, keys);
+            lay_out(value + b * of_value[0] + h * d, of_value[1], S, d, read.keys, values);
             for (int64_t line = 0, count; line < lines; line += count) {
                 const int64_t blocks = (lines - line + MOST - 1) / MOST, a = line * W;
                 count = (lines - line + blocks - 1) / blocks;
                 const auto run = count == 1 ? attend<R, 1> : count == 2 ? attend<R, 2> : attend<R, 3>;
                 run(query + b * strides[0] + a * strides[1] + h * d, strides[1], A - a < count * W ? A - a : count * W,
-                    d, keys, values, read, added ? added + a : nullptr, stride, room, out + (b * A + a) * width + h * d,
-                    width);
+                    d, keys, values, read.count, read.added ? read.added + a : nullptr, stride, room,
+                    out + (b * A + a) * width + h * d, width);
             }
         }
     }

@@ -12,18 +12,30 @@
 
 namespace {
 
-inline int64_t count(const uint8_t *reads, int64_t S) {
-    int64_t read = 0;
-    for (int64_t s = 0; s < S; s++)
-        read += reads[s] != 0;
-    return read;
-}
+// What a post's queries read: `count` keys, those that `keys` [S] says (null: all), or each of them its own, by what is
+// added to scores [S, stride] (null: nothing).
+struct Read {
+    const uint8_t *keys;
+    int64_t count;
+    const float *added;
+};
 
-// Of what each of A queries reads [A, S], its rows `row` apart, what is added to scores [S, stride].
-inline void add_what_is_read(const uint8_t *reads, int64_t row, int64_t A, int64_t S, int64_t stride, float *added) {
+// Of post b; `reads` and its strides as `attention` has them.
+inline Read read_by(const uint8_t *reads, const int64_t *strides, int64_t b, int64_t A, int64_t S, int64_t stride) {
+    if (!reads)
+        return {nullptr, S, nullptr};
+    reads += b * strides[0];
+    if (!strides[1]) {
+        int64_t count = 0;
+        for (int64_t s = 0; s < S; s++)
+            count += reads[s] != 0;
+        return {reads, count, nullptr};
+    }
+    float *added = reinterpret_cast<float *>(scratch(2, size_t(S * stride + 1) / 2));
     for (int64_t s = 0; s < S; s++)
         for (int64_t a = 0; a < stride; a++)
-            added[s * stride + a] = a < A && reads[a * row + s] ? 0 : -INFINITY;
+            added[s * stride + a] = a < A && reads[a * strides[1] + s] ? 0 : -INFINITY;
+    return {nullptr, S, added};
 }
 
 #ifdef TILES
@@ -186,41 +198,36 @@ WITH void attend(const uint16_t *query, int64_t query_row, int64_t rows, const u
 
 // Of S rows those that are read, one behind the other, and as many of nothing as fill 32.
 template <int64_t D>
-void lay_out(const uint16_t *x, int64_t row, int64_t S, const uint8_t *reads, int64_t read, uint16_t *rows) {
+void lay_out(const uint16_t *x, int64_t row, int64_t S, const Read &read, uint16_t *rows) {
     for (int64_t s = 0; s < S; s++)
-        if (!reads || reads[s]) {
+        if (!read.keys || read.keys[s]) {
             std::memcpy(rows, x + s * row, D * sizeof *rows);
             rows += D;
         }
-    std::memset(rows, 0, (32 - (read - 1) % 32 - 1) * D * sizeof *rows);
+    std::memset(rows, 0, (31 - (read.count - 1) % 32) * D * sizeof *rows);
 }
 
 template <int64_t D>
 WITH void attention(int64_t B, int64_t A, int64_t S, int64_t heads, const int64_t *strides, const uint16_t *query,
                     const uint16_t *key, const uint16_t *value, const uint8_t *reads, uint16_t *out) {
     const int64_t stride = (A + 15) / 16 * 16, width = heads * D, most = (S + 31) / 32 * 32;
-    const int64_t *of_key = strides + 2, *of_value = strides + 4, *of_reads = strides + 6;
-    const bool alike = !reads || !of_reads[1];
+    const int64_t *of_key = strides + 2, *of_value = strides + 4;
     uint16_t *rows = reinterpret_cast<uint16_t *>(scratch(0, size_t(most * D) / 2)), *values = rows + most * D;
     float *scores = reinterpret_cast<float *>(scratch(1, size_t(most * 16)));
     Tile *shares = reinterpret_cast<Tile *>(scores + most * 16), *turned_values = reinterpret_cast<Tile *>(values);
-    float *added = alike ? nullptr : reinterpret_cast<float *>(scratch(2, size_t(S * stride) / 2));
     const Shape shape;
     in_memory();
     _tile_loadconfig(&shape);
     for (int64_t b = 0; b < B; b++) {
-        const uint8_t *own = reads ? reads + b * of_reads[0] : nullptr;
-        const int64_t read = own && alike ? count(own, S) : S;
-        if (own && !alike)
-            add_what_is_read(own, of_reads[1], A, S, stride, added);
+        const Read read = read_by(reads, strides + 6, b, A, S, stride);
         for (int64_t h = 0; h < heads; h++) {
-            lay_out<D>(value + b * of_value[0] + h * D, of_value[1], S, alike ? own : nullptr, read, rows);
-            for (int64_t s = 0; s < read; s += 32)
+            lay_out<D>(value + b * of_value[0] + h * D, of_value[1], S, read, rows);
+            for (int64_t s = 0; s < read.count; s += 32)
                 turn_values<D>(rows + s * D, turned_values + s / 32 * (D / 16));
-            lay_out<D>(key + b * of_key[0] + h * D, of_key[1], S, alike ? own : nullptr, read, rows);
+            lay_out<D>(key + b * of_key[0] + h * D, of_key[1], S, read, rows);
             for (int64_t a = 0; a < A; a += 16)
                 attend<D>(query + b * strides[0] + a * strides[1] + h * D, strides[1], A - a < 16 ? A - a : 16, rows,
-                          turned_values, read, added ? added + a : nullptr, stride, scores, shares,
+                          turned_values, read.count, read.added ? read.added + a : nullptr, stride, scores, shares,
                           out + (b * A + a) * width + h * D, width);
         }
     }

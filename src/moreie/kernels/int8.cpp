@@ -1,4 +1,4 @@
-// Products of states with weights in 8 bits: what encoders/int8_products.py defines.
+// Products of states with weights in 8 bits: what encoders/int8_product.py defines.
 //
 // A row of states is brought into unsigned bytes by its own largest number, 128 standing for nothing, so that a row's
 // answer does not depend on the rows beside it. Weights lie in the order that the instructions for dot products of four
@@ -109,21 +109,22 @@ template <typename R> float quantise(const R *x, int64_t count, const float *by,
     return most / 127;
 }
 
-#define WITH
 #if BYTES == 64
-#define KIND plain
-#define ROWS 8
-#define DOTS(t, x, a, y, b)                                                                                            \
-    ((t) + (Whole)_mm512_madd_epi16(_mm512_add_epi16(_mm512_maddubs_epi16((__m512i)(x), (__m512i)(a)),                 \
-                                                     _mm512_maddubs_epi16((__m512i)(y), (__m512i)(b))),                \
-                                    _mm512_set1_epi16(1)))
+#define BY(instruction) _mm512_##instruction
+typedef __m512i Packed;
 #elif defined(__AVX2__)
+#define BY(instruction) _mm256_##instruction
+typedef __m256i Packed;
+#endif
+
 #define KIND plain
-#define ROWS 4
+#define WITH
+#define ROWS (BYTES == 64 ? 8 : 4)
+#ifdef __AVX2__
 #define DOTS(t, x, a, y, b)                                                                                            \
-    ((t) + (Whole)_mm256_madd_epi16(_mm256_add_epi16(_mm256_maddubs_epi16((__m256i)(x), (__m256i)(a)),                 \
-                                                     _mm256_maddubs_epi16((__m256i)(y), (__m256i)(b))),                \
-                                    _mm256_set1_epi16(1)))
+    ((t) + (Whole)BY(madd_epi16)(BY(add_epi16)(BY(maddubs_epi16)((Packed)(x), (Packed)(a)),                            \
+                                               BY(maddubs_epi16)((Packed)(y), (Packed)(b))),                           \
+                                 BY(set1_epi16)(1)))
 #else
 inline Whole dot(Whole sums, Whole x, Whole w) {
     uint8_t a[4 * W];
@@ -135,23 +136,21 @@ inline Whole dot(Whole sums, Whole x, Whole w) {
                    a[4 * k + 3] * b[4 * k + 3];
     return sums;
 }
-#define KIND plain
-#define ROWS 4
 #define DOT(t, x, a) dot(t, x, a)
 #endif
 #include "int8_rows.h"
 
-#if BYTES == 64
+#ifdef __AVX2__
 #define KIND vnni
+#if BYTES == 64
 #define WITH __attribute__((target("avx512vnni")))
 #define ROWS 12
-#define DOT(t, x, a) (Whole) _mm512_dpbusd_epi32((__m512i)(t), (__m512i)(x), (__m512i)(a))
-#include "int8_rows.h"
-#elif defined(__AVX2__)
-#define KIND vnni
+#define DOT(t, x, a) (Whole) _mm512_dpbusd_epi32((Packed)(t), (Packed)(x), (Packed)(a))
+#else
 #define WITH __attribute__((target("avxvnni")))
 #define ROWS 6
-#define DOT(t, x, a) (Whole) _mm256_dpbusd_avx_epi32((__m256i)(t), (__m256i)(x), (__m256i)(a))
+#define DOT(t, x, a) (Whole) _mm256_dpbusd_avx_epi32((Packed)(t), (Packed)(x), (Packed)(a))
+#endif
 #include "int8_rows.h"
 #endif
 

@@ -313,6 +313,38 @@ def test_what_kernels_read_is_checked(kernels: bool) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("tags", [2, 9, 17, 30, 45, 70])
+def test_a_post_has_the_same_best_path_alone_and_beside_others(
+    variant: str, tags: int, dtype: torch.dtype, kernels_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = crf_kernels.load(kernels_folder, variant)
+    monkeypatch.setattr(crf_kernels, "load", lambda: kernels)
+    emissions, lengths, *scores = random_case((21, 12, tags, tags))
+    # Whole numbers: many paths are as good as the best one, and sums are exact.
+    emissions, *scores = ((x / 2).round().to(dtype) for x in (emissions, *scores))
+    together, best = viterbi(emissions, lengths, *scores)
+    for b in range(len(lengths)):
+        alone, score = viterbi(emissions[b : b + 1], lengths[b : b + 1], *scores)
+        assert torch.equal(alone[0], together[b])
+        assert score[0] == best[b]
+    _, expected = crf.plain_viterbi(emissions, lengths, *scores)
+    assert torch.equal(best, expected)
+    assert torch.equal(crf.log_score(emissions, together, lengths, *scores), best)
+
+
+@pytest.mark.parametrize("together", [1, 20])
+def test_a_best_path_of_what_is_no_number_has_tags_that_are_there(
+    variant: str, together: int, kernels_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = crf_kernels.load(kernels_folder, variant)
+    monkeypatch.setattr(crf_kernels, "load", lambda: kernels)
+    emissions, _, *scores = random_case((together, 6, 17, 0))
+    emissions[:, 2] = torch.nan
+    path, _ = viterbi(emissions, torch.full((together,), 6), *scores)
+    assert ((path >= 0) & (path < 17)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_variant_gives_the_same(
     variant: str, dtype: torch.dtype, kernels_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

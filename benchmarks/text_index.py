@@ -80,7 +80,8 @@ def ours(folder: Path, texts: list[str]) -> Engine:
     import pyarrow as pa
 
     from moreie.knowledge.stores.embedded import EmbeddedReader, EmbeddedWriter
-    from moreie.knowledge.stores.rows import PASSAGES, SENTENCE_ROWS, SENTENCES
+    from moreie.knowledge.stores.rows import PASSAGES, SENTENCES
+    from moreie.knowledge.stores.schemas import SENTENCE_ROWS
 
     if texts:
         writer = EmbeddedWriter(folder, None)

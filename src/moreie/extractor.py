@@ -27,7 +27,7 @@ from moreie.models.folder import ExtractorSpec, read_extractor_spec
 from moreie.models.mixture import Mixture, load_mixture
 from moreie.models.ner import NerExpert
 from moreie.models.relation import RelationExpert
-from moreie.models.windows import Window, cut_windows
+from moreie.models.windows import POST_LIMIT, Window, cut_windows
 from moreie.rendering.progress import tracked
 from moreie.retrieval.over_corpus import retrievers_over
 from moreie.retrieval.retrieved import Retrieved
@@ -43,7 +43,6 @@ from moreie.schema import (
 )
 from moreie.shipped import DEMO_CORPUS, MODEL
 from moreie.stages import OnStage, laps, silent
-from moreie.training.data import POST_LIMIT
 
 
 class Extractor:

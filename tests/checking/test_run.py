@@ -22,10 +22,10 @@ from moreie.models.assembly import View
 from moreie.models.crf_kernels import load
 from moreie.models.expert import ExpertSpec
 from moreie.models.ner import NerExpert
+from moreie.models.windows import POST_LIMIT
 from moreie.project.survey import survey
 from moreie.project.write import Plan, write_project
 from moreie.reproduction.evidence import ensure_evidence
-from moreie.training.data import POST_LIMIT
 from moreie.training.recipe import read_recipe
 
 runner = CliRunner()

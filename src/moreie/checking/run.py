@@ -18,8 +18,8 @@ from moreie.checking.texts import contradicting_copies, empty_texts, long_posts,
 from moreie.datasets import read_captions, read_relation_labels
 from moreie.encoders.text import TextEncoder
 from moreie.errors import DataFormatError, EncoderError
+from moreie.models.windows import POST_LIMIT
 from moreie.rendering.progress import Each, untracked
-from moreie.training.data import POST_LIMIT
 from moreie.training.recipe import read_recipe
 
 if TYPE_CHECKING:

@@ -40,12 +40,16 @@ class AdaptedLinear(nn.Module):
         self.scaling: dict[str, float] = {}
         self.active: str | None = None
 
-    def add(self, name: str, config: AdapterConfig, made: Callable[[int, int], nn.Linear]) -> None:
-        """Another adapter; `made` gives A and B, layers from so many numbers to so many. The active one stays."""
+    def add(self, name: str, config: AdapterConfig, made: Callable[[int, int, Tensor], nn.Linear]) -> None:
+        """Another adapter; `made` gives A and B, layers from so many numbers to so many, where and of the kind that a
+        tensor is. The active one stays."""
         base = self.base_layer
-        down, up = made(base.in_features, config.rank), made(config.rank, base.out_features)
-        self.lora_A[name] = down.to(base.weight).requires_grad_(False)
-        self.lora_B[name] = up.to(base.weight).requires_grad_(False)
+        for parts, width, height in (
+            (self.lora_A, base.in_features, config.rank),
+            (self.lora_B, config.rank, base.out_features),
+        ):
+            parts[name] = part = made(width, height, base.weight)
+            part.weight.requires_grad_(False)
         self.dropouts[name] = (nn.Dropout(config.dropout) if config.dropout else nn.Identity()).train(self.training)
         self.scaling[name] = config.alpha / config.rank
         if self.active == name:
@@ -72,7 +76,7 @@ class AdaptedLinear(nn.Module):
             raise EncoderError(f"no adapter {name!r}: the encoder has {', '.join(self.scaling) or 'none'}")
         for parts in (self.lora_A, self.lora_B):
             for own, part in parts.items():
-                part.requires_grad_(own == name)
+                part.weight.requires_grad_(own == name)  # type: ignore[union-attr, operator]
         self.active = name
 
     def forward(self, states: Tensor) -> Tensor:
@@ -102,33 +106,38 @@ def fill(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> list[st
     return sorted(odd)
 
 
-def put_adapter(model: nn.Module, name: str, config: AdapterConfig) -> None:
-    """Freeze a model and put an adapter with fresh weights on every linear layer."""
-    for layer in _frozen(model):
+def put_adapter(model: nn.Module, name: str, config: AdapterConfig) -> dict[str, AdaptedLinear]:
+    """Freeze a model and put an adapter with fresh weights on every linear layer; these, by their names."""
+    layers = _frozen(model)
+    for layer in layers.values():
         layer.add(name, config, _drawn)
         layer.draw(name)
+    return layers
 
 
-def put_empty_adapter(model: nn.Module, name: str, config: AdapterConfig) -> None:
+def put_empty_adapter(model: nn.Module, name: str, config: AdapterConfig) -> dict[str, AdaptedLinear]:
     """`put_adapter`, but with weights that are anything: they are to be filled."""
-    for layer in _frozen(model):
+    layers = _frozen(model)
+    for layer in layers.values():
         layer.add(name, config, _empty)
+    return layers
 
 
-def _frozen(model: nn.Module) -> list[AdaptedLinear]:
-    """The linear layers of a model, none of its parameters trained, ready to carry adapters."""
+def _frozen(model: nn.Module) -> dict[str, AdaptedLinear]:
+    """By their names the linear layers of a model, none of whose own parameters is trained, ready to carry adapters."""
+    if layers := adapted_layers(model):
+        return layers
     model.requires_grad_(False)
-    if not adapted_layers(model):
-        for path in [path for path, layer in model.named_modules() if type(layer) in PLAIN]:
-            parent, _, own = path.rpartition(".")
-            holder = model.get_submodule(parent)
-            setattr(holder, own, AdaptedLinear(getattr(holder, own)).train(holder.training))
-    return list(adapted_layers(model).values())
+    for path in [path for path, layer in model.named_modules() if type(layer) in PLAIN]:
+        parent, _, own = path.rpartition(".")
+        holder = model.get_submodule(parent)
+        setattr(holder, own, AdaptedLinear(getattr(holder, own)).train(holder.training))
+    return adapted_layers(model)
 
 
-def _drawn(width: int, height: int) -> nn.Linear:
-    return nn.Linear(width, height, bias=False)
+def _drawn(width: int, height: int, like: Tensor) -> nn.Linear:
+    return nn.Linear(width, height, bias=False).to(like)
 
 
-def _empty(width: int, height: int) -> nn.Linear:
-    return undrawn.Linear(width, height, bias=False)
+def _empty(width: int, height: int, like: Tensor) -> nn.Linear:
+    return undrawn.Linear(width, height, bias=False, device=like.device, dtype=like.dtype)

@@ -155,7 +155,7 @@ class ImageEncoder:
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
         for key, tensor in sorted(self.model.state_dict().items()):
             digest.update(key.encode())
-            digest.update(tensor.detach().cpu().half().numpy().tobytes())
+            digest.update(tensor.detach().cpu().half().contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
     @cached_property

@@ -48,8 +48,11 @@ def quantise4(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def dequantise4(packed: Tensor, scale: Tensor) -> Tensor:
     """float32 [R, C] from what `quantise4` returned."""
-    values = torch.stack((packed & 15, packed >> 4), dim=2).reshape(packed.shape[0], -1, GROUP).float() - 8
-    return (values * scale.float()[..., None]).reshape(packed.shape[0], -1)
+    rows, half = packed.shape
+    values = torch.empty(rows, half, 2)  # filled and changed in place: fresh memory takes longer than the arithmetic
+    values[..., 0], values[..., 1] = packed & 15, packed >> 4
+    values.view(rows, -1, GROUP).sub_(8).mul_(scale.float()[..., None])
+    return values.view(rows, -1)
 
 
 def pack(state: Mapping[str, Tensor], bits: Callable[[str], int]) -> dict[str, Tensor]:

@@ -141,11 +141,12 @@ class TextEncoder(nn.Module):
         digest = hashlib.sha256()
         shape = {k: v for k, v in self.model.config.to_dict().items() if not k.startswith(("_", "transformers_"))}
         digest.update(json.dumps(shape, sort_keys=True, default=str).encode())
-        digest.update(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode())
+        vocabulary = self.tokenizer.get_vocab()
+        digest.update(json.dumps([(token, vocabulary[token]) for token in sorted(vocabulary)]).encode())
         for name, tensor in sorted(self.trunk_state().items()):
             digest.update(name.encode())
             # Half precision: the hash survives a save and load in float32, bfloat16 noise aside.
-            digest.update(tensor.detach().cpu().half().numpy().tobytes())
+            digest.update(tensor.detach().cpu().half().contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
     def trunk_state(self) -> dict[str, Tensor]:
@@ -273,14 +274,12 @@ class TextEncoder(nn.Module):
 
     def add_adapter(self, name: str, config: AdapterConfig) -> None:
         """Freeze the trunk and put a fresh adapter on every linear layer; it becomes the active one."""
-        put_adapter(self.model, name, config)
-        self._adapted = None
+        self._adapted = put_adapter(self.model, name, config)
         self.use_adapter(name)
 
     def add_empty_adapter(self, name: str, config: AdapterConfig) -> None:
         """`add_adapter` without drawing its weights, for `load_adapter_state` to fill."""
-        put_empty_adapter(self.model, name, config)
-        self._adapted = None
+        self._adapted = put_empty_adapter(self.model, name, config)
         self.use_adapter(name)
 
     def use_adapter(self, name: str | None) -> None:

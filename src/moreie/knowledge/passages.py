@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from moreie.knowledge.names import title_names
 from moreie.knowledge.sentences import split_sentences
-from moreie.knowledge.stores.rows import FILE_ROWS, NAME_ROWS, PASSAGE_ROWS, SENTENCE_ROWS
+from moreie.knowledge.stores.schemas import FILE_ROWS, NAME_ROWS, PASSAGE_ROWS, SENTENCE_ROWS
 from moreie.schema import Article
 
 # One row an article: where its passages begin, what its text hashes to.

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from moreie.errors import ImageError
 from moreie.knowledge.embedding import BatchStore, EmbeddedBatch, vector_column
-from moreie.knowledge.stores.rows import image_rows
+from moreie.knowledge.stores.schemas import image_rows
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import lancedb
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.knowledge.manifest import read_manifest
 from moreie.knowledge.stores import in_cluster
+from moreie.knowledge.stores.lance import lancedb
 from moreie.knowledge.stores.rows import IMAGES, INTRODUCTIONS, NAMES, PASSAGES, SENTENCES
 
 # A vector kept in half precision has a length this near to 1.

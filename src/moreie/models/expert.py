@@ -29,6 +29,7 @@ from moreie.models.span_scores import SpanHead
 from moreie.schema import Evidence, Post
 
 R = TypeVar("R")
+E_ = TypeVar("E_", bound="Expert")
 CONFIG_FILE, HEAD_FILE, ENCODER_FOLDER = "expert.json", "head.safetensors", "encoder"
 
 
@@ -115,10 +116,20 @@ class Expert(nn.Module, ABC):
     def post_of(self, case: Any) -> Post:
         """The post that a case is about."""
 
+    def reading(self: E_) -> E_:
+        """As `eval`, on the encoder's device; the encoder, which is there and reads already, is not walked through."""
+        self.training = False
+        for part in self._own_parts().values():
+            part.to(self.encoder.device).eval()
+        return self
+
+    def _own_parts(self) -> dict[str, nn.Module]:
+        return {name: part for name, part in self.named_children() if part is not self.encoder}
+
     def head_state(self) -> dict[str, Tensor]:
         """The weights that are the expert's own beside its encoder or adapter, the very tensors."""
-        parts = ((name, part) for name, part in self.named_children() if part is not self.encoder)
-        return {f"{name}.{key}": weight for name, part in parts for key, weight in part.state_dict().items()}
+        parts = self._own_parts()
+        return {f"{name}.{key}": weight for name, part in parts.items() for key, weight in part.state_dict().items()}
 
     @abstractmethod
     def posteriors(self, outputs: Mapping[str, Tensor], lengths: Tensor, temperature: float = 1.0) -> Tensor:
@@ -210,9 +221,6 @@ def read_config(folder: Path) -> ExpertSpec:
     return config.model_copy(update={"encoder": located(config.encoder, folder)})
 
 
-E_ = TypeVar("E_", bound=Expert)
-
-
 def load_expert(kind: type[E_], folder: Path, pool: EncoderPool) -> E_:
     """Load what `Expert.save` wrote.
 
@@ -230,7 +238,7 @@ def load_expert(kind: type[E_], folder: Path, pool: EncoderPool) -> E_:
     if config.adapter:
         encoder.add_empty_adapter(expert.adapter_name, config.adapter)
     load_weights(expert, folder)
-    return expert.to(encoder.device).eval()
+    return expert.reading()
 
 
 def load_weights(expert: Expert, folder: Path) -> None:

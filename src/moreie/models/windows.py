@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from moreie.encoders.text import TextEncoder
 from moreie.schema import Mention, Post
 
+POST_LIMIT = 192
+"""Sub-tokens left for a post where its evidence shares the encoder's budget."""
 SENTENCE_END = frozenset(".!?…。！？")
 
 

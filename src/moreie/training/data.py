@@ -14,15 +14,13 @@ from moreie.datasets import read_captions, read_posts, read_relation_labels
 from moreie.encoders.text import TextEncoder
 from moreie.errors import MoreieError
 from moreie.models.expert import Expert
-from moreie.models.windows import cut_windows
+from moreie.models.windows import POST_LIMIT, cut_windows
 from moreie.retrieval.cache import load_evidence, read_header
 from moreie.schema import NO_RELATION, Evidence, Post, Relation
 from moreie.training.mention_types import typed_posts, types_given
 from moreie.training.recipe import Recipe, SplitFiles
 
 log = logging.getLogger(__name__)
-# Sub-tokens left for a post when its evidence must share the encoder's budget.
-POST_LIMIT = 192
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import lancedb
 import numpy as np
 import pyarrow as pa
-from lancedb.background_loop import LOOP
-from lancedb.index import FTS, Bitmap, BTree
-from lancedb.query import FullTextOperator, MatchQuery
 from numpy.typing import NDArray
 
 from moreie.errors import KnowledgeCorpusError
@@ -30,22 +26,19 @@ from moreie.knowledge.stores.embedded_tables import (
     row_ids,
     tuples,
 )
+from moreie.knowledge.stores.lance import FTS, LOOP, Bitmap, BTree, FullTextOperator, MatchQuery, lancedb
 from moreie.knowledge.stores.rows import (
-    FILE_ROWS,
     FILES,
     IMAGES,
     INTRODUCTIONS,
-    NAME_ROWS,
     NAMES,
-    PASSAGE_ROWS,
     PASSAGES,
-    SENTENCE_ROWS,
     SENTENCES,
     ImageHit,
     SentenceHit,
-    image_rows,
     passage_of,
 )
+from moreie.knowledge.stores.schemas import FILE_ROWS, NAME_ROWS, PASSAGE_ROWS, SENTENCE_ROWS, image_rows
 from moreie.knowledge.stores.vectors import (
     ROWS_PER_READ,
     VectorSearch,

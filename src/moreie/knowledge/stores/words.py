@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TypedDict
 
-import lancedb
+from moreie.knowledge.stores.lance import lancedb
 
 
 class _Analysis(TypedDict):

@@ -292,6 +292,14 @@ def test_a_corpus_without_images_leaves_the_image_experts_out(small_corpus: Path
     assert extraction.mentions
 
 
+def test_a_model_without_an_image_encoder_says_that_the_picture_was_not_used(extractor: Extractor) -> None:
+    bare = Extractor(extractor.ner, None, corpus=extractor.corpus, image_encoder=None)
+    post = read_jsonl(DEMO_POSTS)[0]
+    assert "the picture was not used: the model has no image encoder" in bare.extract(post).warnings
+    assert "the picture was not used: the model has no image encoder" in bare.retrieve(post).warnings
+    assert "no picture" in bare.extract(TEXT).warnings
+
+
 def test_iterative_retrieval_asks_for_the_mentions_found_without_evidence(
     small_corpus: Path, extractor: Extractor
 ) -> None:

@@ -107,7 +107,7 @@ def _gathered(
             warnings[i].append(NO_PICTURE)
         elif retrievers.image is None and not unread:
             unused = "only the gate read the picture" if embedded else "the picture was not used"
-            warnings[i].append(f"{unused}: the corpus holds no images")
+            warnings[i].append(f"{unused}: {retrievers.without_image}")
         warnings[i] += [warning for mixture in mixtures for warning in notices(mixture, texts[i])]
     retrieved = {"text": [r.evidence for r in text], "image": [images[w.origin].evidence for w in windows]}
     rows = {}

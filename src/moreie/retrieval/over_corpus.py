@@ -18,10 +18,12 @@ from moreie.schema import Post
 
 @dataclass(frozen=True)
 class Retrievers:
-    """Those of one corpus; `text` is None where there is none, `image` where it holds no pictures."""
+    """Those of one corpus; `text` is None where there is none, `image` where pictures are not searched, for the reason
+    `without_image`."""
 
     text: Retriever | None
     image: ImageRetriever | None
+    without_image: str = "there is no corpus"
 
     def of_one(self, post: Post) -> Retrieved:
         """The evidence of one post, text first, then picture; that of a picture alone where there is no text.
@@ -33,7 +35,7 @@ class Retrievers:
             raise KnowledgeCorpusError("no knowledge corpus: nothing can be retrieved")
         found = [] if post.image and not post.text.strip() else self.text.retrieve([post])
         if post.image:
-            unused = Retrieved((), ("the picture was not used: the corpus holds no images",))
+            unused = Retrieved((), (f"the picture was not used: {self.without_image}",))
             found += self.image.retrieve([post]) if self.image else [unused]
         return Retrieved(
             tuple(evidence for part in found for evidence in part.evidence),
@@ -57,8 +59,10 @@ def retrievers_over(
     if corpus is None:
         return Retrievers(None, None)
     text, known = settings.retriever(corpus, predict), corpus.manifest.image_encoder
-    if image_encoder is None or known is None or not corpus.manifest.images:
-        return Retrievers(text, None)
+    if known is None or not corpus.manifest.images:
+        return Retrievers(text, None, "the corpus holds no images")
+    if image_encoder is None:
+        return Retrievers(text, None, "the model has no image encoder")
     if known.fingerprint != image_encoder.fingerprint:
         # Raises, and says which encoder is needed.
         corpus.search_images(np.zeros((0, 1), np.float32), 1, encoder_fingerprint=image_encoder.fingerprint)

@@ -116,8 +116,8 @@ class Expert(nn.Module, ABC):
     def post_of(self, case: Any) -> Post:
         """The post that a case is about."""
 
-    def reading(self: E_) -> E_:
-        """As `eval`, on the encoder's device; the encoder, which is there and reads already, is not walked through."""
+    def evaluating(self: E_) -> E_:
+        """As `eval`, on the encoder's device; the encoder, which is there and evaluates already, is not walked through."""
         self.training = False
         for part in self._own_parts().values():
             part.to(self.encoder.device).eval()
@@ -238,7 +238,7 @@ def load_expert(kind: type[E_], folder: Path, pool: EncoderPool) -> E_:
     if config.adapter:
         encoder.add_empty_adapter(expert.adapter_name, config.adapter)
     load_weights(expert, folder)
-    return expert.reading()
+    return expert.evaluating()
 
 
 def load_weights(expert: Expert, folder: Path) -> None:

@@ -143,6 +143,7 @@ def _kernels() -> Iterator[Part]:
     from moreie.encoders import attention
     from moreie.encoders.batches import computing_with
     from moreie.encoders.int8_product import Int8Product
+    from moreie.encoders.products import fast_product
     from moreie.kernels.build import compiler
     from moreie.models.crf_kernels import load, viterbi
 
@@ -156,6 +157,8 @@ def _kernels() -> Iterator[Part]:
         right = paths.tolist() == [[0, 1, 2]] and torch.allclose(found, expected, atol=1e-5)
         small = Int8Product([states[0]], [torch.zeros(64)], torch.float32)
         right = right and torch.allclose(small(states), states, atol=1e-5)
+        halves = states[0].bfloat16()
+        right = right and torch.equal(fast_product([halves], [torch.zeros(64)])(halves), halves)
         yield Part("kernels", "well" if right else "broken", "compiled" if right else "compiled, and answer wrongly")
         return
     command = compiler()

@@ -22,7 +22,7 @@ from moreie.encoders import packing
 from moreie.encoders.attention import attended
 from moreie.encoders.bert import Output
 from moreie.encoders.norms import sum_and_norm
-from moreie.encoders.products import Product
+from moreie.encoders.products import Multiply, fast_product
 from moreie.encoders.settings import CONFIG, read_settings, write_settings
 from moreie.encoders.undrawn import Conv2d, Linear
 
@@ -291,22 +291,22 @@ class ReadyDinov2:
 class _ReadyLayer:
     heads: int
     first_norm: nn.LayerNorm
-    mixed: tuple[Product, ...]
+    mixed: tuple[Multiply, ...]
     """Query, key and value as one product, or, in the last layer, the query and the other two."""
-    attended: Product
+    attended: Multiply
     second_norm: nn.LayerNorm
-    inner: Product
-    outer: Product
+    inner: Multiply
+    outer: Multiply
 
     @classmethod
     def of(cls, layer: _Layer, kind: torch.dtype, *, last: bool = False) -> _ReadyLayer:
-        def product(*parts: nn.Linear, scale: _Scale | None = None, gelu: bool = False) -> Product:
+        def product(*parts: nn.Linear, scale: _Scale | None = None, gelu: bool = False) -> Multiply:
             weights: list[Tensor] = [part.weight for part in parts]
             biases: list[Tensor] = [part.bias for part in parts]
             if scale is not None:
                 weights = [scale.lambda1[:, None] * weight for weight in weights]
                 biases = [scale.lambda1 * bias for bias in biases]
-            return Product([weight.to(kind) for weight in weights], biases, gelu=gelu)
+            return fast_product([weight.to(kind) for weight in weights], biases, gelu=gelu)
 
         attention = layer.attention
         query, *others = attention.q_proj, attention.k_proj, attention.v_proj

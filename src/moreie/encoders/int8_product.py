@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from moreie.encoders.row_parts import in_parts
 from moreie.errors import EncoderError
 from moreie.kernels import library
 
@@ -115,9 +116,14 @@ class Int8Product:
         if inputs != self._inputs:
             states = functional.pad(states, (0, inputs - self._inputs))
         found = states.new_empty(*states.shape[:-1], outputs)
-        addresses = (part.data_ptr() for part in self._parts)
-        rows = found.numel() // outputs
-        self._kernel(self._method, rows, *self._sizes, states.data_ptr(), *addresses, self._gelu, found.data_ptr())
+        addresses = [part.data_ptr() for part in self._parts]
+
+        def compute(first: int, count: int) -> None:
+            read = states.data_ptr() + first * inputs * states.itemsize
+            written = found.data_ptr() + first * outputs * found.itemsize
+            self._kernel(self._method, count, *self._sizes, read, *addresses, self._gelu, written)
+
+        in_parts(compute, found.numel() // outputs)
         return found if outputs == self._outputs else found[..., : self._outputs]
 
     @property

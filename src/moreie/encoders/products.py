@@ -1,4 +1,4 @@
-"""Products of a layer's states with weights that stay as they are, in the order of the processor's kernels."""
+"""Products of a layer's states with weights that stay as they are, in the order of the kernels that read them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from moreie.encoders import tile_product
+from moreie.encoders.tile_product import TileProduct
 
 Multiply = Callable[[Tensor], Tensor]
 """x [..., in] to x·Wᵀ + b, or its GELU."""
@@ -41,6 +44,12 @@ class Product:
             return found
         found = functional.linear(states, self._weight, self._bias)
         return functional.gelu(found) if self._gelu else found
+
+
+def fast_product(weights: Sequence[Tensor], biases: Sequence[Tensor], *, gelu: bool = False) -> Multiply:
+    """By the project's kernel where there is one for these, else by torch."""
+    kind = TileProduct if tile_product.takes(weights) else Product
+    return kind(weights, biases, gelu=gelu)
 
 
 def _has_kernels(weight: Tensor) -> bool:

@@ -23,7 +23,7 @@ from moreie.encoders.attention import attended
 from moreie.encoders.bert import BertModel
 from moreie.encoders.last_layer import LAID_OUT_ALIKE, RELATIVE, at, with_distances, without_layers
 from moreie.encoders.norms import norm_of_sum
-from moreie.encoders.products import MakesProduct, Multiply, Product
+from moreie.encoders.products import MakesProduct, Multiply, Product, fast_product
 
 _ready: ContextVar[Mapping[int, ReadyBert | None]] = ContextVar("ready", default=MappingProxyType({}))
 """By its model's `id` what this context reads of each."""
@@ -58,6 +58,11 @@ class _ReadyLayer:
     inner: Multiply
     outer: Multiply
     second_norm: nn.LayerNorm
+
+    @property
+    def by_torch(self) -> bool:
+        """Whether some of its products are torch's."""
+        return any(isinstance(each, Product) for each in (*self.mixed, self.attended, self.inner, self.outer))
 
     def second_half(self, mixed: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
         """The layer's states behind its attention, in float32 and in the kind of number of products."""
@@ -100,7 +105,9 @@ def _parts(rows: Tensor, shape: tuple[int, int] | torch.Size, count: int) -> tup
 class ReadyBert:
     """The layers of a BERT with an adapter's weights folded in; nothing of it is trained."""
 
-    def __init__(self, model: Any, weight: Callable[[str], Tensor], kind: torch.dtype, product: MakesProduct = Product):
+    def __init__(
+        self, model: Any, weight: Callable[[str], Tensor], kind: torch.dtype, product: MakesProduct = fast_product
+    ):
         """Of a model that `has_its_layers`. `weight` gives that of a linear layer by its name, with an adapter or
         without, in the kind that `product` makes products of; `kind` is that of the states between them."""
         self._embeddings, self._heads = model.embeddings, model.config.num_attention_heads
@@ -110,7 +117,7 @@ class ReadyBert:
             _made_ready(layer, layout, f"encoder.layer.{n}.", weight, product, last=n == len(layers) - 1)
             for n, layer in enumerate(layers)
         ]
-        self._kind, self._rounds = kind, kind is torch.bfloat16 and product is Product
+        self._kind, self._rounds = kind, any(layer.by_torch for layer in self._layers) and kind is torch.bfloat16
 
     def states(
         self, embedded: Tensor, reads: Tensor | None, position_ids: Tensor | None, anchors: Tensor | None

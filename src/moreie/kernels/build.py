@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SOURCES = tuple(FOLDER / name for name in ("attention.cpp", "crf.cpp", "int8.cpp", "norm.cpp"))
+SOURCES = tuple(FOLDER / name for name in ("attention.cpp", "crf.cpp", "int8.cpp", "norm.cpp", "product.cpp"))
 HEADERS = tuple(
     FOLDER / f"{name}.h"
     for name in (

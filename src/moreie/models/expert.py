@@ -117,7 +117,7 @@ class Expert(nn.Module, ABC):
         """The post that a case is about."""
 
     def evaluating(self: E_) -> E_:
-        """As `eval`, on the encoder's device; the encoder, which is there and evaluates already, is not walked through."""
+        """As `eval`, on the encoder's device; the encoder, there and in evaluation already, is not walked through."""
         self.training = False
         for part in self._own_parts().values():
             part.to(self.encoder.device).eval()

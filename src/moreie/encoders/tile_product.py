@@ -1,0 +1,73 @@
+"""Products of a layer's states with weights in bfloat16 by the project's kernel (`kernels/product.cpp`), on processors
+that multiply tiles (AMX).
+
+oneDNN's compiles itself for each number of rows, and takes twice as long for those of a post (`benchmarks/notes.md`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from moreie.encoders.row_parts import in_parts
+from moreie.kernels import library
+
+UNIT = 32
+"""Outputs and inputs are multiples of it."""
+
+
+@cache
+def kernel() -> Callable[..., None] | None:
+    """That of the compiled kernels; None where none were built, or the processor has no tiles."""
+    found = library.load()
+    return declared(found) if found else None
+
+
+def declared(found: ctypes.CDLL) -> Callable[..., None] | None:
+    """That of a library."""
+    there, product = found.moreie_product_there, found.moreie_product
+    there.restype, there.argtypes = ctypes.c_int64, []
+    product.restype = None
+    product.argtypes = [*[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_void_p]
+    return product if there() else None  # type: ignore[no-any-return]
+
+
+def takes(weights: Sequence[Tensor]) -> bool:
+    """Whether there is a kernel for layers of these weights [out, in], which read the same states."""
+    outputs, inputs = sum(len(weight) for weight in weights), weights[0].shape[1]
+    plain = weights[0].dtype is torch.bfloat16 and weights[0].is_cpu
+    return plain and outputs % UNIT == 0 and inputs % UNIT == 0 and kernel() is not None
+
+
+class TileProduct:
+    """x·Wᵀ + b, or its GELU, of x [..., in] in bfloat16 and weights that the kernel `takes`: of several layers that
+    read the same states their outputs behind each other. Sums and biases are in float32."""
+
+    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor], *, gelu: bool = False):
+        compute = kernel()
+        if compute is None:
+            raise RuntimeError("no kernel for tiles: `takes` says so")
+        weight = torch.cat([each.detach() for each in weights])
+        self._outputs, self._inputs = weight.shape
+        self._kernel, self._gelu = compute, gelu
+        # Of 32 outputs the even ones first; of them two weights each, then the next two.
+        order = torch.arange(self._outputs).view(-1, UNIT // 2, 2).transpose(1, 2).flatten()
+        self._weights = weight[order].view(-1, UNIT, self._inputs // 2, 2).transpose(1, 2).contiguous()
+        self._bias = torch.cat([each.detach().float() for each in biases])[order]
+
+    def __call__(self, states: Tensor) -> Tensor:
+        states = states.to(torch.bfloat16).contiguous()
+        found = states.new_empty(*states.shape[:-1], self._outputs)
+        weights, bias = self._weights.data_ptr(), self._bias.data_ptr()
+
+        def compute(first: int, count: int) -> None:
+            read = states.data_ptr() + first * self._inputs * states.itemsize
+            written = found.data_ptr() + first * self._outputs * found.itemsize
+            self._kernel(count, self._outputs, self._inputs, read, weights, bias, self._gelu, written)
+
+        in_parts(compute, found.numel() // self._outputs)
+        return found

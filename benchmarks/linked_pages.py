@@ -13,7 +13,7 @@ from moreie.datasets import post_from_text
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.knowledge.names import normal_name
 from moreie.knowledge.sentences import split_sentences
-from moreie.knowledge.stores.rows import PASSAGES
+from moreie.knowledge.stores.store import PASSAGES
 from moreie.linking.anchors import OUTSIDE, AnchorCounts, Anchors, AnchorStatistics
 from moreie.linking.candidates import Candidate, Candidates, MentionsInText, gather
 from moreie.linking.counting import called_otherwise, page_title

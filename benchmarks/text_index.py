@@ -80,8 +80,8 @@ def ours(folder: Path, texts: list[str]) -> Engine:
     import pyarrow as pa
 
     from moreie.knowledge.stores.embedded import EmbeddedReader, EmbeddedWriter
-    from moreie.knowledge.stores.rows import PASSAGES, SENTENCES
     from moreie.knowledge.stores.schemas import SENTENCE_ROWS
+    from moreie.knowledge.stores.store import PASSAGES, SENTENCES
 
     if texts:
         writer = EmbeddedWriter(folder, None)

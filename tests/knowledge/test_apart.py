@@ -19,7 +19,7 @@ from moreie.encoders.images import ImageEncoder
 from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.knowledge.stores.apart import ApartReader
-from moreie.knowledge.stores.rows import NAMES
+from moreie.knowledge.stores.store import NAMES
 from moreie.shipped import DEMO_CORPUS, IMAGE_ENCODER
 
 QUERIES = ["Kawhi Leonard wins the fan vote", "", "zzzz qqqq"]

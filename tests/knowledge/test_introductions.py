@@ -27,7 +27,7 @@ from moreie.knowledge.introductions import TEXTS_PER_BATCH, text_batches
 from moreie.knowledge.manifest import read_manifest
 from moreie.knowledge.passages import titled
 from moreie.knowledge.stores import embedded_editor, embedded_tables
-from moreie.knowledge.stores.rows import INTRODUCTIONS, PASSAGES
+from moreie.knowledge.stores.store import INTRODUCTIONS, PASSAGES
 from moreie.knowledge.stores.vectors import index_file
 from moreie.knowledge.update import add, compact, embed, remove, replace
 from moreie.knowledge.verify import verify

@@ -320,7 +320,7 @@ def info(
             return
         from rich.table import Table
 
-        from moreie.knowledge.stores.rows import INTRODUCTIONS
+        from moreie.knowledge.stores.store import INTRODUCTIONS
 
         table = Table(title=str(corpus), show_header=False, title_justify="left")
         rows = [

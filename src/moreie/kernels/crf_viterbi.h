@@ -98,9 +98,10 @@ void followed_back(const R *moves, int64_t L, int64_t Q, const typename Lanes<R>
     }
 }
 
-// next[j] += max over i of score[i] + m[i, j] for N tags of posts abreast.
+// next[j] += max over i of score[i] + m[i, j] for N tags of posts abreast; m's rows are Q entries apart.
 template <typename R, int N>
-inline void best_abreast(const R *m, int64_t L, const typename Lanes<R>::Type *score, typename Lanes<R>::Type *next) {
+inline void best_abreast(const R *m, int64_t L, int64_t Q, const typename Lanes<R>::Type *score,
+                         typename Lanes<R>::Type *next) {
     typedef typename Lanes<R>::Type V;
     V top[N];
 #pragma GCC unroll 32
@@ -110,7 +111,7 @@ inline void best_abreast(const R *m, int64_t L, const typename Lanes<R>::Type *s
         const V own = score[i];
 #pragma GCC unroll 32
         for (int k = 0; k < N; k++) {
-            const V x = own + m[i * L + k];
+            const V x = own + m[i * Q + k];
             top[k] = top[k] < x ? x : top[k];
         }
     }
@@ -121,12 +122,12 @@ inline void best_abreast(const R *m, int64_t L, const typename Lanes<R>::Type *s
 
 // `best_abreast` for n tags, n known at run time.
 template <typename R, int N>
-inline void n_best_abreast(int64_t n, const R *m, int64_t L, const typename Lanes<R>::Type *score,
+inline void n_best_abreast(int64_t n, const R *m, int64_t L, int64_t Q, const typename Lanes<R>::Type *score,
                            typename Lanes<R>::Type *next) {
     if (n == N)
-        best_abreast<R, N>(m, L, score, next);
+        best_abreast<R, N>(m, L, Q, score, next);
     else if constexpr (N > 1)
-        n_best_abreast<R, N - 1>(n, m, L, score, next);
+        n_best_abreast<R, N - 1>(n, m, L, Q, score, next);
 }
 
 // The next columns of rows of `size` entries, from the one at `first` on, into their places in `out`; returns the
@@ -157,8 +158,7 @@ inline int64_t columns_from(const R *const *rows, int64_t size, int64_t first, t
 // `moves` [L, Q]: transitions in rows of whole vectors.
 template <typename R>
 void viterbi_abreast(const int64_t *group, int64_t posts, int64_t T, int64_t L, int64_t Q, const R *emissions,
-                     const int64_t *lengths, const R *transitions, const R *moves, const R *start, const R *end,
-                     int64_t *paths, R *best) {
+                     const int64_t *lengths, const R *moves, const R *start, const R *end, int64_t *paths, R *best) {
     typedef typename Lanes<R>::Type V;
     typedef typename Lanes<R>::Whole I;
     constexpr int64_t W = BYTES / sizeof(R), MOST = BYTES == 64 ? 24 : 11; // as many tags as there are registers for
@@ -184,7 +184,7 @@ void viterbi_abreast(const int64_t *group, int64_t posts, int64_t T, int64_t L, 
         if (t)
             for (int64_t c = 0, k = 0; k < blocks; k++) {
                 const int64_t tags_here = (L - c + blocks - k - 1) / (blocks - k);
-                n_best_abreast<R, MOST>(tags_here, transitions + c, L, score - L, score + c);
+                n_best_abreast<R, MOST>(tags_here, moves + c, L, Q, score - L, score + c);
                 c += tags_here;
             }
         else
@@ -279,15 +279,15 @@ template <typename I> inline uint64_t lanes(I set) {
 template <typename R> inline int64_t first_equal(const R *a, const R *b, R target, int64_t L, int64_t Q) {
     typedef typename Lanes<R>::Type V;
     constexpr int64_t W = BYTES / sizeof(R);
-    int64_t found = L;
-    for (int64_t from = 0; from < Q && found == L; from += 64) {
+    for (int64_t from = 0; from < Q; from += 64) {
         uint64_t bits = 0; // of 64 places at once: a branch for each vector would be guessed wrong
         for (int64_t c = from; c < Q && c < from + 64; c += W)
             bits |= lanes(*(const V *)(a + c) + *(const V *)(b + c) == V{} + target) << (c - from);
-        if (bits)
-            found = from + __builtin_ctzll(bits);
+        const int64_t found = from + (bits ? __builtin_ctzll(bits) : L);
+        if (found < L)
+            return found;
     }
-    return found < L ? found : 0;
+    return 0;
 }
 
 template <typename R>
@@ -306,8 +306,8 @@ int64_t viterbi(int64_t B, int64_t T, int64_t L, const R *emissions, const int64
     if (B >= ABREAST) {
         const std::vector<int64_t> order = by_length(B, lengths);
         for (int64_t g = 0; g < B; g += LANES)
-            viterbi_abreast(order.data() + g, std::min(LANES, B - g), T, L, Q, emissions, lengths, transitions, moves,
-                            start, end, paths, best);
+            viterbi_abreast(order.data() + g, std::min(LANES, B - g), T, L, Q, emissions, lengths, moves, start, end,
+                            paths, best);
         return 0;
     }
     for (int64_t j = 0; j < L; j++)

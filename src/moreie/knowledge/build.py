@@ -21,7 +21,7 @@ from moreie.knowledge.merge import Ledger, Merger
 from moreie.knowledge.parts import Part, PartStore, TextSource, read_part
 from moreie.knowledge.pictures import PictureStore
 from moreie.knowledge.stores import in_cluster
-from moreie.knowledge.stores.rows import StoreWriter
+from moreie.knowledge.stores.store import StoreWriter
 from moreie.knowledge.workers import LocalWorkers, Workers, available_cores
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.manifest import Manifest, read_manifest
 from moreie.knowledge.names import distinct_names
 from moreie.knowledge.stores import in_cluster
-from moreie.knowledge.stores.rows import IMAGES, INTRODUCTIONS
+from moreie.knowledge.stores.store import IMAGES, INTRODUCTIONS
 from moreie.schema import Article, ArticleImage, Paragraph, Passage
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from moreie.knowledge.stores.apart import ReadingProcess
-    from moreie.knowledge.stores.rows import StoreReader
+    from moreie.knowledge.stores.store import StoreReader
 
 # A paragraph often matches with several sentences: so many more sentences than paragraphs are asked for at first.
 OVERSAMPLING = 3
@@ -194,7 +194,7 @@ class KnowledgeCorpus:
         )
 
     def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Every row of a table (`knowledge.stores.rows`), in batches; passages in the order of their keys.
+        """Every row of a table (`knowledge.stores.schemas`), in batches; passages in the order of their keys.
 
         Raises:
             KnowledgeCorpusError: the corpus has no such table, or damage.
@@ -227,6 +227,6 @@ def _best_per_passage(hits: Sequence[_Hit], k: int) -> list[_Hit]:
 if TYPE_CHECKING:
     from typing import TypeVar
 
-    from moreie.knowledge.stores.rows import ImageHit, SentenceHit
+    from moreie.knowledge.stores.store import ImageHit, SentenceHit
 
     _Hit = TypeVar("_Hit", SentenceHit, ImageHit)

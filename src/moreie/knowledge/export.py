@@ -18,8 +18,8 @@ from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.knowledge.names import distinct_names
 from moreie.knowledge.sources.articles import article_row
-from moreie.knowledge.stores.rows import FILES, IMAGES, NAMES, PASSAGES, passage_of
 from moreie.knowledge.stores.schemas import NAME_ROWS
+from moreie.knowledge.stores.store import FILES, IMAGES, NAMES, PASSAGES, passage_of
 from moreie.schema import Article, ArticleImage, Paragraph
 
 PASSAGE_COLUMNS = ("key", "article", "title", "url", "text", "introduction", "links")

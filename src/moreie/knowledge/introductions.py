@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from moreie.knowledge.embedding import EmbeddedBatch, vector_column
 from moreie.knowledge.passages import titled
-from moreie.knowledge.stores.rows import PASSAGES, Editor
 from moreie.knowledge.stores.schemas import introduction_rows
+from moreie.knowledge.stores.store import PASSAGES, Editor
 
 if TYPE_CHECKING:
     from moreie.encoders.images import ImageEncoder

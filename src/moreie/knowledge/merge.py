@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 
 from moreie.knowledge.names import title_names
 from moreie.knowledge.passages import Rows
-from moreie.knowledge.stores.rows import StoreWriter
 from moreie.knowledge.stores.schemas import NAME_ROWS, PASSAGE_ROWS
+from moreie.knowledge.stores.store import StoreWriter
 
 MOST_HOPS = 5  # of redirects to redirects
 _PARAMETERS = 30_000  # that one statement takes

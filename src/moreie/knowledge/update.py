@@ -30,7 +30,7 @@ from moreie.knowledge.pictures import IMAGES_PER_BATCH, PictureStore
 from moreie.knowledge.sources.articles import read_articles
 from moreie.knowledge.sources.mediawiki import read_dump
 from moreie.knowledge.stores import in_cluster
-from moreie.knowledge.stores.rows import IMAGES, INTRODUCTIONS, PASSAGES, SENTENCES, Editor
+from moreie.knowledge.stores.store import IMAGES, INTRODUCTIONS, PASSAGES, SENTENCES, Editor
 from moreie.schema import Article
 
 if TYPE_CHECKING:

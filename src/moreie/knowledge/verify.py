@@ -15,7 +15,7 @@ from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.knowledge.manifest import read_manifest
 from moreie.knowledge.stores import in_cluster
 from moreie.knowledge.stores.lance import lancedb
-from moreie.knowledge.stores.rows import IMAGES, INTRODUCTIONS, NAMES, PASSAGES, SENTENCES
+from moreie.knowledge.stores.store import IMAGES, INTRODUCTIONS, NAMES, PASSAGES, SENTENCES
 
 # A vector kept in half precision has a length this near to 1.
 LENGTH_TOLERANCE = 5e-3

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.knowledge.names import normal_name, title_names
-from moreie.knowledge.stores.rows import PASSAGES
+from moreie.knowledge.stores.store import PASSAGES
 from moreie.linking.anchors import LINK_ROWS, OUTSIDE, RAREST, WORD_ROWS, Anchors, anchors_folder
 
 Progress = Callable[[int], None]

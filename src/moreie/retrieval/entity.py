@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.knowledge.names import normal_name
-from moreie.knowledge.stores.rows import SentenceHit
+from moreie.knowledge.stores.store import SentenceHit
 from moreie.retrieval.names import Name, Span, candidate_spans, known_names, mention_spans, unknown_names
 from moreie.retrieval.query import post_query
 from moreie.retrieval.retrieved import Retrieved, ranked

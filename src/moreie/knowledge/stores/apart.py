@@ -61,7 +61,7 @@ def begun(location: str | Path) -> ReadingProcess | None:
 
 
 class ApartReader:
-    """What `EmbeddedReader` answers (`rows.StoreReader`); what is wrong with tables is raised by the first question.
+    """What `EmbeddedReader` answers (`store.StoreReader`); what is wrong with tables is raised by the first question.
 
     For few questions: answers travel between the processes, those of `scan` all at once.
     """

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from moreie.errors import KnowledgeCorpusError, MissingExtraError
 from moreie.knowledge.manifest import Manifest
-from moreie.knowledge.stores.rows import FILES, IMAGES, NAMES, PASSAGES, SENTENCES, VECTORS
+from moreie.knowledge.stores.store import FILES, IMAGES, NAMES, PASSAGES, SENTENCES, VECTORS
 from moreie.knowledge.stores.words import plain_words
 
 log = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ from moreie.knowledge.stores.cluster import (
     unpacked,
     visible,
 )
-from moreie.knowledge.stores.rows import FILES, IMAGES, INTRODUCTIONS, NAMES, PASSAGES, SENTENCES, VECTORS
+from moreie.knowledge.stores.store import FILES, IMAGES, INTRODUCTIONS, NAMES, PASSAGES, SENTENCES, VECTORS
 
 # A change that has not written for so long was cut off.
 LOCK_SECONDS = 600

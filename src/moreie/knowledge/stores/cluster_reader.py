@@ -21,7 +21,7 @@ from moreie.knowledge.stores.cluster import (
     spoken_to,
     visible,
 )
-from moreie.knowledge.stores.rows import (
+from moreie.knowledge.stores.store import (
     IMAGES,
     INTRODUCTIONS,
     NAMES,

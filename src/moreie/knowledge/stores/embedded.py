@@ -27,7 +27,8 @@ from moreie.knowledge.stores.embedded_tables import (
     tuples,
 )
 from moreie.knowledge.stores.lance import FTS, LOOP, Bitmap, BTree, FullTextOperator, MatchQuery, lancedb
-from moreie.knowledge.stores.rows import (
+from moreie.knowledge.stores.schemas import FILE_ROWS, NAME_ROWS, PASSAGE_ROWS, SENTENCE_ROWS, image_rows
+from moreie.knowledge.stores.store import (
     FILES,
     IMAGES,
     INTRODUCTIONS,
@@ -38,7 +39,6 @@ from moreie.knowledge.stores.rows import (
     SentenceHit,
     passage_of,
 )
-from moreie.knowledge.stores.schemas import FILE_ROWS, NAME_ROWS, PASSAGE_ROWS, SENTENCE_ROWS, image_rows
 from moreie.knowledge.stores.vectors import (
     ROWS_PER_READ,
     VectorSearch,

@@ -14,8 +14,8 @@ from moreie.knowledge.manifest import Manifest, write_manifest
 from moreie.knowledge.names import title_names
 from moreie.knowledge.stores.embedded_tables import append, index_vectors, parts, quoted, row_ids
 from moreie.knowledge.stores.lance import BTree, lancedb
-from moreie.knowledge.stores.rows import FILES, IMAGES, INTRODUCTIONS, NAMES, PASSAGES, SENTENCES, VECTORS
 from moreie.knowledge.stores.schemas import FILE_ROWS, NAME_ROWS, image_rows, introduction_rows
+from moreie.knowledge.stores.store import FILES, IMAGES, INTRODUCTIONS, NAMES, PASSAGES, SENTENCES, VECTORS
 from moreie.knowledge.stores.vectors import EXACT_LIMIT, index_file, unindexed
 
 # So many rows added may stay outside an index; they are searched one by one.

@@ -26,9 +26,8 @@ def validators_built_when_called() -> Iterator[None]:
         validate_return: bool = False,
     ) -> Any:
         config = pydantic.ConfigDict(**{**(config or {}), "defer_build": True})  # type: ignore[typeddict-item]
-        if function is None:
-            return plain(config=config, validate_return=validate_return)
-        return plain(config=config, validate_return=validate_return)(function)
+        decorated = plain(config=config, validate_return=validate_return)
+        return decorated if function is None else decorated(function)
 
     pydantic.validate_call = deferred
     try:

@@ -51,8 +51,10 @@ def with_vectors(name: str) -> str:
 
 def with_arithmetic(name: str) -> str:
     """The name of a result file: rows of processors that extraction computes with in bfloat16 go into one of their
-    own."""
-    return f"{name}_bfloat16" if bf16_is_fast("cpu") else name
+    own, and those of processors that multiply it by vectors, not by tiles, into another one."""
+    if not bf16_is_fast("cpu"):
+        return name
+    return f"{name}_bfloat16" if torch.cpu._is_amx_tile_supported() else f"{name}_avx512_bf16"
 
 
 def threads() -> str:

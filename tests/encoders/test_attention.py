@@ -28,6 +28,7 @@ def own(
     monkeypatch.setattr(attention, "kernels", lambda: declared)
     monkeypatch.setattr(attention, "FEW_THREADS", 1_000)
     monkeypatch.setattr(attention, "SHORT", dict.fromkeys(attention.SHORT, 70 * 64))
+    monkeypatch.setattr(attention, "in_vectors", lambda: False)
     return variant
 
 
@@ -124,6 +125,19 @@ def test_others_are_left_to_torch(own: str) -> None:
     assert attention._short(*long, 2, None) is None
     assert attention._short(*(part.bfloat16() for part in long), 2, None) is None
     assert attention._short(*parts, 2, torch.zeros(2, 2, 20, 20)) is None, "what is added to scores"
+
+
+def test_where_torch_is_slower_it_is_taken_for_longer_rows(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = replace(attention.kernels(), in_tiles={})
+    monkeypatch.setattr(attention, "kernels", lambda: declared)
+    long = states((1, 400, 64), torch.bfloat16, 7)
+    assert attention._short(*long, 2, None) is None
+    monkeypatch.setattr(attention, "in_vectors", lambda: True)
+    assert attention._short(*long, 2, None) is not None
+    assert far(attended(*long, 2), long, 2, None) < 20
+    assert attention._short(*(part.float() for part in long), 2, None) is None
+    longer = states((1, attention.SHORT_IN_VECTORS // 32 + 1, 64), torch.bfloat16, 8)
+    assert attention._short(*longer, 2, None) is None
 
 
 def test_where_torch_has_many_threads_it_is_faster(own: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from moreie.datasets import post_from_text, read_jsonl
+from moreie.encoders.batches import computing_with
 from moreie.encoders.images import ImageEncoder
 from moreie.encoders.pictures import embed_pictures
+from moreie.errors import ImageError
 from moreie.shipped import DEMO_POSTS, IMAGE_ENCODER
 
 
@@ -34,6 +36,28 @@ def test_each_post_has_its_pictures_row_whatever_the_batch(encoder: ImageEncoder
     said = embedded.shortfall
     assert said.startswith("of 6 posts 1 have no picture, 1 have one that cannot be read (the first: ")
     assert "broken.jpg" in said
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_files_that_are_no_pictures_are_told_of_in_their_places(
+    encoder: ImageEncoder, tmp_path: Path, threads: int
+) -> None:
+    files = [post.image for post in read_jsonl(DEMO_POSTS) if post.image is not None][:3]
+    broken = [tmp_path / f"{i}.jpg" for i in range(8)]
+    for path in broken:
+        path.write_bytes(b"no picture")
+    asked = [*broken[:4], files[0], files[1], broken[4], files[2], *broken[5:]]
+    with computing_with(threads):
+        found = encoder.encode_files(asked, batch_size=2)
+        expected = encoder.encode(files)
+    assert [i for i, each in enumerate(found) if isinstance(each, np.ndarray)] == [4, 5, 7]
+    assert np.allclose([found[i] for i in (4, 5, 7)], expected, atol=2e-3)
+    for path, each in zip(asked, found, strict=True):
+        assert isinstance(each, np.ndarray) or str(path) in str(each)
+    with pytest.raises(ImageError, match=r"4\.jpg"):
+        encoder.encode(asked[4:])
+    assert encoder.encode_files([]) == []
+    assert encoder.encode([]).shape == (0, encoder.dimension)
 
 
 def test_nothing_is_said_where_nothing_is_missing(encoder: ImageEncoder) -> None:

@@ -25,6 +25,9 @@ SHORT = MappingProxyType({torch.float32: 16_384, torch.bfloat16: 8_192})
 bfloat16, which are worth more the longer rows are."""
 SHORT_IN_TILES = 32_768
 """The same where it does; longer rows were not measured."""
+SHORT_IN_VECTORS = 65_536
+"""The same of numbers in bfloat16 where the processor has such units for vectors alone (AVX512-BF16): torch's kernel is
+slower at all lengths that were measured."""
 MEASURED = ("AVX2", "AVX512")
 """Where the project's kernel is known to be faster, as torch names what a processor can do."""
 FEW_THREADS = 2
@@ -85,6 +88,12 @@ def declared(found: ctypes.CDLL) -> Kernels:
     )
 
 
+@cache
+def in_vectors() -> bool:
+    """Whether the processor multiplies bfloat16 by vectors, and has no tiles."""
+    return bool(torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported())
+
+
 def _declared(found: ctypes.CDLL, name: str) -> Kernel:
     kernel = found[name]
     kernel.restype, kernel.argtypes = None, [ctypes.c_int64] * 5 + [ctypes.c_void_p] * 6
@@ -105,7 +114,8 @@ def _short(query: Tensor, key: Tensor, value: Tensor, heads: int, reads: Tensor 
     own = kernels()
     if query.dtype is torch.bfloat16 and width in own.in_tiles:
         return own.in_tiles[width] if numbers <= SHORT_IN_TILES else None
-    fits = numbers <= SHORT.get(query.dtype, 0) and width % own.unit == 0
+    most = SHORT_IN_VECTORS if query.dtype is torch.bfloat16 and in_vectors() else SHORT.get(query.dtype, 0)
+    fits = numbers <= most and width % own.unit == 0
     return own.by_kind.get(query.dtype) if fits else None
 
 

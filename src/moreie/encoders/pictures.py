@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moreie.encoders.images import ImageEncoder, load_image
+from moreie.encoders.images import ImageEncoder
 from moreie.errors import ImageError
 from moreie.schema import Post
 
@@ -42,22 +41,14 @@ class EmbeddedImages:
 def embed_pictures(posts: Sequence[Post], encoder: ImageEncoder, *, batch_size: int = 32) -> EmbeddedImages:
     """Embed the posts' pictures batch by batch, each file once."""
     files = list(dict.fromkeys(post.image for post in posts if post.image is not None))
-    known: dict[Path, NDArray[np.float32]] = {}
-    problems: dict[Path, str] = {}
-    for start in range(0, len(files), batch_size):
-        pictures = {}
-        for file in files[start : start + batch_size]:
-            try:
-                pictures[file] = load_image(file)
-            except ImageError as problem:
-                problems[file] = f"picture unreadable: {problem}"
-        known.update(zip(pictures, encoder.encode(list(pictures.values())), strict=True))
+    known = dict(zip(files, encoder.encode_files(files, batch_size=batch_size), strict=True))
     vectors = np.full((len(posts), encoder.dimension), np.nan, dtype=np.float32)
     warnings: list[tuple[str, ...]] = []
     for row, post in enumerate(posts):
-        if post.image in known:
-            vectors[row] = known[post.image]
+        found = known[post.image] if post.image is not None else NO_PICTURE
+        if isinstance(found, np.ndarray):
+            vectors[row] = found
             warnings.append(())
         else:
-            warnings.append((NO_PICTURE if post.image is None else problems[post.image],))
+            warnings.append((f"picture unreadable: {found}" if isinstance(found, ImageError) else found,))
     return EmbeddedImages(vectors, tuple(warnings))

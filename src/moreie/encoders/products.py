@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from moreie.encoders import tile_product
-from moreie.encoders.tile_product import TileProduct
+from moreie.encoders import bfloat16_product
+from moreie.encoders.bfloat16_product import Bfloat16Product
 
 Multiply = Callable[[Tensor], Tensor]
 """x [..., in] to x·Wᵀ + b, or its GELU."""
@@ -48,7 +48,7 @@ class Product:
 
 def fast_product(weights: Sequence[Tensor], biases: Sequence[Tensor], *, gelu: bool = False) -> Multiply:
     """By the project's kernel where there is one for these, else by torch."""
-    kind = TileProduct if tile_product.takes(weights) else Product
+    kind = Bfloat16Product if bfloat16_product.takes(weights) else Product
     return kind(weights, biases, gelu=gelu)
 
 

@@ -4,11 +4,13 @@
 // scores go from key to key and never across a vector. Scores of up to MOST vectors of queries stay in registers while
 // they are summed. A head's keys and values are laid out one behind the other, in single precision, first.
 //
-// Where the processor can multiply tiles, numbers in half precision are left to attention_tiles.h.
+// Where the processor can multiply tiles, numbers in half precision are left to attention_tiles.h, where it has dot
+// products of pairs of them, to attention_pairs.h.
 //
 // In half precision a head's numbers stand in the order of `part` (singles.h); scores are the same, since those of
 // queries and keys are ordered alike.
 
+#include "attention_pairs.h"
 #include "attention_tiles.h"
 #include "singles.h"
 
@@ -156,6 +158,10 @@ extern "C" void moreie_attention_float32(int64_t B, int64_t A, int64_t S, int64_
 extern "C" void moreie_attention_bfloat16(int64_t B, int64_t A, int64_t S, int64_t heads, int64_t d,
                                           const int64_t *strides, const uint16_t *query, const uint16_t *key,
                                           const uint16_t *value, const uint8_t *reads, uint16_t *out) {
+#ifdef PAIRS
+    if (has_pairs())
+        return pairs::attention(B, A, S, heads, d, strides, query, key, value, reads, out);
+#endif
     attention(B, A, S, heads, d, strides, query, key, value, reads, out);
 }
 

@@ -38,6 +38,18 @@ inline Read read_by(const uint8_t *reads, const int64_t *strides, int64_t b, int
     return {nullptr, S, added};
 }
 
+// exp to 4e-5 of numbers of at most 0, 0 below -87: what comes of it is rounded to half precision.
+inline Row rough_exponential(Row x) {
+    const Row shift = everywhere(0x1.8p23f);
+    const Row whole = x * 1.44269504f + shift, r = x - (whole - shift) * 0.693147181f;
+    Row p = everywhere(1.0f / 24);
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    return x < -87.0f ? Row{} : (Row)((Whole)p + ((Whole)whole << 23));
+}
+
 #ifdef TILES
 
 namespace tiles {
@@ -50,18 +62,6 @@ inline Row words(const uint16_t *x) {
     Row v;
     std::memcpy(&v, x, sizeof v);
     return v;
-}
-
-// exp to 4e-5 of numbers of at most 0, 0 below -87: what comes of it is rounded to half precision.
-inline Row rough_exponential(Row x) {
-    const Row shift = everywhere(0x1.8p23f);
-    const Row whole = x * 1.44269504f + shift, r = x - (whole - shift) * 0.693147181f;
-    Row p = everywhere(1.0f / 24);
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    return x < -87.0f ? Row{} : (Row)((Whole)p + ((Whole)whole << 23));
 }
 
 // Values of 32 keys, each of D numbers, as tiles whose rows are numbers: of each 32 the even ones, then the odd ones.

@@ -23,11 +23,13 @@ SOURCES = tuple(FOLDER / name for name in ("attention.cpp", "crf.cpp", "int8.cpp
 HEADERS = tuple(
     FOLDER / f"{name}.h"
     for name in (
+        "attention_pairs",
         "attention_tiles",
         "crf_abreast",
         "crf_factors",
         "crf_viterbi",
         "int8_rows",
+        "pairs",
         "singles",
         "tiles",
         "vectors",

@@ -26,19 +26,6 @@ struct Weights {
 
 constexpr int64_t TOGETHER = 64; // rows that are in bytes at once: they stay in the caches
 
-inline Whole whole(const void *x) {
-    Whole v;
-    std::memcpy(&v, x, sizeof v);
-    return v;
-}
-
-// Four bytes, everywhere.
-inline Whole four(const uint8_t *x) {
-    int32_t bytes;
-    std::memcpy(&bytes, x, sizeof bytes);
-    return bytes - Whole{};
-}
-
 template <typename R, bool GELU>
 inline void finish(Whole first, Whole second, float step, const Weights &of, int64_t pair, R *out) {
     const float *steps = of.steps + pair * 2 * W, *bias = of.bias + pair * 2 * W;

@@ -1,13 +1,75 @@
-// Products of states with weights in half precision (bfloat16) by tiles (AMX): what encoders/tile_product.py defines.
+// Products of states with weights in half precision (bfloat16): what encoders/bfloat16_product.py defines.
 //
-// Weights lie in the order of tiles: of 32 outputs, the even ones first, two numbers each, then the next two.
+// Weights lie in the order that both tiles (AMX) and the instructions for dot products of two numbers (AVX512-BF16) read
+// them in: of 32 outputs, the even ones first, two numbers each, then the next two.
 
-#include "singles.h"
+#include "pairs.h"
 #include "tiles.h"
 
 namespace {
 
+#ifdef PAIRS
+
+namespace pairs {
+
+constexpr int ROWS = 12;         // at once: their sums fill the registers
+constexpr int64_t TOGETHER = 96; // rows that weights are read for: they stay in the caches
+
+// COUNT rows times the weights of 32 outputs.
+template <bool GELU, int COUNT>
+PAIRS void block(const uint16_t *x, int64_t inputs, const uint16_t *weights, const float *bias, uint16_t *out,
+                 int64_t outputs) {
+    Row sums[2 * COUNT];
+#pragma GCC unroll 32
+    for (int r = 0; r < COUNT; r++) {
+        sums[2 * r] = part(bias, 0);
+        sums[2 * r + 1] = part(bias, 1);
+    }
+    for (int64_t k = 0; k < inputs; k += 2, weights += 4 * W) {
+        const Whole even = whole(weights), odd = whole(weights + 2 * W);
+#pragma GCC unroll 32
+        for (int r = 0; r < COUNT; r++) {
+            const Whole own = four(x + r * inputs + k);
+            sums[2 * r] = dots(sums[2 * r], own, even);
+            sums[2 * r + 1] = dots(sums[2 * r + 1], own, odd);
+        }
+    }
+#pragma GCC unroll 32
+    for (int r = 0; r < COUNT; r++) {
+        Row a = sums[2 * r], b = sums[2 * r + 1];
+        narrow(GELU ? gelu(a) : a, GELU ? gelu(b) : b, out + r * outputs);
+    }
+}
+
+template <bool GELU, size_t... COUNT>
+void multiply(int64_t N, int64_t outputs, int64_t inputs, const uint16_t *x, const uint16_t *weights, const float *bias,
+              uint16_t *out, std::index_sequence<COUNT...>) {
+    constexpr decltype(&block<GELU, 1>) of_so_many[] = {block<GELU, int(COUNT) + 1>...};
+    for (int64_t first = 0; first < N; first += TOGETHER) {
+        const int64_t end = N - first < TOGETHER ? N : first + TOGETHER;
+        for (int64_t place = 0; place < outputs; place += 32)
+            for (int64_t n = first; n < end; n += ROWS)
+                of_so_many[(end - n < ROWS ? end - n : ROWS) - 1](x + n * inputs, inputs, weights + place * inputs,
+                                                                  bias + place, out + n * outputs + place, outputs);
+    }
+}
+
+void product(int64_t N, int64_t outputs, int64_t inputs, const uint16_t *x, const uint16_t *weights, const float *bias,
+             bool then_gelu, uint16_t *out) {
+    const auto counts = std::make_index_sequence<ROWS>();
+    if (then_gelu)
+        multiply<true>(N, outputs, inputs, x, weights, bias, out, counts);
+    else
+        multiply<false>(N, outputs, inputs, x, weights, bias, out, counts);
+}
+
+} // namespace pairs
+
+#endif
+
 #ifdef TILES
+
+namespace tiles {
 
 // Sums of 32 rows and 32 outputs, four tiles of them, on their way to where they belong.
 template <bool GELU> struct Sums {
@@ -97,23 +159,42 @@ void product(int64_t N, int64_t outputs, int64_t inputs, const uint16_t *x, cons
     (then_gelu ? multiply<true> : multiply<false>)(N, outputs, inputs, x, rest, weights, bias, out);
 }
 
+} // namespace tiles
+
 #endif
+
+enum Method : int64_t { NONE, IN_PAIRS, IN_TILES };
+
+// The fastest that the processor can do.
+Method asked() {
+#ifdef TILES
+    if (has_tiles())
+        return IN_TILES;
+#endif
+#ifdef PAIRS
+    if (has_pairs())
+        return IN_PAIRS;
+#endif
+    return NONE;
+}
 
 } // namespace
 
-// Whether there are tiles: without them there are no products.
-extern "C" int64_t moreie_product_there() {
-#ifdef TILES
-    return has_tiles();
-#else
-    return 0;
-#endif
+// Without a method there are no products. A processor with tiles can do them in pairs, too.
+extern "C" int64_t moreie_product_best() {
+    static const Method found = asked();
+    return found;
 }
 
 // Outputs and inputs are multiples of 32.
-extern "C" void moreie_product(int64_t N, int64_t outputs, int64_t inputs, const uint16_t *x, const uint16_t *weights,
-                               const float *bias, int64_t then_gelu, uint16_t *out) {
+extern "C" void moreie_product(int64_t method, int64_t N, int64_t outputs, int64_t inputs, const uint16_t *x,
+                               const uint16_t *weights, const float *bias, int64_t then_gelu, uint16_t *out) {
 #ifdef TILES
-    product(N, outputs, inputs, x, weights, bias, then_gelu, out);
+    if (method == IN_TILES)
+        return tiles::product(N, outputs, inputs, x, weights, bias, then_gelu, out);
+#endif
+#ifdef PAIRS
+    if (method == IN_PAIRS)
+        return pairs::product(N, outputs, inputs, x, weights, bias, then_gelu, out);
 #endif
 }

@@ -28,6 +28,19 @@ inline Row part(const uint16_t *x, int half) {
     return (Row)(half ? both & 0xffff0000u : both << 16);
 }
 
+inline Whole whole(const void *x) {
+    Whole v;
+    std::memcpy(&v, x, sizeof v);
+    return v;
+}
+
+// Four bytes, everywhere.
+inline Whole four(const void *x) {
+    int32_t bytes;
+    std::memcpy(&bytes, x, sizeof bytes);
+    return bytes - Whole{};
+}
+
 inline void write(Row first, Row second, float *x) {
     std::memcpy(x, &first, sizeof first);
     std::memcpy(x + W, &second, sizeof second);

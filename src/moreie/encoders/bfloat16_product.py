@@ -1,13 +1,15 @@
 """Products of a layer's states with weights in bfloat16 by the project's kernel (`kernels/product.cpp`), on processors
-that multiply tiles (AMX).
+that multiply tiles (AMX) or have dot products of two numbers (AVX512-BF16).
 
-oneDNN's compiles itself for each number of rows, and takes twice as long for those of a post (`benchmarks/notes.md`).
+oneDNN's compiles itself for each number of rows, and takes up to twice as long for those of a post
+(`benchmarks/notes.md`).
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -20,20 +22,29 @@ UNIT = 32
 """Outputs and inputs are multiples of it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What a library of kernels can do."""
+
+    method: int
+    """The fastest way of multiplying that this processor has: 1, vectors; 2, tiles, and vectors as well."""
+    compute: Callable[..., None]
+
+
 @cache
-def kernel() -> Callable[..., None] | None:
-    """That of the compiled kernels; None where none were built, or the processor has no tiles."""
+def kernel() -> Kernel | None:
+    """As `declared`; None where none were built."""
     found = library.load()
     return declared(found) if found else None
 
 
-def declared(found: ctypes.CDLL) -> Callable[..., None] | None:
-    """That of a library."""
-    there, product = found.moreie_product_there, found.moreie_product
-    there.restype, there.argtypes = ctypes.c_int64, []
+def declared(found: ctypes.CDLL) -> Kernel | None:
+    """That of a library; None where the processor has neither way."""
+    best, product = found.moreie_product_best, found.moreie_product
+    best.restype, best.argtypes = ctypes.c_int64, []
     product.restype = None
-    product.argtypes = [*[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_void_p]
-    return product if there() else None  # type: ignore[no-any-return]
+    product.argtypes = [*[ctypes.c_int64] * 4, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_void_p]
+    return Kernel(method, product) if (method := best()) else None
 
 
 def takes(weights: Sequence[Tensor]) -> bool:
@@ -43,17 +54,21 @@ def takes(weights: Sequence[Tensor]) -> bool:
     return plain and outputs % UNIT == 0 and inputs % UNIT == 0 and kernel() is not None
 
 
-class TileProduct:
+class Bfloat16Product:
     """x·Wᵀ + b, or its GELU, of x [..., in] in bfloat16 and weights that the kernel `takes`: of several layers that
     read the same states their outputs behind each other. Sums and biases are in float32."""
 
-    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor], *, gelu: bool = False):
-        compute = kernel()
-        if compute is None:
-            raise RuntimeError("no kernel for tiles: `takes` says so")
+    def __init__(
+        self, weights: Sequence[Tensor], biases: Sequence[Tensor], *, gelu: bool = False, method: int | None = None
+    ):
+        """`method`: other than the fastest."""
+        there = kernel()
+        if there is None:
+            raise RuntimeError("no kernel for products in bfloat16: `takes` says so")
         weight = torch.cat([each.detach() for each in weights])
         self._outputs, self._inputs = weight.shape
-        self._kernel, self._gelu = compute, gelu
+        self._compute, self._gelu = there.compute, gelu
+        self._method = there.method if method is None else method
         # Of 32 outputs the even ones first; of them two weights each, then the next two.
         order = torch.arange(self._outputs).view(-1, UNIT // 2, 2).transpose(1, 2).flatten()
         self._weights = weight[order].view(-1, UNIT, self._inputs // 2, 2).transpose(1, 2).contiguous()
@@ -67,7 +82,7 @@ class TileProduct:
         def compute(first: int, count: int) -> None:
             read = states.data_ptr() + first * self._inputs * states.itemsize
             written = found.data_ptr() + first * self._outputs * found.itemsize
-            self._kernel(count, self._outputs, self._inputs, read, weights, bias, self._gelu, written)
+            self._compute(self._method, count, self._outputs, self._inputs, read, weights, bias, self._gelu, written)
 
         in_parts(compute, found.numel() // self._outputs)
         return found

@@ -21,7 +21,7 @@ from moreie.retrieval.image import ImageRetriever
 from moreie.retrieval.over_corpus import Retrievers
 from moreie.retrieval.retrieved import Retrieved
 from moreie.schema import Evidence, Post
-from moreie.stages import OnStage, laps, silent
+from moreie.stages import OnStage, heard_at_the_end, laps, silent
 
 
 @dataclass(frozen=True)
@@ -55,21 +55,17 @@ def gather_evidence(
 ) -> BatchEvidence:
     """What the experts of `mixtures` are to read of posts with their attached `texts`, cut into `windows`. While it is
     retrieved, the first mixture reads the posts by themselves."""
-    heard: list[tuple[str, float]] = []
+    with heard_at_the_end(on_stage) as heard:
 
-    def gather() -> BatchEvidence:
-        return _gathered(posts, texts, windows, mixtures, retrievers, laps(lambda *stage: heard.append(stage)))
+        def gather() -> BatchEvidence:
+            return _gathered(posts, texts, windows, mixtures, retrievers, laps(heard))
 
-    if retrievers.text is None and retrievers.image is None:
-        found = gather()
-    else:
-        states, lap = PostStates(), laps(lambda *stage: heard.append(stage))
+        if retrievers.text is None and retrievers.image is None:
+            return gather()
+        states, lap = PostStates(), laps(heard)
         found, ahead = meanwhile(gather, lambda: mixtures[0].ahead([w.post for w in windows], states))
         lap("evidence, and posts without it")
-        found = replace(found, states=states, ahead=ahead)
-    for stage in heard:
-        on_stage(*stage)
-    return found
+        return replace(found, states=states, ahead=ahead)
 
 
 def _gathered(

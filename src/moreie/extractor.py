@@ -7,8 +7,11 @@ import itertools
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from moreie.attachments import attachable, own_texts, paired
 from moreie.attribution import influences
@@ -16,6 +19,7 @@ from moreie.batch_answers import Mixtures, Provenance, Said, answer, compared
 from moreie.batch_evidence import BatchEvidence, gather_evidence
 from moreie.comparison import found_mentions
 from moreie.datasets import post_from_text
+from moreie.encoders.batches import between_batches
 from moreie.encoders.images import ImageEncoder
 from moreie.encoders.places import located, relative_name
 from moreie.encoders.precision import default_device
@@ -42,7 +46,7 @@ from moreie.schema import (
     Post,
 )
 from moreie.shipped import DEMO_CORPUS, MODEL
-from moreie.stages import OnStage, laps, silent
+from moreie.stages import OnStage, heard_at_the_end, laps, silent
 
 
 class Extractor:
@@ -86,6 +90,10 @@ class Extractor:
     @property
     def _mixtures(self) -> tuple[Mixture[Any], ...]:
         return (self.ner, self.relations) if self.relations else (self.ner,)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.ner.experts[0].encoder.device
 
     def _use(self, corpus: KnowledgeCorpus | None) -> None:
         self.corpus = corpus
@@ -219,7 +227,8 @@ class Extractor:
         for batch, texts in self._batches(posts, attached, batch_size):
             with self._lock:
                 self._renew()
-                results = self._batch(batch, texts, on_stage)
+                with heard_at_the_end(on_stage) as heard:
+                    results = between_batches(partial(self._batch, batch, texts, heard), self._device)
             yield from results
 
     def compare(
@@ -235,10 +244,7 @@ class Extractor:
         for batch, texts in self._batches(posts, attached, batch_size):
             with self._lock:
                 self._renew()
-                windows = self._windows(batch)
-                found = self._evidence(batch, texts, windows)
-                extractions, said = self._answers(batch, windows, found)
-                results += compared(Mixtures(self.ner, self.relations), batch, windows, extractions, said)
+                results += between_batches(partial(self._compared, batch, texts), self._device)
         return results
 
     def attribute(
@@ -319,6 +325,11 @@ class Extractor:
         windows = self._windows(posts)
         lap("windows")
         return self._answers(posts, windows, self._evidence(posts, texts, windows, on_stage), on_stage)[0]
+
+    def _compared(self, posts: Sequence[Post], texts: Sequence[Mapping[str, str]]) -> list[Comparison]:
+        windows = self._windows(posts)
+        extractions, said = self._answers(posts, windows, self._evidence(posts, texts, windows))
+        return compared(Mixtures(self.ner, self.relations), posts, windows, extractions, said)
 
     def _windows(self, posts: Sequence[Post]) -> list[Window]:
         return [w for w in cut_windows(self.ner.experts[0].encoder, posts, POST_LIMIT) if w.post.words]

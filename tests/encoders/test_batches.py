@@ -13,8 +13,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moreie.encoders import row_parts
 from moreie.encoders.batches import (
     Batch,
+    at_once,
+    between_batches,
     computing_with,
     fast_batches,
     length_batches,
@@ -23,6 +26,7 @@ from moreie.encoders.batches import (
     side_by_side,
 )
 from moreie.encoders.precision import fast_batch
+from moreie.encoders.row_parts import LEAST, in_parts
 
 setting: ContextVar[str] = ContextVar("setting")
 
@@ -128,6 +132,57 @@ def test_two_things_are_done_at_the_same_time_where_there_are_threads(threads: i
     assert apart[1:] == here[1:] == (threads, "as here", [1, 2])
     assert here[0] is threading.main_thread()
     assert (apart[0] is threading.main_thread()) is (threads == 1)
+
+
+def test_between_batches_torch_computes_with_one_thread_and_batches_with_all(threads: int) -> None:
+    setting.set("as here")
+
+    def counted(_: int) -> int:
+        return torch.get_num_threads()
+
+    def work() -> tuple[int, int, str, list[int], list[int], tuple[int, int]]:
+        alone, many = side_by_side(counted, range(1), "cpu"), side_by_side(counted, range(2 * threads), "cpu")
+        both = meanwhile(torch.get_num_threads, torch.get_num_threads)
+        return at_once("cpu"), torch.get_num_threads(), setting.get(), alone, many, both
+
+    found = between_batches(work, "cpu")
+    assert found == (threads, 1, "as here", [threads], [1] * 2 * threads, (1, 1))
+    assert torch.get_num_threads() == at_once("cpu") == threads
+    seen: list[int] = []
+    (late := threading.Thread(target=lambda: seen.append(torch.get_num_threads()))).start()
+    late.join()
+    assert seen == [threads], "nor has it changed for threads that come later"
+
+    def within() -> int:
+        with computing_with(2):
+            return at_once("cpu")
+
+    assert between_batches(within, "cpu") == 2
+
+    def fails() -> None:
+        raise ValueError("midway")
+
+    with pytest.raises(ValueError, match="midway"):
+        between_batches(fails, "cpu")
+
+
+def test_threads_of_batches_that_have_ended_are_for_the_others() -> None:
+    both = threading.Barrier(2)
+
+    def work(batch: int) -> list[tuple[int, int]]:
+        parts: list[tuple[int, int]] = []
+        both.wait(30)  # until both are in work
+        if batch == 0:
+            in_parts(lambda *part: parts.append(part), 4 * LEAST, LEAST)
+            return parts
+        until = time.monotonic() + 30
+        while row_parts.threads() < 2 and time.monotonic() < until:  # until the other has ended
+            time.sleep(0.001)
+        in_parts(lambda *part: parts.append(part), 4 * LEAST, LEAST)
+        return sorted(parts)
+
+    with computing_with(2):
+        assert side_by_side(work, range(2), "cpu") == [[(0, 4 * LEAST)], [(0, 2 * LEAST), (2 * LEAST, 2 * LEAST)]]
 
 
 def test_what_either_raises_is_raised_once_both_have_ended(threads: int) -> None:

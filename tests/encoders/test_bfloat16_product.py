@@ -15,7 +15,7 @@ from torch.nn import functional
 from moreie.encoders import bfloat16_product
 from moreie.encoders.batches import computing_with
 from moreie.encoders.bert import BertModel
-from moreie.encoders.bfloat16_product import Bfloat16Product
+from moreie.encoders.bfloat16_product import PAIRS, TILES, Bfloat16Product
 from moreie.encoders.merging import weights_of
 from moreie.encoders.products import Product, fast_product
 from moreie.encoders.ready_bert import ReadyBert
@@ -23,17 +23,15 @@ from moreie.encoders.text import TextEncoder
 from moreie.kernels import library
 from moreie.shipped import TEXT_ENCODER
 
-VECTORS, TILES = 1, 2
 
-
-@pytest.fixture(params=[VECTORS, TILES], ids=["vectors", "tiles"])
+@pytest.fixture(params=[PAIRS, TILES], ids=["pairs", "tiles"])
 def method(request: pytest.FixtureRequest, kernels_folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """A way of multiplying that the processor has, by the kernel as installed or else compiled for the tests."""
     way: int = request.param
     if way == TILES and not torch.cpu._init_amx():
         pytest.skip("this processor multiplies no tiles (AMX), or the system gives none")
-    if way == VECTORS and not torch.cpu._is_avx512_bf16_supported():
-        pytest.skip("this processor has no dot products of vectors in bfloat16 (AVX512-BF16)")
+    if way == PAIRS and not torch.cpu._is_avx512_bf16_supported():
+        pytest.skip("this processor has no dot products of pairs in bfloat16 (AVX512-BF16)")
     found = library.load(kernels_folder)
     kernel = bfloat16_product.declared(found) if found else None
     assert kernel is not None, "the processor multiplies in bfloat16, and no kernel does"

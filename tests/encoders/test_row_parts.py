@@ -20,7 +20,7 @@ def parts_of(rows: int, threads: int) -> tuple[list[tuple[int, int]], set[int]]:
         by.add(threading.get_ident())
 
     with computing_with(threads):
-        in_parts(compute, rows)
+        in_parts(compute, rows, LEAST)
     return sorted(found), by
 
 
@@ -44,5 +44,5 @@ def test_what_a_part_raises_is_raised_once_all_have_ended() -> None:
         ended.append(first)
 
     with computing_with(2), pytest.raises(ArithmeticError):
-        in_parts(compute, 4 * LEAST)
+        in_parts(compute, 4 * LEAST, LEAST)
     assert sorted(ended) == [0, 2 * LEAST]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from moreie.encoders.row_parts import LEAST_IN_TILES, in_parts
 from moreie.kernels import library
 
 Kernel = Callable[..., None]
@@ -120,14 +121,25 @@ def _short(query: Tensor, key: Tensor, value: Tensor, heads: int, reads: Tensor 
 
 
 def _by(compute: Kernel, query: Tensor, key: Tensor, value: Tensor, heads: int, reads: Tensor | None) -> Tensor:
-    posts, queries, width = query.shape
+    posts, queries, whole = query.shape
+    width = whole // heads
     strides = [stride for states in (query, key, value) for stride in states.stride()[:2]]
     if reads is not None:
         reads = reads.expand(posts, 1, -1, -1).contiguous()
         strides += reads.stride(0), reads.stride(2) if reads.shape[2] > 1 else 0
+    strides += [0] * (8 - len(strides))
     found = query.new_empty(query.shape)
-    sizes = posts, queries, key.shape[1], heads, width // heads
     told = (ctypes.c_int64 * 8)(*strides)
-    addresses = (x.data_ptr() if x is not None else None for x in (query, key, value, reads, found))
-    compute(*sizes, ctypes.addressof(told), *addresses)
+
+    def part(first: int, count: int) -> None:
+        """Of a post by itself some queries."""
+        ahead = first * query.stride(1), 0, 0, first * strides[7], first * heads * width
+        states = (query, key, value, reads, found)
+        addresses = (None if x is None else x.data_ptr() + n * x.itemsize for x, n in zip(states, ahead, strict=True))
+        compute(posts, count, key.shape[1], heads, width, ctypes.addressof(told), *addresses)
+
+    if posts == 1:
+        in_parts(part, queries, LEAST_IN_TILES)
+    else:
+        part(0, queries)
     return found

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from functools import cache
 from threading import Barrier, Lock
@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from moreie.encoders.precision import fast_batch
+from moreie.encoders.row_parts import Shared, sharing
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -73,12 +74,12 @@ def meanwhile(apart: Callable[[], T], here: Callable[[], R]) -> tuple[T, R]:
     """What both give: `apart` is called in a thread of its own while `here` is; one after the other where torch
     computes with one thread. Context variables are as here in both. What they raise is raised once both have ended.
     """
-    threads = torch.get_num_threads()
-    if threads < 2:
+    if at_once("cpu") < 2:
         return apart(), here()
+    threads = torch.get_num_threads()
 
     def begun() -> T:
-        torch.set_num_threads(threads)  # that of a thread which has asked for no number is any other's
+        _compute_with(threads)
         return apart()
 
     called = _apart().submit(copy_context().run, begun)
@@ -94,25 +95,62 @@ def _apart() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(4, "apart")
 
 
+def between_batches(work: Callable[[], T], device: torch.device | str) -> T:
+    """What `work` gives, called in a thread in which torch computes with one; its batches have as many as there are
+    here. Context variables are as here.
+
+    An operation on a few thousand numbers would be divided among torch's threads, which then wait busily for the next
+    one (OpenMP's do, for milliseconds) and take processors from batches.
+    """
+    threads = at_once(device)
+    if threads < 2:
+        return work()
+
+    def begun() -> T:
+        _threads.set(threads)
+        return work()
+
+    called = _between().submit(copy_context().run, begun)
+    try:
+        return called.result()
+    finally:
+        wait([called])  # whoever was interrupted here would begin the next beside it
+
+
+_threads: ContextVar[int | None] = ContextVar("threads", default=None)
+"""How many batches of this context have, where torch computes with one."""
+
+
+@cache
+def _between() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(os.cpu_count() or 1, 8), "between", lambda: _compute_with(1))
+
+
 def side_by_side(work: Callable[[T], R], batches: Sequence[T], device: torch.device | str) -> list[R]:
     """What `work` makes of each batch, in their order.
 
-    On a processor as many are in work at once as torch has threads there, which are divided among them. Context
-    variables are as here; autograd, autocast and dispatch modes belong to a thread: `work` sets those that it needs.
-    What it raises is raised here.
+    On a processor as many are in work at once as torch has threads there, which are divided among them; the project's
+    own kernels take over those of batches that have ended (`row_parts`). Context variables are as here; autograd,
+    autocast and dispatch modes belong to a thread: `work` sets those that it needs. What it raises is raised here.
     """
     threads = at_once(device)
     # Fewer batches than threads: the next lower power of two of them, so that there are few kinds of pools.
     workers = threads if len(batches) >= threads else 1 << max(len(batches), 1).bit_length() - 1
-    if workers < 2:
+    if workers < 2 and torch.get_num_threads() >= threads:
         return [work(batch) for batch in batches]
-    try:
-        contexts = [copy_context() for _ in batches]
-        with _beginning:
-            run = _workers(workers, threads // workers).map
-        return list(run(lambda context, batch: context.run(work, batch), contexts, batches))
-    finally:
-        torch.set_num_threads(threads)  # for threads yet to come: a new worker has changed it
+    shared = Shared(threads, len(batches))
+
+    def run(batch: T) -> R:
+        sharing.set(shared)
+        try:
+            return work(batch)
+        finally:
+            shared.end()
+
+    contexts = [copy_context() for _ in batches]
+    with _beginning:
+        each = _workers(workers, threads // workers).map
+    return list(each(lambda context, batch: context.run(run, batch), contexts, batches))
 
 
 _beginning = Lock()
@@ -122,23 +160,37 @@ _beginning = Lock()
 def _workers(count: int, threads: int) -> ThreadPoolExecutor:
     """They stay: each has its own memory for products, which would have to be found anew."""
     there = Barrier(count)
-
-    def begin() -> None:
-        # A thread takes over the process' number where it first asks for its own: later, that might be another's.
-        torch.get_num_threads()
-        torch.set_num_threads(threads)
-
-    pool = ThreadPoolExecutor(count, "batches", begin)
-    list(pool.map(lambda _: there.wait(), range(count)))  # all have begun before anybody sets the process' number back
+    pool = ThreadPoolExecutor(count, "batches", lambda: _compute_with(threads))
+    list(pool.map(lambda _: there.wait(), range(count)))  # all have begun
     return pool
+
+
+def _compute_with(threads: int) -> None:
+    """Torch computes with so many in this thread, in those yet to come with as many as before."""
+    if torch.get_num_threads() == threads:
+        return
+    with _numbering:
+        # A thread takes over the process' number where it first asks for its own; whoever sets one sets both.
+        before = _in_a_new_thread(torch.get_num_threads)
+        torch.set_num_threads(threads)
+        _in_a_new_thread(lambda: torch.set_num_threads(before))
+
+
+_numbering = Lock()
+
+
+def _in_a_new_thread(work: Callable[[], T]) -> T:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
 
 
 def _forget_threads() -> None:
     """A child has none of its parent's."""
-    global _beginning
+    global _beginning, _numbering
     _workers.cache_clear()
     _apart.cache_clear()
-    _beginning = Lock()
+    _between.cache_clear()
+    _beginning, _numbering = Lock(), Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -149,14 +201,15 @@ if hasattr(os, "register_at_fork"):
 def computing_with(threads: int) -> Iterator[None]:
     """Within the block torch computes with so many threads. With one, batches follow each other in the caller's, where
     a dispatch mode sees them."""
-    before = torch.get_num_threads()
+    before, of_batches = torch.get_num_threads(), _threads.set(None)
     torch.set_num_threads(threads)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        _threads.reset(of_batches)
 
 
 def at_once(device: torch.device | str) -> int:
     """Batches that can be in work at once."""
-    return torch.get_num_threads() if torch.device(device).type == "cpu" else 1
+    return _threads.get() or torch.get_num_threads() if torch.device(device).type == "cpu" else 1

@@ -15,11 +15,13 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from moreie.encoders.row_parts import in_parts
+from moreie.encoders.row_parts import LEAST, LEAST_IN_TILES, in_parts
 from moreie.kernels import library
 
 UNIT = 32
 """Outputs and inputs are multiples of it."""
+PAIRS, TILES = 1, 2
+"""Ways of multiplying."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Kernel:
     """What a library of kernels can do."""
 
     method: int
-    """The fastest way of multiplying that this processor has: 1, vectors; 2, tiles, and vectors as well."""
+    """The fastest way of multiplying that this processor has; one with tiles has pairs as well."""
     compute: Callable[..., None]
 
 
@@ -61,14 +63,14 @@ class Bfloat16Product:
     def __init__(
         self, weights: Sequence[Tensor], biases: Sequence[Tensor], *, gelu: bool = False, method: int | None = None
     ):
-        """`method`: other than the fastest."""
+        """`method`: no faster one than this."""
         there = kernel()
         if there is None:
             raise RuntimeError("no kernel for products in bfloat16: `takes` says so")
         weight = torch.cat([each.detach() for each in weights])
         self._outputs, self._inputs = weight.shape
         self._compute, self._gelu = there.compute, gelu
-        self._method = there.method if method is None else method
+        self._method = there.method if method is None else min(method, there.method)
         # Of 32 outputs the even ones first; of them two weights each, then the next two.
         order = torch.arange(self._outputs).view(-1, UNIT // 2, 2).transpose(1, 2).flatten()
         self._weights = weight[order].view(-1, UNIT, self._inputs // 2, 2).transpose(1, 2).contiguous()
@@ -84,5 +86,5 @@ class Bfloat16Product:
             written = found.data_ptr() + first * self._outputs * found.itemsize
             self._compute(self._method, count, self._outputs, self._inputs, read, weights, bias, self._gelu, written)
 
-        in_parts(compute, found.numel() // self._outputs)
+        in_parts(compute, found.numel() // self._outputs, LEAST_IN_TILES if self._method == TILES else LEAST)
         return found

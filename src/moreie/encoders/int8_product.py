@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from moreie.encoders.row_parts import in_parts
+from moreie.encoders.row_parts import LEAST, LEAST_IN_TILES, in_parts
 from moreie.errors import EncoderError
 from moreie.kernels import library
 
 TILE = 64
 """Bytes of a row that are multiplied at once at most; rows are as many of them as they need."""
 STATES = (torch.float32, torch.bfloat16)
+TILES = 2
+"""The way of multiplying that has tiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Int8Product:
         method: int | None = None,
     ):
         """`kind` is that of states. `divisors` [in]: what each of x is divided by first, its weights multiplied by as
-        much, so that a few large ones do not take the range of all. `method`: other than the fastest.
+        much, so that a few large ones do not take the range of all. `method`: no faster one than this.
 
         Raises:
             EncoderError: there are no kernels.
@@ -91,7 +93,7 @@ class Int8Product:
         self._outputs, self._inputs = weight.shape
         outputs, inputs = _up(self._outputs, there.unit // 2), _up(self._inputs, there.unit)
         self._kind, self._kernel, self._gelu = kind, there.by_kind[kind], gelu
-        self._method = there.method if method is None else method
+        self._method = there.method if method is None else min(method, there.method)
 
         divisors = torch.ones(self._inputs) if divisors is None else divisors
         weight = functional.pad(weight * divisors, (0, inputs - self._inputs, 0, outputs - self._outputs))
@@ -123,7 +125,7 @@ class Int8Product:
             written = found.data_ptr() + first * outputs * found.itemsize
             self._kernel(self._method, count, *self._sizes, read, *addresses, self._gelu, written)
 
-        in_parts(compute, found.numel() // outputs)
+        in_parts(compute, found.numel() // outputs, LEAST_IN_TILES if self._method == TILES else LEAST)
         return found if outputs == self._outputs else found[..., : self._outputs]
 
     @property

@@ -113,8 +113,8 @@ class EmbeddedReader:
         self._session = lancedb.Session()  # one cache for both ways of asking
         database = lancedb.connect(folder, session=self._session)
         self._tables: dict[str, Any] = {}
-        self._sentences: Any = None
-        self._version = tables[SENTENCES]
+        self._asynchronous: dict[str, Any] = {}
+        self._versions = dict(tables)
         for name, version in tables.items():
             try:
                 table = database.open_table(name)
@@ -147,7 +147,7 @@ class EmbeddedReader:
         self, queries: Sequence[str], k: int, introductions_only: bool, all_words: bool, columns: Sequence[str]
     ) -> list[pa.Table | None]:
         """Columns of each query's k best sentences, `threads` queries at a time; None for an empty query."""
-        table = await self._searched()
+        table = await self._opened_again(SENTENCES)
         free = asyncio.Semaphore(self._threads)
 
         async def search(query: str) -> pa.Table | None:
@@ -164,21 +164,25 @@ class EmbeddedReader:
 
         return await asyncio.gather(*map(search, queries))
 
-    async def _searched(self) -> Any:
-        """The sentences for the engine's asynchronous calls, which cost a millisecond less each than the others."""
-        if self._sentences is None:
+    async def _opened_again(self, name: str) -> Any:
+        """A table for the engine's asynchronous calls, which cost a millisecond less each than the others."""
+        if name not in self._asynchronous:
             database = await lancedb.connect_async(self._folder, session=self._session)
-            table = await database.open_table(SENTENCES)
-            await table.checkout(self._version)
-            self._sentences = table
-        return self._sentences
+            table = await database.open_table(name)
+            await table.checkout(self._versions[name])
+            self._asynchronous[name] = table
+        return self._asynchronous[name]
 
     def passages(self, keys: Sequence[int]) -> dict[int, Passage]:
         if not keys:
             return {}
         wanted = ",".join(str(int(key)) for key in sorted(set(keys)))
-        found = self._tables[PASSAGES].search().where(f"key IN ({wanted})").limit(len(keys)).to_arrow()
+        found = LOOP.run(self._where(PASSAGES, f"key IN ({wanted})"))  # type: ignore[no-untyped-call]
         return {row["key"]: passage_of(row) for row in found.to_pylist()}
+
+    async def _where(self, name: str, condition: str) -> pa.Table:
+        table = await self._opened_again(name)
+        return await table.query().where(condition).to_arrow()
 
     def article(self, id: str) -> dict[int, Passage]:
         rows = self._tables[PASSAGES].search().where(f"article = {quoted([id])}").limit(None).to_arrow()

@@ -198,10 +198,50 @@ def test_steps_that_are_given_up_or_fail_end_and_others_go_on() -> None:
     assert len(bad.done) == 1
 
 
-def test_a_post_alone_waits_no_longer_than_it_must() -> None:
+def test_a_post_that_nobody_joins_waits_no_longer_than_it_must() -> None:
+    work = Work()
+
     async def scenario(batcher: Queue) -> None:
+        first = await work.begun(batcher)
+        second = asyncio.create_task(batcher.together([asked("second")]))
+        await asyncio.sleep(0.01)
         start = time.perf_counter()
-        await batcher.together([asked("one")])
+        work.hold.set()
+        await asyncio.gather(first, second)
         assert 0.2 <= time.perf_counter() - start < 5
 
-    run(Work(), ServiceSettings(batch_wait=0.2), scenario)
+    run(work, ServiceSettings(batch_wait=0.2), scenario)
+
+
+def test_who_asks_one_thing_after_another_does_not_wait_for_others() -> None:
+    work = Work()
+
+    async def scenario(batcher: Queue) -> None:
+        clock = asyncio.get_running_loop().time
+        start = clock()
+        for i in range(5):
+            await batcher.together([asked(str(i))])
+        assert clock() - start < 1
+
+    run(work, ServiceSettings(batch_size=16, batch_wait=1), scenario)
+    assert [len(batch) for batch in work.batches] == [1] * 5
+
+
+def test_where_others_ask_the_first_waits_for_them() -> None:
+    work = Work()
+
+    async def later(batcher: Queue, id: str) -> None:
+        await asyncio.sleep(0.05)
+        await batcher.together([asked(id)])
+
+    async def scenario(batcher: Queue) -> None:
+        first = await work.begun(batcher)
+        second = asyncio.create_task(batcher.together([asked("second")]))
+        await asyncio.sleep(0.01)
+        work.hold.set()  # the second, which has waited, is joined by the third
+        await asyncio.gather(first, second, later(batcher, "third"))
+        # So is who comes behind a batch of several.
+        await asyncio.gather(batcher.together([asked("fourth")]), later(batcher, "fifth"))
+
+    run(work, ServiceSettings(batch_size=2, batch_wait=1), scenario)
+    assert work.batches == [["first"], ["second", "third"], ["fourth", "fifth"]]

@@ -80,7 +80,9 @@ def serve(
     ] = None,
     queue_size: Annotated[int, typer.Option(help="Posts that may wait; more are answered 503.")] = 256,
     batch_size: Annotated[int, typer.Option(help="Posts of several clients extracted together; 1 for none.")] = 16,
-    batch_wait: Annotated[float, typer.Option(help="Milliseconds that a post waits for others.")] = 5.0,
+    batch_wait: Annotated[
+        float, typer.Option(help="Milliseconds that a post waits for others, if there have been any lately.")
+    ] = 5.0,
     time_limit: Annotated[float, typer.Option(help="Seconds from a request to its answer; then 504.")] = 60.0,
     grace: Annotated[
         float | None, typer.Option(min=0, help="Seconds for running requests after SIGTERM \\[default: --time-limit].")

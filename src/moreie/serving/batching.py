@@ -68,6 +68,9 @@ class Batcher(Generic[Item, Answer]):
     """One queue and one worker thread. `work` is called in that thread, with the items of one batch; `on_batch` hears
     how many they are; `fit` says whether items may be in one batch.
 
+    The first of a batch waits for others where there are some: where it has waited for the batch before to end, or that
+    one had several items. Whoever asks one thing after another is answered at once.
+
     Work in steps stands in a second line: where both have somebody, a batch and a step are done by turns, so that no
     item waits for more than one step, and steps go on under load.
     """
@@ -147,8 +150,9 @@ class Batcher(Generic[Item, Answer]):
                     one.answer.exception()  # seen, whoever's it is: asyncio would report it with the post's text
 
     async def _run(self) -> None:
-        stepped = False
+        stepped, others = False, False
         while True:
+            others = others or self._first(self._queue) is not None
             while not (self._first(self._queue) or self._first(self._long)):
                 self._came.clear()
                 await self._came.wait()
@@ -157,11 +161,11 @@ class Batcher(Generic[Item, Answer]):
                 await self._step(long)
                 stepped = True
                 continue
-            batch = await self._next_batch()
+            batch = await self._next_batch(self._settings.batch_wait if others else 0.0)
             if not batch[0].alone:
                 self._on_batch(len(batch))
             await self._settle(batch)
-            stepped = False
+            stepped, others = False, len(batch) > 1
 
     async def _step(self, long: _Long) -> None:
         """Take the first of the second line one step on; it leaves the line at its end."""
@@ -179,12 +183,12 @@ class Batcher(Generic[Item, Answer]):
             if not long.answer.done():
                 long.answer.set_result(result)
 
-    async def _next_batch(self) -> list[_Waiting]:
-        """What is worked on together: one piece of other work, or items as they come within the wait."""
+    async def _next_batch(self, wait: float) -> list[_Waiting]:
+        """What is worked on together: one piece of other work, or items as they come within the wait [s]."""
         first = self._queue.popleft()
         batch = [first]
         clock = asyncio.get_running_loop().time
-        until = clock() + self._settings.batch_wait
+        until = clock() + wait
         while not first.alone and len(batch) < self._settings.batch_size:
             following = self._first(self._queue)
             if following is None:

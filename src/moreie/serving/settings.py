@@ -12,8 +12,8 @@ from moreie.serving.tokens import NO_TOKENS, Tokens
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
     """`batch_size`: posts of concurrent requests extracted together, 1 for none; `batch_wait`: seconds that the first
-    of them waits for others while nothing else runs; `queue_size`: posts that may wait; `time_limit`: seconds from the
-    first byte of a request to its answer.
+    of them waits for others, if there have been any lately; `queue_size`: posts that may wait; `time_limit`: seconds
+    from the first byte of a request to its answer.
 
     Raises:
         MoreieError: a value out of range.

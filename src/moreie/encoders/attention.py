@@ -138,7 +138,7 @@ def _by(compute: Kernel, query: Tensor, key: Tensor, value: Tensor, heads: int, 
         addresses = (None if x is None else x.data_ptr() + n * x.itemsize for x, n in zip(states, ahead, strict=True))
         compute(posts, count, key.shape[1], heads, width, ctypes.addressof(told), *addresses)
 
-    if posts == 1:
+    if posts == 1 and query.dtype is torch.bfloat16:  # in float32 torch's threads wait busily for the next product
         in_parts(part, queries, LEAST_IN_TILES)
     else:
         part(0, queries)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import shutil
 import threading
@@ -87,6 +88,21 @@ def test_stages_are_heard_of_in_the_callers_thread(extractor: Extractor, threads
     assert list(stages) == ["windows", *retrieval, both, "entity experts", "decoding", "relation experts"]
     assert all(seconds >= 0 and thread is threading.main_thread() for _, seconds, thread in heard)
     assert sum(stages[name] for name in retrieval) <= stages[both] <= whole
+
+
+def test_who_interrupts_is_heard_at_once_and_what_was_at_work_ends_before_the_next(
+    answers: dict[str, Extraction], extractor: Extractor
+) -> None:
+    posts = read_jsonl(DEMO_POSTS)
+    with computing_with(2):
+        timer = threading.Timer(0.2, _thread.interrupt_main)
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            extractor.extract_batch(posts * 100, batch_size=16)
+        timer.join()
+        after = extractor.extract(posts[0])
+    assert [m.type for m in after.mentions] == [m.type for m in answers[posts[0].id].mentions]
+    assert [e.passage.id for e in after.evidence] == [e.passage.id for e in answers[posts[0].id].evidence]
 
 
 def test_relations_join_the_found_mentions(answers: dict[str, Extraction]) -> None:

@@ -225,10 +225,8 @@ class Extractor:
     ) -> Iterator[Extraction]:
         """Extractions as their batches are done; see `extract_batch`."""
         for batch, texts in self._batches(posts, attached, batch_size):
-            with self._lock:
-                self._renew()
-                with heard_at_the_end(on_stage) as heard:
-                    results = between_batches(partial(self._batch, batch, texts, heard), self._device)
+            with heard_at_the_end(on_stage) as heard:
+                results = between_batches(partial(self._batch, batch, texts, heard), self._device)
             yield from results
 
     def compare(
@@ -242,9 +240,7 @@ class Extractor:
         """
         results: list[Comparison] = []
         for batch, texts in self._batches(posts, attached, batch_size):
-            with self._lock:
-                self._renew()
-                results += between_batches(partial(self._compared, batch, texts), self._device)
+            results += between_batches(partial(self._compared, batch, texts), self._device)
         return results
 
     def attribute(
@@ -321,15 +317,19 @@ class Extractor:
     # --- one batch ----------------------------------------------------------------------------------------------
 
     def _batch(self, posts: Sequence[Post], texts: Sequence[Mapping[str, str]], on_stage: OnStage) -> list[Extraction]:
-        lap = laps(on_stage)
-        windows = self._windows(posts)
-        lap("windows")
-        return self._answers(posts, windows, self._evidence(posts, texts, windows, on_stage), on_stage)[0]
+        with self._lock:
+            self._renew()
+            lap = laps(on_stage)
+            windows = self._windows(posts)
+            lap("windows")
+            return self._answers(posts, windows, self._evidence(posts, texts, windows, on_stage), on_stage)[0]
 
     def _compared(self, posts: Sequence[Post], texts: Sequence[Mapping[str, str]]) -> list[Comparison]:
-        windows = self._windows(posts)
-        extractions, said = self._answers(posts, windows, self._evidence(posts, texts, windows))
-        return compared(Mixtures(self.ner, self.relations), posts, windows, extractions, said)
+        with self._lock:
+            self._renew()
+            windows = self._windows(posts)
+            extractions, said = self._answers(posts, windows, self._evidence(posts, texts, windows))
+            return compared(Mixtures(self.ner, self.relations), posts, windows, extractions, said)
 
     def _windows(self, posts: Sequence[Post]) -> list[Window]:
         return [w for w in cut_windows(self.ner.experts[0].encoder, posts, POST_LIMIT) if w.post.words]

@@ -97,7 +97,7 @@ def _apart() -> ThreadPoolExecutor:
 
 def between_batches(work: Callable[[], T], device: torch.device | str) -> T:
     """What `work` gives, called in a thread in which torch computes with one; its batches have as many as there are
-    here. Context variables are as here.
+    here. Context variables are as here. Whoever is interrupted while it is at work leaves it to its end.
 
     An operation on a few thousand numbers would be divided among torch's threads, which then wait busily for the next
     one (OpenMP's do, for milliseconds) and take processors from batches.
@@ -110,11 +110,7 @@ def between_batches(work: Callable[[], T], device: torch.device | str) -> T:
         _threads.set(threads)
         return work()
 
-    called = _between().submit(copy_context().run, begun)
-    try:
-        return called.result()
-    finally:
-        wait([called])  # whoever was interrupted here would begin the next beside it
+    return _between().submit(copy_context().run, begun).result()
 
 
 _threads: ContextVar[int | None] = ContextVar("threads", default=None)

@@ -21,7 +21,7 @@ from moreie.retrieval.image import ImageRetriever
 from moreie.retrieval.over_corpus import Retrievers
 from moreie.retrieval.retrieved import Retrieved
 from moreie.schema import Evidence, Post
-from moreie.stages import OnStage, heard_at_the_end, laps, silent
+from moreie.stages import OnStage, laps, silent
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,17 @@ def gather_evidence(
     on_stage: OnStage = silent,
 ) -> BatchEvidence:
     """What the experts of `mixtures` are to read of posts with their attached `texts`, cut into `windows`. While it is
-    retrieved, the first mixture reads the posts by themselves."""
-    with heard_at_the_end(on_stage) as heard:
+    retrieved, the first mixture reads the posts by themselves; `on_stage` may be called in another thread."""
 
-        def gather() -> BatchEvidence:
-            return _gathered(posts, texts, windows, mixtures, retrievers, laps(heard))
+    def gather() -> BatchEvidence:
+        return _gathered(posts, texts, windows, mixtures, retrievers, laps(on_stage))
 
-        if retrievers.text is None and retrievers.image is None:
-            return gather()
-        states, lap = PostStates(), laps(heard)
-        found, ahead = meanwhile(gather, lambda: mixtures[0].ahead([w.post for w in windows], states))
-        lap("evidence, and posts without it")
-        return replace(found, states=states, ahead=ahead)
+    if retrievers.text is None and retrievers.image is None:
+        return gather()
+    states, lap = PostStates(), laps(on_stage)
+    found, ahead = meanwhile(gather, lambda: mixtures[0].ahead([w.post for w in windows], states))
+    lap("evidence, and posts without it")
+    return replace(found, states=states, ahead=ahead)
 
 
 def _gathered(

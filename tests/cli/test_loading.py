@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from moreie.cli.loading import uncollected
+from moreie.starting import uncollected
 
 REFUSED = """
 import os, sys

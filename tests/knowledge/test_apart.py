@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ import pytest
 from moreie.encoders.images import ImageEncoder
 from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.corpus import KnowledgeCorpus
-from moreie.knowledge.stores.apart import ApartReader
+from moreie.knowledge.stores.apart import ApartReader, ReadingProcess
 from moreie.knowledge.stores.store import NAMES
 from moreie.shipped import DEMO_CORPUS, IMAGE_ENCODER
 
@@ -88,7 +89,7 @@ def test_the_process_ends_with_its_maker(end: signal.Signals, tmp_path: Path) ->
     program = tmp_path / "program.py"
     program.write_text(
         "import time\nfrom moreie.knowledge.stores.apart import ReadingProcess\n"
-        "if __name__ == '__main__':\n    print(ReadingProcess().process.pid, flush=True)\n    time.sleep(60)\n"
+        "reading = ReadingProcess()\nprint(reading.process.pid, flush=True)\ntime.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True) as maker:
         assert maker.stdout
@@ -104,6 +105,26 @@ def test_the_process_ends_with_its_maker(end: signal.Signals, tmp_path: Path) ->
             return  # ended; whoever has inherited it has not looked yet
         time.sleep(0.1)
     pytest.fail("it is still there")
+
+
+def test_the_process_ends_when_nobody_can_ask_it_any_more() -> None:
+    reading = ReadingProcess()
+    process = reading.process
+    assert process.poll() is None
+    del reading
+    gc.collect()
+    assert process.returncode is not None
+
+
+def test_what_a_library_prints_is_no_answer(tmp_path: Path) -> None:
+    code = "import moreie.knowledge.stores.apart as apart, sys; sys.path[:] = sys.argv[1:]; apart.read()"
+    noisy = tmp_path / "pyarrow.py"
+    noisy.write_text("import os\nprint('how do you do', flush=True)\nos.write(1, b'raw\\n')\n", encoding="utf-8")
+    command = [sys.executable, "-c", code, str(tmp_path), *sys.path]
+    done = subprocess.run(command, input=b"", capture_output=True, check=False)
+    assert done.stdout == b""
+    assert b"how do you do" in done.stderr
+    assert b"raw" in done.stderr
 
 
 def test_the_command_leaves_nothing_behind_and_writes_all() -> None:
@@ -128,11 +149,10 @@ def test_answers_that_nobody_reads_are_nobodys_trouble(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\n"
         "from moreie.knowledge.stores.apart import ReadingProcess\n"
-        "if __name__ == '__main__':\n"
-        "    process = ReadingProcess()\n"
-        f"    process.put('open', Path({str(tmp_path)!r}), {{}})\n"
-        "    process._questions.poll(60)\n"
-        "    process.put('open', Path('none'), {})\n"
+        "process = ReadingProcess()\n"
+        f"process.put('open', Path({str(tmp_path)!r}), {{}})\n"
+        "process._answers.peek(1)\n"
+        "process.put('open', Path('none'), {})\n"
     )
     script = tmp_path / "maker.py"
     script.write_text(code, encoding="utf-8")

@@ -227,7 +227,13 @@ def _run(
     one_line: bool = False,
     reading: ReadingProcess | None = None,
 ) -> list[Extraction]:
-    extractor = load_extractor(model, corpus, reading, certainty=certainty, threshold=threshold)
+    from moreie.cli.quick_torch import import_torch
+    from moreie.starting import uncollected
+
+    with uncollected():
+        import_torch()
+    pictures = any(post.image is not None for post in posts)
+    extractor = load_extractor(model, corpus, reading, certainty=certainty, threshold=threshold, pictures=pictures)
     if int8:
         with console(stderr=True).status("bringing the encoders into 8 bits"):
             extractor = extractor.quantized()

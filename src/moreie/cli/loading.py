@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from moreie.encoders.asked import wants_float32
 from moreie.models.limits import checked_certainty, checked_threshold
+from moreie.starting import uncollected
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,8 +22,10 @@ def load_extractor(
     *,
     certainty: float | None,
     threshold: float | None,
+    pictures: bool = True,
 ) -> Extractor:
-    """A model over a corpus, which `reading` reads if it is given, at a certainty and a threshold if these are."""
+    """A model over a corpus, which `reading` reads if it is given, at a certainty and a threshold if these are; for
+    posts of which some have `pictures`."""
     check_asked(certainty, threshold)
     with uncollected():
         from moreie.knowledge.corpus import KnowledgeCorpus
@@ -34,7 +34,8 @@ def load_extractor(
         opened = KnowledgeCorpus.open_apart(corpus or DEMO_CORPUS, reading) if reading else corpus
         from moreie.extractor import Extractor
 
-        extractor = Extractor.from_pretrained(model, corpus=opened)
+        load = Extractor.from_pretrained if pictures else Extractor.for_texts
+        extractor = load(model, corpus=opened)
     if certainty is not None:
         extractor = extractor.selective(certainty)
     return extractor if threshold is None else extractor.at_threshold(threshold)
@@ -48,20 +49,3 @@ def check_asked(certainty: float | None, threshold: float | None) -> None:
         checked_certainty(certainty)
     if threshold is not None:
         checked_threshold(threshold)
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Within the block Python collects no garbage, and never again any that was made in it.
-
-    Imports and loading make a million objects that stay as long as the process; looking through them again and again
-    takes a sixth of a start (`benchmarks/notes.md`).
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if was_on:
-            gc.enable()

@@ -71,10 +71,12 @@ class Bfloat16Product:
         self._outputs, self._inputs = weight.shape
         self._compute, self._gelu = there.compute, gelu
         self._method = there.method if method is None else min(method, there.method)
-        # Of 32 outputs the even ones first; of them two weights each, then the next two.
-        order = torch.arange(self._outputs).view(-1, UNIT // 2, 2).transpose(1, 2).flatten()
-        self._weights = weight[order].view(-1, UNIT, self._inputs // 2, 2).transpose(1, 2).contiguous()
-        self._bias = torch.cat([each.detach().float() for each in biases])[order]
+        # Of 32 outputs the even ones first; of them two weights each, then the next two: two as one number are moved.
+        pairs = weight.view(torch.int32).view(-1, UNIT // 2, 2, self._inputs // 2)
+        ordered = pairs.permute(0, 3, 2, 1).contiguous().view(torch.bfloat16)
+        self._weights = ordered.view(-1, self._inputs // 2, UNIT, 2)
+        bias = torch.cat([each.detach().float() for each in biases])
+        self._bias = bias.view(-1, UNIT // 2, 2).transpose(1, 2).flatten()
 
     def __call__(self, states: Tensor) -> Tensor:
         states = states.to(torch.bfloat16).contiguous()

@@ -197,6 +197,8 @@ class ImageEncoder:
     def _encoded(
         self, images: Sequence[T], opened: Callable[[T], Image.Image | ImageError], batch_size: int
     ) -> list[NDArray[np.float32] | ImageError]:
+        if not images:
+            return []
         # Made before threads ask for it, each for itself.
         ready = self._in_bfloat16 if product_kind(self.device) is torch.bfloat16 else None
 

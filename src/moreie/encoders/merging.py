@@ -28,6 +28,8 @@ KEPT = 176 << 20
 """Bytes of folded weights of a kind that stay with an encoder: of a small one in bfloat16 six adapters and the bare
 weights, in float32 three adapters; of one of BERT's size in bfloat16 a single adapter, or its weights without."""
 _folding = threading.Lock()
+_making = [threading.Lock() for _ in range(16)]
+"""Of weights that are being made; several adapters' may be at once."""
 
 
 def merged_weights(encoder: TextEncoder, adapter: str | None) -> dict[str, Tensor]:
@@ -74,21 +76,23 @@ def folded(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> Weig
     """`merged_weights` in `kind`. As many adapters' as `KEPT` bytes hold stay with the encoder for the next call, until
     it is trained or one of the weights changes."""
     own = (adapter, kind)
-    with _folding:
+    with _making[hash((id(encoder), own)) % len(_making)]:
         made_of = _state(encoder, adapter)
-        kept = encoder.folded.get(own)
-        if kept is not None and kept.made_of == made_of:
-            return kept.weights
-        encoder.folded.pop(own, None)
+        with _folding:
+            kept = encoder.folded.get(own)
+            if kept is not None and kept.made_of == made_of:
+                return kept.weights
+            encoder.folded.pop(own, None)
         weight = weights_of(encoder, adapter, kind)
         weights: Weights
         if can_be_ready(encoder) and kind is torch.bfloat16:  # in float32 it would be no faster
             weights = ReadyBert(encoder.model, weight, kind)
         else:
             weights = {name: weight(name) for name in _foldable(encoder, adapter)}
-        if not encoder.training and _fits(encoder, adapter, kind):
-            size = sum(layer.weight.numel() for layer in _foldable(encoder, adapter).values()) * kind.itemsize
-            encoder.folded[own] = Folded(weights, size, made_of)
+        with _folding:
+            if not encoder.training and _fits(encoder, adapter, kind):
+                size = sum(layer.weight.numel() for layer in _foldable(encoder, adapter).values()) * kind.itemsize
+                encoder.folded[own] = Folded(weights, size, made_of)
         return weights
 
 

@@ -3,19 +3,25 @@ than any query, this one can load a model."""
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
+import subprocess
+import sys
+import weakref
 from collections.abc import Callable
 from functools import partial
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import IO, Any, cast
 
 from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.stores import in_cluster
 from moreie.knowledge.workers import available_cores
+from moreie.starting import uncollected, without
+
+# Not by `multiprocessing`: it would import there what the maker's program imports, a command's options for example.
+START = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import read; read()"
 
 
 class ReadingProcess:
@@ -23,11 +29,15 @@ class ReadingProcess:
     that ends."""
 
     def __init__(self) -> None:
-        context = get_context("spawn")  # a fork would have the locks of threads that it has not
-        self._questions, there = context.Pipe()
-        self.process = context.Process(target=_read, args=(there,), daemon=True)
-        self.process.start()
-        there.close()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", START, *sys.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"OPENBLAS_NUM_THREADS": "1", **os.environ},  # NumPy's threads would wait busily for work
+        )
+        self._questions = cast(IO[bytes], self.process.stdin)
+        self._answers = cast(IO[bytes], self.process.stdout)
+        weakref.finalize(self, _end, self.process)
 
     def put(self, *question: Any) -> None:
         """Ask without waiting: every question has its `answer`, in their order.
@@ -36,15 +46,16 @@ class ReadingProcess:
             KnowledgeCorpusError: the process has died.
         """
         try:
-            self._questions.send(question)
+            pickle.dump(question, self._questions, pickle.HIGHEST_PROTOCOL)
+            self._questions.flush()
         except OSError as problem:
             raise self._death() from problem
 
     def answer(self) -> Any:
         """Raises what the question has raised there, and `KnowledgeCorpusError` where the process has died."""
         try:
-            found, answer = self._questions.recv()
-        except (EOFError, OSError) as problem:
+            found, answer = pickle.load(self._answers)
+        except (EOFError, OSError, pickle.UnpicklingError) as problem:
             raise self._death() from problem
         if not found:
             raise answer
@@ -86,18 +97,38 @@ class ApartReader:
             return self._process.answer()
 
 
-def _read(questions: Connection) -> None:
-    """Answer questions until nobody is left who asks."""
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        try:
+            if pipe is not None:
+                pipe.close()
+        except OSError:  # a question was on its way
+            pass
+    process.wait()
+
+
+def read() -> None:
+    """Answer the questions that come in until nobody is left who asks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to both processes; what it means is said by the other
-    from moreie.knowledge.stores.embedded import EmbeddedReader
+    questions = sys.stdin.buffer
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+        try:
+            _answer_all(questions, answers)
+        except (EOFError, OSError, pickle.UnpicklingError):  # a maker that ended in the middle of it
+            os._exit(0)
+
+
+def _answer_all(questions: IO[bytes], answers: IO[bytes]) -> None:
+    # Arrow looks for pandas, which takes a quarter of the time that the engine does and is nothing to this process.
+    with without(("pandas",)), uncollected():
+        from moreie.knowledge.stores.embedded import EmbeddedReader
 
     reader: EmbeddedReader | None = None
     answer: Any
     while True:
-        try:
-            question, *about = questions.recv()
-        except (EOFError, OSError):  # a maker that ended with answers unread resets the connection
-            return
+        question, *about = pickle.load(questions)
         try:
             if question == "open":
                 answer, reader = None, EmbeddedReader(*about)
@@ -108,10 +139,8 @@ def _read(questions: Connection) -> None:
             said = True, list(answer) if question == "scan" else answer
         except Exception as problem:  # whatever it is, it is raised where the question was asked
             said = False, problem if _travels(problem) else KnowledgeCorpusError(f"{type(problem).__name__}: {problem}")
-        try:
-            questions.send(said)
-        except OSError:
-            return
+        pickle.dump(said, answers, pickle.HIGHEST_PROTOCOL)
+        answers.flush()
 
 
 def _travels(problem: Exception) -> bool:

@@ -13,9 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
+
+from moreie.starting import deferring
+
+with deferring(("faiss",)):  # most commands search no vectors
+    import faiss
 
 log = logging.getLogger(__name__)
 # Up to so many vectors every one is compared.

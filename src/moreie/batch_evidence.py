@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from moreie.attachments import attached_rows, notices
 from moreie.encoders.batches import meanwhile
-from moreie.encoders.images import ImageEncoder
 from moreie.encoders.pictures import NO_PICTURE, EmbeddedImages, embed_pictures
 from moreie.models.gate_inputs import PostStates
 from moreie.models.mixture import Mixed, Mixture
@@ -22,6 +21,9 @@ from moreie.retrieval.over_corpus import Retrievers
 from moreie.retrieval.retrieved import Retrieved
 from moreie.schema import Evidence, Post
 from moreie.stages import OnStage, laps, silent
+
+if TYPE_CHECKING:
+    from moreie.encoders.images import ImageEncoder
 
 
 @dataclass(frozen=True)

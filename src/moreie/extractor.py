@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,7 +20,6 @@ from moreie.batch_evidence import BatchEvidence, gather_evidence
 from moreie.comparison import found_mentions
 from moreie.datasets import post_from_text
 from moreie.encoders.batches import between_batches
-from moreie.encoders.images import ImageEncoder
 from moreie.encoders.places import located, relative_name
 from moreie.encoders.precision import default_device
 from moreie.hub import model_folder, publish
@@ -47,6 +46,9 @@ from moreie.schema import (
 )
 from moreie.shipped import DEMO_CORPUS, MODEL
 from moreie.stages import OnStage, heard_at_the_end, laps, silent
+
+if TYPE_CHECKING:
+    from moreie.encoders.images import ImageEncoder
 
 
 class Extractor:

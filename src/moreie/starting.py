@@ -11,11 +11,13 @@ import gc
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from threading import RLock
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # a hundredth of a second, most of it for the module's other uses
+    from importlib.abc import Loader
 
 _HOW = "__deferred__"
 """Where a module that waits keeps its `_Later`."""
@@ -70,7 +72,7 @@ def execute(module: ModuleType) -> None:
         later.execute(module)
 
 
-class _Absent(MetaPathFinder):
+class _Absent:
     def __init__(self, modules: frozenset[str]):
         self._modules = modules
 
@@ -82,7 +84,7 @@ class _Absent(MetaPathFinder):
         return None
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
     def __init__(self, modules: frozenset[str], until: frozenset[str]):
         self.modules, self.until = modules, until
         self.waiting: list[ModuleType] = []
@@ -97,11 +99,12 @@ class _Finder(MetaPathFinder):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Later(spec.loader, self.waiting)
+            later: Any = _Later(spec.loader, self.waiting)
+            spec.loader = later
         return spec
 
 
-class _Later(Loader):
+class _Later:
     def __init__(self, loader: Loader, waiting: list[ModuleType]):
         self._loader, self._waiting = loader, waiting
         self._lock, self._executing = RLock(), False

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
-from typing import Annotated
-
-import typer
-
 from moreie.cli import (
     analyse,
     attach,
@@ -17,22 +10,15 @@ from moreie.cli import (
     data,
     doctor,
     experiment,
-    extract,
     init,
     reproduce,
     retrieve,
     serve,
     significance,
 )
+from moreie.cli.short import add_short_commands, new_app
 
-app = typer.Typer(
-    name="moreie",
-    help="Named entities and relations in posts that carry a picture, found with retrieved evidence.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = new_app()
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(data.app, name="data")
 app.command("init", epilog=init.EXAMPLES)(init.init)
@@ -48,46 +34,6 @@ app.command("reproduce", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.command("recompute", epilog=experiment.RECOMPUTE_EXAMPLES)(experiment.recompute)
 app.command("significance", epilog=significance.EXAMPLES)(significance.significance)
 app.command("report", epilog=experiment.REPORT_EXAMPLES)(experiment.report)
-app.command("extract", epilog=extract.EXAMPLES)(extract.extract)
-app.command("demo", epilog=extract.DEMO_EXAMPLES)(extract.demo)
+add_short_commands(app)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command("serve", epilog=serve.EXAMPLES)(serve.serve)
-
-# Commands of seconds, which have written all there is to write when they return.
-SHORT = (["extract"], ["demo"])
-
-
-def run() -> None:
-    """The command line as a process of its own.
-
-    Python takes apart a million objects before it ends, a sixth of a short command's time; they go with the process.
-    """
-    try:
-        app()
-    except SystemExit as end:
-        if sys.argv[1:2] not in SHORT or not isinstance(end.code, int | None):
-            raise
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        except OSError:  # nobody reads any more: Python says so in its own way
-            raise end from None
-        logging.shutdown()
-        os._exit(end.code or 0)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from moreie import __version__
-
-        typer.echo(__version__)
-        raise typer.Exit
-
-
-@app.callback()
-def main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass

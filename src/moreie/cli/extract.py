@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moreie.cli.console import clear_errors, console, progress_bar
+from moreie.cli.console import clear_errors, console
 from moreie.cli.loading import load_extractor
+from moreie.rendering.progress import tracked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -234,20 +236,19 @@ def _run(
         import_torch()
     pictures = any(post.image is not None for post in posts)
     extractor = load_extractor(model, corpus, reading, certainty=certainty, threshold=threshold, pictures=pictures)
+    gc.enable()  # what runs `moreie` has it off until here
     if int8:
         with console(stderr=True).status("bringing the encoders into 8 bits"):
             extractor = extractor.quantized()
     linker = _linker(extractor) if link else None
     results = []
-    with progress_bar() as bar:
-        task = bar.add_task("extracting", total=len(posts))
-        for attribution in _answers(extractor, linker, posts, attached, attribute=attribute):
-            bar.advance(task)
-            results.append(attribution)
-            if json:
-                indent = None if one_line else 2
-                row = attribution.to_dict() if attribute else attribution.extraction.to_dict()
-                typer.echo(json_module.dumps(row, ensure_ascii=False, indent=indent))
+    found = _answers(extractor, linker, posts, attached, attribute=attribute)
+    for attribution in tracked(found, "extracting", len(posts)) if len(posts) > 1 else found:
+        results.append(attribution)
+        if json:
+            indent = None if one_line else 2
+            row = attribution.to_dict() if attribute else attribution.extraction.to_dict()
+            typer.echo(json_module.dumps(row, ensure_ascii=False, indent=indent))
     if not json:
         from moreie.rendering.terminal import render, render_influences
 
@@ -305,6 +306,8 @@ def _answers(
 
 
 def _export(found: list[Extraction], conll: Path | None, brat: Path | None, label_studio: Path | None) -> None:
+    if conll is None and brat is None and label_studio is None:
+        return
     from moreie.exports import brat as brat_files
     from moreie.exports import conll as conll_file
     from moreie.exports import label_studio as tasks

@@ -17,7 +17,7 @@ from moreie.schema import Mention, Post, Relation
 
 
 class _MentionRow(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
     start: int = Field(ge=0)
     end: int
     type: str | None = None
@@ -25,14 +25,14 @@ class _MentionRow(BaseModel):
 
 
 class _RelationRow(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
     head: int = Field(ge=0)
     tail: int = Field(ge=0)
     type: str
 
 
 class _PostRow(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
     id: str | None = None
     text: str | None = None
     words: list[str] | None = None

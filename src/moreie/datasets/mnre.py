@@ -24,7 +24,7 @@ class _Entity(BaseModel):
 
 
 class _Line(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
     token: list[str] = Field(min_length=1)
     h: _Entity
     t: _Entity

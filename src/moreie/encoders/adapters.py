@@ -19,6 +19,8 @@ from moreie.errors import EncoderError
 PLAIN = (nn.Linear, undrawn.Linear)
 """Layers that adapters are put on; of others of torch's the weights may be read without a call."""
 
+_NO_DROPOUT = nn.Identity()
+
 
 @dataclass(frozen=True, slots=True)
 class AdapterConfig:
@@ -50,7 +52,7 @@ class AdaptedLinear(nn.Module):
         ):
             parts[name] = part = made(width, height, base.weight)
             part.weight.requires_grad_(False)
-        self.dropouts[name] = (nn.Dropout(config.dropout) if config.dropout else nn.Identity()).train(self.training)
+        self.dropouts[name] = nn.Dropout(config.dropout).train(self.training) if config.dropout else _NO_DROPOUT
         self.scaling[name] = config.alpha / config.rank
         if self.active == name:
             self.active = None
@@ -115,9 +117,12 @@ def put_adapter(model: nn.Module, name: str, config: AdapterConfig) -> dict[str,
     return layers
 
 
-def put_empty_adapter(model: nn.Module, name: str, config: AdapterConfig) -> dict[str, AdaptedLinear]:
-    """`put_adapter`, but with weights that are anything: they are to be filled."""
-    layers = _frozen(model)
+def put_empty_adapter(
+    model: nn.Module, name: str, config: AdapterConfig, known: dict[str, AdaptedLinear] | None = None
+) -> dict[str, AdaptedLinear]:
+    """`put_adapter`, but with weights that are anything: they are to be filled. `known`: the layers that carry adapters
+    already, where they are known."""
+    layers = known or _frozen(model)
     for layer in layers.values():
         layer.add(name, config, _empty)
     return layers

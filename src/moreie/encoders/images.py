@@ -21,6 +21,7 @@ from torch import Tensor
 
 from moreie.encoders import dinov2, packing
 from moreie.encoders.batches import at_once, side_by_side
+from moreie.encoders.fingerprints import record_fingerprint, recorded_fingerprint
 from moreie.encoders.precision import autocast, default_device, product_kind
 from moreie.errors import EncoderError, ImageError
 
@@ -150,7 +151,10 @@ class ImageEncoder:
                 log.warning(
                     "%s: its text tower has no tokenizer (%s); text is not compared with pictures", name, problem
                 )
-        return cls(model, processor, name, device, tokenizer)
+        encoder = cls(model, processor, name, device, tokenizer)
+        if known := recorded_fingerprint(Path(name)):
+            encoder.__dict__["fingerprint"] = known
+        return encoder
 
     @cached_property
     def fingerprint(self) -> str:
@@ -273,6 +277,7 @@ class ImageEncoder:
         packing.save_packed(self.model.state_dict(), folder, lambda name: 8)
         self.model.config.save_pretrained(folder)
         self.processor.save_pretrained(folder)
+        record_fingerprint(folder, ImageEncoder.from_pretrained(folder, device="cpu").fingerprint)
 
 
 def _batches(images: Sequence[T], most: int, device: torch.device) -> list[Sequence[T]]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moreie.encoders.images import ImageEncoder
 from moreie.errors import ImageError
 from moreie.schema import Post
+
+if TYPE_CHECKING:
+    from moreie.encoders.images import ImageEncoder
 
 NO_PICTURE = "no picture"
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from moreie.encoders import packing
 from moreie.encoders.adapters import AdaptedLinear, AdapterConfig, adapted_layers, fill, put_adapter, put_empty_adapter
 from moreie.encoders.bert import BertModel, read_config, what_is_read
+from moreie.encoders.fingerprints import record_fingerprint, recorded_fingerprint
 from moreie.encoders.last_layer import at, has_known_layers, last_layer_at, up_to_the_last
 from moreie.encoders.ready_bert import ReadyBert, ready_for
 from moreie.encoders.subtokens import RememberedSubtokens
@@ -82,7 +83,10 @@ class TextEncoder(nn.Module):
             ) from problem
         if not tokenizer.is_fast:
             raise EncoderError(f"{name}: its tokenizer has no fast form, which word alignment needs")
-        return cls(model, tokenizer, name).eval()
+        encoder = cls(model, tokenizer, name).eval()
+        if known := recorded_fingerprint(Path(name)):
+            encoder.__dict__["fingerprint"] = known
+        return encoder
 
     def _add_markers(self) -> None:
         if any(self.tokenizer.backend_tokenizer.token_to_id(marker) is None for marker in MARKERS):
@@ -246,7 +250,9 @@ class TextEncoder(nn.Module):
     @cached_property
     def _marks_word_starts(self) -> bool:
         """Byte-level vocabularies (RoBERTa, GPT) tell 'word' from ' word'; WordPiece and SentencePiece do not."""
-        return any(token.startswith("Ġ") for token in self.tokenizer.get_vocab())
+        backend = self.tokenizer.backend_tokenizer
+        parts = [part.__getstate__() for part in (backend.normalizer, backend.pre_tokenizer) if part is not None]
+        return any(b"ByteLevel" in part for part in parts) and any(t.startswith("Ġ") for t in backend.get_vocab())
 
     def marker_ids(self, *markers: str) -> list[int]:
         """Vocabulary indices of markers."""
@@ -279,7 +285,7 @@ class TextEncoder(nn.Module):
 
     def add_empty_adapter(self, name: str, config: AdapterConfig) -> None:
         """`add_adapter` without drawing its weights, for `load_adapter_state` to fill."""
-        self._adapted = put_empty_adapter(self.model, name, config)
+        self._adapted = put_empty_adapter(self.model, name, config, self._adapted)
         self.use_adapter(name)
 
     def use_adapter(self, name: str | None) -> None:
@@ -331,6 +337,7 @@ class TextEncoder(nn.Module):
         packing.save_packed(self.trunk_state(), folder, bits)
         self.model.config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+        record_fingerprint(folder, TextEncoder.from_pretrained(folder).fingerprint)
 
 
 def _saved(folder: Path) -> tuple[BertModel, FolderTokenizer] | None:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from moreie.encoders.adapters import AdapterConfig, fill
 from moreie.encoders.batches import Batch, fast_batches, length_batches, read_together
-from moreie.encoders.images import ImageEncoder
 from moreie.encoders.merging import Reading
 from moreie.encoders.places import located, relative_name
 from moreie.encoders.precision import autocast
@@ -27,6 +26,9 @@ from moreie.errors import CheckpointError
 from moreie.models.assembly import Assembled, View
 from moreie.models.span_scores import SpanHead
 from moreie.schema import Evidence, Post
+
+if TYPE_CHECKING:
+    from moreie.encoders.images import ImageEncoder
 
 R = TypeVar("R")
 E_ = TypeVar("E_", bound="Expert")
@@ -69,6 +71,8 @@ class EncoderPool:
         return self._loaded[key]
 
     def image_encoder(self, name_or_path: str | Path) -> ImageEncoder:
+        from moreie.encoders.images import ImageEncoder
+
         key = _place(name_or_path)
         if key not in self._image_encoders:
             self._image_encoders[key] = ImageEncoder.from_pretrained(name_or_path, device=self.device)

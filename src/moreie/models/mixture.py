@@ -7,14 +7,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from moreie.encoders.batches import Batch
-from moreie.encoders.images import ImageEncoder
 from moreie.encoders.pictures import embed_pictures
 from moreie.errors import CheckpointError, MoreieError
 from moreie.models.expert import EncoderPool, Expert, load_expert
@@ -33,6 +32,9 @@ from moreie.models.outputs import (
 )
 from moreie.models.relation import RelationExpert
 from moreie.whole_files import replace_file
+
+if TYPE_CHECKING:
+    from moreie.encoders.images import ImageEncoder
 
 log = logging.getLogger(__name__)
 MIXTURE_FILE = "mixture.json"

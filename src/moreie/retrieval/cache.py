@@ -14,7 +14,6 @@ import zstandard
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moreie.errors import DataFormatError
-from moreie.knowledge.sources.articles import open_text
 from moreie.retrieval.settings import RetrievalSettings
 from moreie.schema import Evidence, Link, Passage, Post
 
@@ -22,7 +21,7 @@ from moreie.schema import Evidence, Link, Passage, Post
 class TextSource(BaseModel):
     """The file that attached evidence comes from, its checksum, and how it was read."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     file: str
     digest: str
@@ -36,7 +35,7 @@ class EvidenceHeader(BaseModel):
     Evidence that was not retrieved has a `source` instead of a corpus; its `query` says how texts found their posts.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     retriever: str
     query: str
@@ -59,6 +58,8 @@ def posts_digest(posts: Sequence[Post]) -> str:
 
 def read_header(path: Path) -> EvidenceHeader:
     """Raises `DataFormatError` for what is no evidence file of this version."""
+    from moreie.knowledge.sources.articles import open_text
+
     with open_text(path) as lines:
         try:
             return EvidenceHeader.model_validate_json(next(lines))
@@ -97,6 +98,8 @@ def each_row(path: Path) -> Iterator[tuple[str, str, tuple[Evidence, ...]]]:
     """
     header = read_header(path)
     passages: dict[str, Passage] = {}
+    from moreie.knowledge.sources.articles import open_text
+
     with open_text(path) as lines:
         next(lines)
         for number, line in enumerate(lines, 2):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from moreie.encoders.images import ImageEncoder
 from moreie.encoders.pictures import EmbeddedImages, embed_pictures
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.retrieval.retrieved import Retrieved, ranked
 from moreie.schema import Post
+
+if TYPE_CHECKING:
+    from moreie.encoders.images import ImageEncoder
 
 
 class ImageRetriever:

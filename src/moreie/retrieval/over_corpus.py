@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moreie.encoders.images import ImageEncoder
 from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.corpus import KnowledgeCorpus
 from moreie.retrieval.entity import Predict
@@ -14,6 +14,9 @@ from moreie.retrieval.image import ImageRetriever
 from moreie.retrieval.retrieved import Retrieved, Retriever
 from moreie.retrieval.settings import RetrievalSettings
 from moreie.schema import Post
+
+if TYPE_CHECKING:
+    from moreie.encoders.images import ImageEncoder
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """From nothing to the first answer: a fresh process opens a corpus and answers one query; another one runs
-`moreie extract`, from the command to the printed answer, beside processes that do no more than import a peer.
+`moreie extract`, from the command to the printed answer, beside processes that do no more than import a peer. All have
+their bytecode, as everything that pip installs: a checkout's is made first.
 
 Peers need an environment of their own (flair needs transformers 4):
 
@@ -11,6 +12,7 @@ Peers need an environment of their own (flair needs transformers 4):
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import statistics
 import subprocess
@@ -19,6 +21,7 @@ import time
 
 from rows import Row, beside, save
 
+import moreie
 from moreie.knowledge.corpus import KnowledgeCorpus
 
 FIRST = """
@@ -54,7 +57,7 @@ def command_rows(peer_python: str | None) -> list[Row]:
     if peer_python:
         runs |= {name: [peer_python, "-W", "ignore", "-c", code] for name, code in IMPORTS.items()}
     taken: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(6):
+    for repeat in range(10):
         for name, command in runs.items():
             seconds = process(command)
             if repeat:  # the first fills the page cache
@@ -75,6 +78,7 @@ def main() -> None:
     parser.add_argument("--corpus", required=True)
     parser.add_argument("--peer-python", default=None, help="interpreter of an environment with the peers")
     arguments = parser.parse_args()
+    compileall.compile_dir(moreie.__path__[0], quiet=1)
     manifest = KnowledgeCorpus.open(arguments.corpus).manifest
     taken = []
     for _ in range(7):

@@ -51,6 +51,20 @@ def test_offsets_lie_in_the_users_own_text(answers: dict[str, Extraction], extra
             assert 0 < m.confidence <= 1
 
 
+def test_an_extractor_for_texts_answers_texts_as_any_other_does(extractor: Extractor, tmp_path: Path) -> None:
+    posts = read_jsonl(DEMO_POSTS)
+    for_texts = Extractor.for_texts()
+    assert for_texts.image_encoder is None
+    texts = [replace(post, image=None) for post in posts]
+    assert for_texts.extract_batch(texts) == extractor.extract_batch(texts)
+    pictured = next(post for post in posts if post.image is not None)
+    answer = for_texts.extract(pictured)
+    assert any("the picture was not used: the model has no image encoder" in w for w in answer.warnings)
+    assert not any(evidence.retriever == "image" for evidence in answer.evidence)
+    for_texts.save_pretrained(tmp_path / "model")
+    assert Extractor.from_pretrained(tmp_path / "model").image_encoder is None
+
+
 def test_gate_weights_sum_to_one_and_name_the_experts(answers: dict[str, Extraction], extractor: Extractor) -> None:
     assert extractor.relations is not None
     for answer in answers.values():

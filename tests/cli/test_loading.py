@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
-
-import pytest
-
-from moreie.starting import uncollected
 
 REFUSED = """
 import os, sys
@@ -35,27 +30,3 @@ def test_what_cannot_be_asked_for_is_refused_before_a_model_is_loaded() -> None:
         "certainty 0: give a probability above 0 and up to 1, such as 0.9 False",
         "MOREIE_PRECISION=half: it may be auto (what the machine is fast in) or float32 False",
     ]
-
-
-def fails_to_load() -> None:
-    with uncollected():
-        assert not gc.isenabled()
-        raise KeyError
-
-
-def test_nothing_is_collected_while_a_model_is_loaded() -> None:
-    assert gc.isenabled()
-    before = gc.get_freeze_count()
-    with pytest.raises(KeyError):
-        fails_to_load()
-    assert gc.isenabled()
-    assert gc.get_freeze_count() > before
-    gc.unfreeze()
-    gc.disable()
-    try:
-        with uncollected():
-            pass
-        assert not gc.isenabled(), "as it was"
-    finally:
-        gc.unfreeze()
-        gc.enable()

@@ -9,14 +9,14 @@ import pydantic
 import pytest
 from lance_namespace_urllib3_client.api.tag_api import TagApi
 
-from moreie.knowledge.stores.lance import lancedb, validators_built_when_called
+from moreie.knowledge.stores.lance import lancedb, overrides_unchecked, validators_built_when_called
 
 IMPORTED = """
 import pydantic
 plain = pydantic.validate_call
 from moreie.knowledge.stores.lance import lancedb
 from lance_namespace_urllib3_client.api.tag_api import TagApi
-print(pydantic.validate_call is plain, callable(lancedb.connect))
+print(pydantic.validate_call is plain, callable(lancedb.connect), pydantic.BaseModel.model_config)
 try:
     TagApi(None).list_table_tags()
 except pydantic.ValidationError as problem:
@@ -26,12 +26,15 @@ except pydantic.ValidationError as problem:
 
 def test_its_functions_check_what_they_are_called_with() -> None:
     said = subprocess.run([sys.executable, "-c", IMPORTED], check=True, capture_output=True, text=True).stdout
-    assert said.splitlines() == ["True True", "missing_argument ('id',)"]
+    assert said.splitlines() == ["True True {}", "missing_argument ('id',)"]
     assert lancedb is sys.modules["lancedb"]
     assert TagApi.__module__ in sys.modules
 
 
 with validators_built_when_called():
+
+    class Number(pydantic.BaseModel):
+        number: Later
 
     @pydantic.validate_call
     def doubled(number: Later) -> Later:
@@ -53,17 +56,38 @@ def test_validators_are_built_at_the_first_call() -> None:
         doubled("two")  # type: ignore[arg-type]
     with pytest.raises(pydantic.ValidationError, match="valid integer"):
         strictly_doubled("2")  # type: ignore[arg-type]
+    assert Number.model_validate({"number": "2"}) == Number(number=2)
+    assert Number.model_config == {"defer_build": True}
 
 
 def fails_within() -> None:
     plain = pydantic.validate_call
-    with validators_built_when_called():
+    with validators_built_when_called(), overrides_unchecked():
         assert pydantic.validate_call is not plain
         raise KeyError
 
 
 def test_nothing_is_changed_behind_the_block() -> None:
-    plain = pydantic.validate_call
+    plain, checked = pydantic.validate_call, sys.modules.get("overrides")
     with pytest.raises(KeyError):
         fails_within()
     assert pydantic.validate_call is plain
+    assert pydantic.BaseModel.model_config == {}
+    assert sys.modules.get("overrides") is checked
+
+
+def test_overriding_methods_are_those_that_were_written() -> None:
+    with overrides_unchecked():
+        from overrides import EnforceOverrides, override
+
+        class Base(EnforceOverrides):  # type: ignore[misc]
+            def said(self) -> int:
+                return 1
+
+        class Other(Base):
+            @override  # type: ignore[untyped-decorator]
+            def said(self) -> int:
+                return 2
+
+    assert Other().said() == 2
+    assert isinstance(lancedb.connect, type(test_nothing_is_changed_behind_the_block))

@@ -28,7 +28,6 @@ UNUSED = (
     "torch.profiler",
     "torch.utils.data",
     "torchgen.model",
-    "dill",
     "unittest.mock",
 )
 COMPILES = ("accelerate", "peft", "torch._dynamo", "transformers")

@@ -262,9 +262,11 @@ def test_texts_and_pictures_are_searched_by_either(tmp_path: Path, data: Path, c
     assert [e["image"] for e in found["pictures"]["evidence"]] == ["andes.jpg", "andes.jpg"]
     table = runner.invoke(app, ["retrieve", "--corpus", folder, *encoder, "--text", "x", "--search", "pictures"])
     assert "text → picture retriever" in table.stdout
-    extracted = runner.invoke(app, ["extract", "--text", "London", "--corpus", folder])
-    assert extracted.exit_code == 2, "the model's image encoder is another one"
-    assert "images and introductions were embedded by" in " ".join(extracted.stderr.split())
+    pictured = runner.invoke(app, ["extract", "--text", "London", "--image", photo, "--corpus", folder])
+    assert pictured.exit_code == 2, "the model's image encoder is another one"
+    assert "images and introductions were embedded by" in " ".join(pictured.stderr.split())
+    unpictured = runner.invoke(app, ["extract", "--text", "London", "--corpus", folder])
+    assert unpictured.exit_code == 0, "a post without a picture asks for none"
 
 
 def test_embedded_introductions_do_not_hinder_a_model_with_another_encoder(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import weakref
@@ -21,7 +20,14 @@ from moreie.knowledge.workers import available_cores
 from moreie.starting import uncollected, without
 
 # Not by `multiprocessing`: it would import there what the maker's program imports, a command's options for example.
-START = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import read; read()"
+# Ctrl-C goes to both processes; what it means is said by the other.
+START = f"""
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+sys.path[:] = sys.argv[1:]
+from {__name__} import read
+read()
+"""
 
 
 class ReadingProcess:
@@ -110,7 +116,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def read() -> None:
     """Answer the questions that come in until nobody is left who asks."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to both processes; what it means is said by the other
     questions = sys.stdin.buffer
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer

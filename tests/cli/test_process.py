@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -40,7 +41,7 @@ def test_they_are_the_same_commands() -> None:
 )
 def test_what_is_not_asked_for_is_not_imported(arguments: list[str], all_there: bool, status: int, said: str) -> None:
     command = [sys.executable, "-m", "moreie", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env={"TERM": "dumb", "COLUMNS": "200"})
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TERM": "dumb", "COLUMNS": "200"})
     assert done.returncode == status
     assert said in done.stdout + done.stderr
     listed = subprocess.run(

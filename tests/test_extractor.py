@@ -19,6 +19,7 @@ from PIL import Image
 from moreie import Extractor, KnowledgeCorpus
 from moreie.datasets import post_from_text, read_jsonl
 from moreie.encoders.batches import computing_with
+from moreie.encoders.fingerprints import recorded_fingerprint
 from moreie.encoders.images import ImageEncoder
 from moreie.encoders.text import TextEncoder
 from moreie.errors import CheckpointError, KnowledgeCorpusError, MoreieError
@@ -63,6 +64,10 @@ def test_an_extractor_for_texts_answers_texts_as_any_other_does(extractor: Extra
     assert not any(evidence.retriever == "image" for evidence in answer.evidence)
     for_texts.save_pretrained(tmp_path / "model")
     assert Extractor.from_pretrained(tmp_path / "model").image_encoder is None
+    copied = next((tmp_path / "model" / "encoders").iterdir())
+    assert recorded_fingerprint(copied) == for_texts.ner.experts[0].encoder.fingerprint
+    with pytest.raises(KnowledgeCorpusError, match="no knowledge corpus there"):
+        Extractor.for_texts(tmp_path / "no-model", corpus=tmp_path / "no-corpus")
 
 
 def test_gate_weights_sum_to_one_and_name_the_experts(answers: dict[str, Extraction], extractor: Extractor) -> None:

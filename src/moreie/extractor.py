@@ -20,14 +20,12 @@ from moreie.batch_evidence import BatchEvidence, gather_evidence
 from moreie.comparison import found_mentions
 from moreie.datasets import post_from_text
 from moreie.encoders.batches import between_batches
-from moreie.encoders.places import located, relative_name
-from moreie.encoders.precision import default_device
+from moreie.encoders.places import relative_name
 from moreie.hub import model_folder, publish
 from moreie.knowledge.corpus import KnowledgeCorpus
-from moreie.models.bundle import write_model
-from moreie.models.expert import EncoderPool
-from moreie.models.folder import ExtractorSpec, read_extractor_spec
-from moreie.models.mixture import Mixture, load_mixture
+from moreie.models.bundle import read_model, write_model
+from moreie.models.folder import ExtractorSpec
+from moreie.models.mixture import Mixture
 from moreie.models.ner import NerExpert
 from moreie.models.relation import RelationExpert
 from moreie.models.windows import POST_LIMIT, Window, cut_windows
@@ -35,15 +33,7 @@ from moreie.rendering.progress import tracked
 from moreie.retrieval.over_corpus import retrievers_over
 from moreie.retrieval.retrieved import Retrieved
 from moreie.retrieval.settings import Mode, RetrievalSettings
-from moreie.schema import (
-    Attribution,
-    Comparison,
-    Evidence,
-    Extraction,
-    Influence,
-    Mention,
-    Post,
-)
+from moreie.schema import Attribution, Comparison, Evidence, Extraction, Influence, Mention, Post
 from moreie.shipped import DEMO_CORPUS, MODEL
 from moreie.stages import OnStage, heard_at_the_end, laps, silent
 
@@ -120,7 +110,7 @@ class Extractor:
             CheckpointError: the model folder is incomplete, or there is neither a folder nor a model of that id.
             KnowledgeCorpusError: the corpus is not there or damaged.
         """
-        return cls._loaded(path, corpus, revision, pictures=True)
+        return cls._read(path, corpus, revision, pictures=True)
 
     @classmethod
     def for_texts(
@@ -133,10 +123,10 @@ class Extractor:
         """As `from_pretrained`, for posts without pictures: there sooner and in less memory, since no image encoder is
         loaded but one that a gate reads. Of a post with a picture the answer says that it was not used; what it saves
         is a model without image encoder."""
-        return cls._loaded(path, corpus, revision, pictures=False)
+        return cls._read(path, corpus, revision, pictures=False)
 
     @classmethod
-    def _loaded(
+    def _read(
         cls,
         path: str | Path | None,
         corpus: str | Path | KnowledgeCorpus | None,
@@ -144,21 +134,10 @@ class Extractor:
         *,
         pictures: bool,
     ) -> Extractor:
-        folder = model_folder(path, revision) if path is not None else MODEL
-        spec = read_extractor_spec(folder)
-        pool = EncoderPool(default_device())
         opened = corpus if isinstance(corpus, KnowledgeCorpus) else KnowledgeCorpus.open(corpus or DEMO_CORPUS)
-        reads = spec.image_encoder if pictures else None
-        return cls(
-            load_mixture(spec.place("ner", folder), pool),
-            load_mixture(spec.place("re", folder), pool) if spec.relations else None,
-            corpus=opened,
-            image_encoder=pool.image_encoder(located(reads, folder)) if reads else None,
-            name=spec.name,
-            k=spec.k,
-            image_floor=spec.image_floor,
-            text_mode=spec.text_mode,
-        )
+        model = read_model(model_folder(path, revision) if path is not None else MODEL, pictures=pictures)
+        own = {name: getattr(model.spec, name) for name in ("name", "k", "image_floor", "text_mode")}
+        return cls(model.ner, model.relations, corpus=opened, image_encoder=model.image_encoder, **own)
 
     def quantized(self) -> Extractor:
         """The same extractor with its text encoders in 8 bits, for processors; this one stays as it is.
@@ -361,11 +340,7 @@ class Extractor:
         return [w for w in cut_windows(self.ner.experts[0].encoder, posts, POST_LIMIT) if w.post.words]
 
     def _answers(
-        self,
-        posts: Sequence[Post],
-        windows: Sequence[Window],
-        found: BatchEvidence,
-        on_stage: OnStage = silent,
+        self, posts: Sequence[Post], windows: Sequence[Window], found: BatchEvidence, on_stage: OnStage = silent
     ) -> tuple[list[Extraction], Said]:
         provenance = Provenance(self.name, f"{self.corpus.location}@{self.corpus.version}" if self.corpus else None)
         return answer(Mixtures(self.ner, self.relations), posts, windows, found, provenance, laps(on_stage))

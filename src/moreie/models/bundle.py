@@ -1,27 +1,60 @@
-"""A model folder written whole, and made self-contained: the encoders that it names elsewhere on this machine are
-brought into it."""
+"""A model folder read and written whole, and made self-contained: the encoders that it names elsewhere on this machine
+are brought into it."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from moreie.encoders.fingerprints import record_fingerprint, recorded_fingerprint
 from moreie.encoders.places import located, relative_name
-from moreie.models.expert import CONFIG_FILE
-from moreie.models.folder import EXTRACTOR_FILE, ExtractorSpec
+from moreie.encoders.precision import default_device
+from moreie.models.expert import CONFIG_FILE, EncoderPool
+from moreie.models.folder import EXTRACTOR_FILE, ExtractorSpec, read_extractor_spec
 from moreie.models.gate import SPEC_FILE
-from moreie.models.mixture import Mixture
+from moreie.models.mixture import Mixture, load_mixture
 from moreie.models.ner import NerExpert
 from moreie.models.relation import RelationExpert
 from moreie.whole_files import replace_file
+
+if TYPE_CHECKING:
+    from moreie.encoders.images import ImageEncoder
 
 ENCODERS = "encoders"
 # Which key of which file names an encoder.
 _NAMED_IN = {EXTRACTOR_FILE: "image_encoder", CONFIG_FILE: "encoder", SPEC_FILE: "image_encoder"}
 # Weights of other libraries that hub folders hold as well: nothing here reads them.
 _FOREIGN = frozenset({".h5", ".msgpack", ".onnx", ".ot", ".tflite", ".gguf"})
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a model folder holds; no relations are found without a mixture for them, no pictures searched without an
+    image encoder."""
+
+    spec: ExtractorSpec
+    ner: Mixture[NerExpert]
+    relations: Mixture[RelationExpert] | None
+    image_encoder: ImageEncoder | None
+
+
+def read_model(folder: Path, *, pictures: bool = True) -> Model:
+    """Load a model folder, without `pictures` no image encoder but one that a gate reads.
+
+    Raises:
+        CheckpointError: it is incomplete or damaged.
+    """
+    spec, pool = read_extractor_spec(folder), EncoderPool(default_device())
+    encoder = spec.image_encoder if pictures else None
+    return Model(
+        spec,
+        load_mixture(spec.place("ner", folder), pool),
+        load_mixture(spec.place("re", folder), pool) if spec.relations else None,
+        pool.image_encoder(located(encoder, folder)) if encoder else None,
+    )
 
 
 def write_model(
@@ -73,3 +106,5 @@ def _copy(source: Path, target: Path) -> None:
     for file in sorted(source.iterdir()):
         if file.is_file() and not file.name.startswith(".") and file.suffix not in _FOREIGN:
             shutil.copyfile(file, target / file.name)
+    if known := recorded_fingerprint(source):
+        record_fingerprint(target, known)

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from moreie.starting import deferring, execute, uncollected, without
+from moreie.starting import collecting_later, deferring, execute, uncollected, without
 
 
 @pytest.fixture
@@ -137,6 +137,17 @@ def fails_to_load() -> None:
     with uncollected():
         assert not gc.isenabled()
         raise KeyError
+
+
+def test_what_is_imported_is_looked_through_behind_the_block() -> None:
+    before = gc.get_freeze_count()
+    with collecting_later():
+        assert not gc.isenabled()
+        with collecting_later():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == before
 
 
 def test_nothing_is_collected_while_a_model_is_loaded() -> None:

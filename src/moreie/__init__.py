@@ -41,7 +41,10 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'moreie' has no attribute {name!r}")
-    return getattr(import_module(_HOME.get(name, "moreie.schema")), name)
+    from moreie.starting import collecting_later
+
+    with collecting_later():
+        return getattr(import_module(_HOME.get(name, "moreie.schema")), name)
 
 
 def __dir__() -> list[str]:

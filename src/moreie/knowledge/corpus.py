@@ -15,6 +15,7 @@ from moreie.knowledge.names import distinct_names
 from moreie.knowledge.stores import in_cluster
 from moreie.knowledge.stores.store import IMAGES, INTRODUCTIONS
 from moreie.schema import Article, ArticleImage, Paragraph, Passage
+from moreie.starting import collecting_later
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +53,8 @@ class KnowledgeCorpus:
 
             manifest = read_cluster_manifest(str(location))
             return cls(str(location), manifest, ClusterReader(str(location), manifest.revision))
-        from moreie.knowledge.stores.embedded import EmbeddedReader
+        with collecting_later():
+            from moreie.knowledge.stores.embedded import EmbeddedReader
 
         manifest = read_manifest(Path(location))
         return cls(str(location), manifest, EmbeddedReader(Path(location), manifest.tables))

@@ -18,6 +18,7 @@ from moreie.models.gate import SPEC_FILE
 from moreie.models.mixture import Mixture, load_mixture
 from moreie.models.ner import NerExpert
 from moreie.models.relation import RelationExpert
+from moreie.starting import collecting_later
 from moreie.whole_files import replace_file
 
 if TYPE_CHECKING:
@@ -49,12 +50,13 @@ def read_model(folder: Path, *, pictures: bool = True) -> Model:
     """
     spec, pool = read_extractor_spec(folder), EncoderPool(default_device())
     encoder = spec.image_encoder if pictures else None
-    return Model(
-        spec,
-        load_mixture(spec.place("ner", folder), pool),
-        load_mixture(spec.place("re", folder), pool) if spec.relations else None,
-        pool.image_encoder(located(encoder, folder)) if encoder else None,
-    )
+    with collecting_later():
+        return Model(
+            spec,
+            load_mixture(spec.place("ner", folder), pool),
+            load_mixture(spec.place("re", folder), pool) if spec.relations else None,
+            pool.image_encoder(located(encoder, folder)) if encoder else None,
+        )
 
 
 def write_model(

@@ -229,11 +229,6 @@ def _run(
     one_line: bool = False,
     reading: ReadingProcess | None = None,
 ) -> list[Extraction]:
-    from moreie.cli.quick_torch import import_torch
-    from moreie.starting import uncollected
-
-    with uncollected():
-        import_torch()
     pictures = any(post.image is not None for post in posts)
     extractor = load_extractor(model, corpus, reading, certainty=certainty, threshold=threshold, pictures=pictures)
     gc.enable()  # what runs `moreie` has it off until here

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from moreie.cli.quick_torch import import_torch
 from moreie.encoders.asked import wants_float32
 from moreie.models.limits import checked_certainty, checked_threshold
 from moreie.starting import uncollected
@@ -32,6 +33,7 @@ def load_extractor(
         from moreie.shipped import DEMO_CORPUS
 
         opened = KnowledgeCorpus.open_apart(corpus or DEMO_CORPUS, reading) if reading else corpus
+        import_torch()
         from moreie.extractor import Extractor
 
         load = Extractor.from_pretrained if pictures else Extractor.for_texts

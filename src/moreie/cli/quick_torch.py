@@ -1,4 +1,4 @@
-"""torch, imported in less than two thirds of the time by a command that is over in a second."""
+"""torch, imported in less than two thirds of the time by commands that extract."""
 
 from __future__ import annotations
 

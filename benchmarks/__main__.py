@@ -30,6 +30,7 @@ RUNS = (
     "extraction --posts twitter2017/test.txt",
     "extraction --posts twitter2017/test.txt --corpus wiki/ --repeats 3",
     "crf",
+    "crf --as avx2",
     "gpu --posts twitter2017/ --evidence evidence/",
     "image_index",
     "sentence_splitters",

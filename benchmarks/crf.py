@@ -9,12 +9,15 @@ at the rate at which this machine multiplies large matrices, or of the bytes rea
 copies, whichever is longer. A word takes a training step 6 L² operations (a matrix-vector product forth, one back, an
 outer product), marginals 4 L²; both 25 L for exp, marginals 24 L more for log. Viterbi takes 2 L², an addition and a
 maximum, an instruction each where a matrix product has one for two. A ratio of 0.5 to the floor is twice its time.
+`--as avx2` keeps all of it to the instructions of such a processor.
 
 python benchmarks/crf.py
+python benchmarks/crf.py --as avx2
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -22,7 +25,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from machine import with_vectors
+from machine import AVX2, keep_to, with_vectors
 from rows import Row, compare, save, seconds
 from torch import Tensor
 from torchcrf import CRF
@@ -105,7 +108,7 @@ def beside_floor(
     )
 
 
-def rows_for(batch: int, length: int, labels: int) -> list[Row]:
+def rows_for(batch: int, length: int, labels: int, like: str) -> list[Row]:
     torch.manual_seed(0)
     emissions = torch.randn(batch, length, labels, requires_grad=True)
     tags = torch.randint(labels, (batch, length))
@@ -125,7 +128,7 @@ def rows_for(batch: int, length: int, labels: int) -> list[Row]:
     def empty_step() -> None:
         (-Nothing.apply(emissions, *learnt).mean()).backward()
 
-    shape = f"B={batch}, T={length}, L={labels}"
+    shape = f"B={batch}, T={length}, L={labels}{like}"
     words, square, double, single = batch * length, labels**2, torch.float64, torch.float32
     step = words * (6 * square + EXP * labels)
     both = words * (4 * square + (EXP + LOG) * labels)
@@ -161,10 +164,16 @@ def rows_for(batch: int, length: int, labels: int) -> list[Row]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--as", dest="lesser", choices=["avx2"], help="keep to the instructions of such a processor")
+    arguments = parser.parse_args()
+    if arguments.lesser:
+        keep_to(arguments.lesser, AVX2)
+    like = f", as with {arguments.lesser}" if arguments.lesser else ""
     if not crf_kernels.load():
         raise SystemExit("no kernels built: python -m moreie.kernels.build")
     torch.set_num_threads(1)
-    save(with_vectors("crf"), [row for shape in SHAPES for row in rows_for(*shape)])
+    save(with_vectors("crf"), [row for shape in SHAPES for row in rows_for(*shape, like)])
 
 
 if __name__ == "__main__":

@@ -11,9 +11,6 @@ python benchmarks/int8.py --posts twitter2017/valid.txt --as avx2
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -24,7 +21,7 @@ from typing import TypeVar
 
 from fresh import forget
 from full_extraction import of_mixtures
-from machine import threads, with_arithmetic
+from machine import AVX2, AVX512, keep_to, threads, with_arithmetic
 from rows import Row, beside, save
 
 from moreie import Extractor
@@ -38,12 +35,9 @@ from moreie.models.tagset import Span
 from moreie.schema import Mention, Post
 
 T = TypeVar("T")
-AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
-AVX512 = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "MKL_ENABLE_INSTRUCTIONS": "AVX512"}
 LESSER = {"avx2": (AVX2, 0), "avx-vnni": (AVX2, 1), "avx512": (AVX512, 0), "avx512-vnni": (AVX512, 1)}
 """By what `--as` names: what torch and its libraries are told at their start, and how our kernel multiplies (1: by
 instructions for dot products of bytes, VNNI; 0: without)."""
-TOLD = "MOREIE_BENCHMARK_AS"
 
 
 def alone(extractor: Extractor) -> Extractor:
@@ -111,9 +105,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.lesser:
         told, method = LESSER[arguments.lesser]
-        if os.environ.get(TOLD) != arguments.lesser:
-            told = told | {"MOREIE_PRECISION": "float32", TOLD: arguments.lesser}
-            sys.exit(subprocess.run([sys.executable, *sys.argv], env=os.environ | told).returncode)
+        keep_to(arguments.lesser, told | {"MOREIE_PRECISION": "float32"})
         own = int8_product.kernels()
         if own is None or own.method < method:
             parser.error(f"--as {arguments.lesser}: this processor has no such instructions, or there are no kernels")

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from rows import seconds
 
 from moreie.encoders.precision import bf16_is_fast
+
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+AVX512 = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "MKL_ENABLE_INSTRUCTIONS": "AVX512"}
+"""What torch and its libraries are told at their start, to keep to the instructions of such a processor."""
+TOLD = "MOREIE_BENCHMARK_AS"
+
+
+def keep_to(name: str, told: Mapping[str, str]) -> None:
+    """Go on in a process whose libraries have been told so at their start, and which knows it by `name`."""
+    if os.environ.get(TOLD) != name:
+        sys.exit(subprocess.run([sys.executable, *sys.argv], env={**os.environ, **told, TOLD: name}).returncode)
 
 
 def _best(taken: Sequence[float]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import sys
@@ -19,13 +18,11 @@ def run() -> None:
     with uncollected():
         from moreie.cli.short import SHORT, short_app
 
-        short = sys.argv[1:2] and sys.argv[1] in SHORT
+        short = any(sys.argv[1:2] == [name] for name in SHORT)
         if short:
             app = short_app()
         else:
             from moreie.cli.app import app
-    if short:
-        gc.disable()  # `extract` and `demo` collect again when their model is loaded
     try:
         app()
     except SystemExit as end:

@@ -40,6 +40,11 @@ from moreie.stages import OnStage, heard_at_the_end, laps, silent
 if TYPE_CHECKING:
     from moreie.encoders.images import ImageEncoder
 
+Knowledge = str | Path | KnowledgeCorpus
+"""A corpus, or where one is."""
+Texts = Sequence[Mapping[str, str]]
+"""Of each post its attached texts by name."""
+
 
 class Extractor:
     """Retrieval, an NER mixture and a relation mixture over one knowledge corpus.
@@ -94,11 +99,7 @@ class Extractor:
 
     @classmethod
     def from_pretrained(
-        cls,
-        path: str | Path | None = None,
-        *,
-        corpus: str | Path | KnowledgeCorpus | None = None,
-        revision: str | None = None,
+        cls, path: str | Path | None = None, *, corpus: Knowledge | None = None, revision: str | None = None
     ) -> Extractor:
         """Load a model folder and open a corpus; without arguments the model and demo corpus that ship with moreie.
 
@@ -114,11 +115,7 @@ class Extractor:
 
     @classmethod
     def for_texts(
-        cls,
-        path: str | Path | None = None,
-        *,
-        corpus: str | Path | KnowledgeCorpus | None = None,
-        revision: str | None = None,
+        cls, path: str | Path | None = None, *, corpus: Knowledge | None = None, revision: str | None = None
     ) -> Extractor:
         """As `from_pretrained`, for posts without pictures: there sooner and in less memory, since no image encoder is
         loaded but one that a gate reads. Of a post with a picture the answer says that it was not used; what it saves
@@ -127,17 +124,21 @@ class Extractor:
 
     @classmethod
     def _read(
-        cls,
-        path: str | Path | None,
-        corpus: str | Path | KnowledgeCorpus | None,
-        revision: str | None,
-        *,
-        pictures: bool,
+        cls, path: str | Path | None, corpus: Knowledge | None, revision: str | None, *, pictures: bool
     ) -> Extractor:
         opened = corpus if isinstance(corpus, KnowledgeCorpus) else KnowledgeCorpus.open(corpus or DEMO_CORPUS)
         model = read_model(model_folder(path, revision) if path is not None else MODEL, pictures=pictures)
-        own = {name: getattr(model.spec, name) for name in ("name", "k", "image_floor", "text_mode")}
-        return cls(model.ner, model.relations, corpus=opened, image_encoder=model.image_encoder, **own)
+        spec = model.spec
+        return cls(
+            model.ner,
+            model.relations,
+            corpus=opened,
+            image_encoder=model.image_encoder,
+            name=spec.name,
+            k=spec.k,
+            image_floor=spec.image_floor,
+            text_mode=spec.text_mode,
+        )
 
     def quantized(self) -> Extractor:
         """The same extractor with its text encoders in 8 bits, for processors; this one stays as it is.
@@ -203,7 +204,7 @@ class Extractor:
         self,
         posts: Sequence[Post],
         *,
-        attached: Sequence[Mapping[str, str]] | None = None,
+        attached: Texts | None = None,
         batch_size: int = 128,
         on_stage: OnStage = silent,
         progress: bool = False,
@@ -235,7 +236,7 @@ class Extractor:
             yield from results
 
     def compare(
-        self, posts: Sequence[Post], *, attached: Sequence[Mapping[str, str]] | None = None, batch_size: int = 128
+        self, posts: Sequence[Post], *, attached: Texts | None = None, batch_size: int = 128
     ) -> list[Comparison]:
         """Extract from many posts, in their order, with what each expert would answer alone: from the same reading, so
         that it costs hardly more than `extract_batch`.
@@ -321,7 +322,7 @@ class Extractor:
 
     # --- one batch ----------------------------------------------------------------------------------------------
 
-    def _batch(self, posts: Sequence[Post], texts: Sequence[Mapping[str, str]], on_stage: OnStage) -> list[Extraction]:
+    def _batch(self, posts: Sequence[Post], texts: Texts, on_stage: OnStage) -> list[Extraction]:
         with self._lock:
             self._renew()
             lap = laps(on_stage)
@@ -329,7 +330,7 @@ class Extractor:
             lap("windows")
             return self._answers(posts, windows, self._evidence(posts, texts, windows, on_stage), on_stage)[0]
 
-    def _compared(self, posts: Sequence[Post], texts: Sequence[Mapping[str, str]]) -> list[Comparison]:
+    def _compared(self, posts: Sequence[Post], texts: Texts) -> list[Comparison]:
         with self._lock:
             self._renew()
             windows = self._windows(posts)
@@ -346,11 +347,7 @@ class Extractor:
         return answer(Mixtures(self.ner, self.relations), posts, windows, found, provenance, laps(on_stage))
 
     def _evidence(
-        self,
-        posts: Sequence[Post],
-        texts: Sequence[Mapping[str, str]],
-        windows: Sequence[Window],
-        on_stage: OnStage = silent,
+        self, posts: Sequence[Post], texts: Texts, windows: Sequence[Window], on_stage: OnStage = silent
     ) -> BatchEvidence:
         return gather_evidence(posts, texts, windows, self._mixtures, self.retrievers, on_stage)
 

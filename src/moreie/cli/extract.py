@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -231,7 +230,6 @@ def _run(
 ) -> list[Extraction]:
     pictures = any(post.image is not None for post in posts)
     extractor = load_extractor(model, corpus, reading, certainty=certainty, threshold=threshold, pictures=pictures)
-    gc.enable()  # what runs `moreie` has it off until here
     if int8:
         with console(stderr=True).status("bringing the encoders into 8 bits"):
             extractor = extractor.quantized()

@@ -153,7 +153,7 @@ class ImageEncoder:
                 )
         encoder = cls(model, processor, name, device, tokenizer)
         if known := recorded_fingerprint(Path(name)):
-            encoder.__dict__["fingerprint"] = known
+            encoder.fingerprint = known
         return encoder
 
     @cached_property

@@ -85,7 +85,7 @@ class TextEncoder(nn.Module):
             raise EncoderError(f"{name}: its tokenizer has no fast form, which word alignment needs")
         encoder = cls(model, tokenizer, name).eval()
         if known := recorded_fingerprint(Path(name)):
-            encoder.__dict__["fingerprint"] = known
+            encoder.fingerprint = known
         return encoder
 
     def _add_markers(self) -> None:

@@ -14,6 +14,7 @@ import zstandard
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moreie.errors import DataFormatError
+from moreie.knowledge.sources.articles import open_text
 from moreie.retrieval.settings import RetrievalSettings
 from moreie.schema import Evidence, Link, Passage, Post
 
@@ -58,8 +59,6 @@ def posts_digest(posts: Sequence[Post]) -> str:
 
 def read_header(path: Path) -> EvidenceHeader:
     """Raises `DataFormatError` for what is no evidence file of this version."""
-    from moreie.knowledge.sources.articles import open_text
-
     with open_text(path) as lines:
         try:
             return EvidenceHeader.model_validate_json(next(lines))
@@ -98,8 +97,6 @@ def each_row(path: Path) -> Iterator[tuple[str, str, tuple[Evidence, ...]]]:
     """
     header = read_header(path)
     passages: dict[str, Passage] = {}
-    from moreie.knowledge.sources.articles import open_text
-
     with open_text(path) as lines:
         next(lines)
         for number, line in enumerate(lines, 2):

@@ -27,7 +27,7 @@ class LinkRow(BaseModel):
 
 
 class ParagraphRow(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
     text: str
     introduction: bool | None = None
     section: str = ""
@@ -42,7 +42,7 @@ class ImageRow(BaseModel):
 class ArticleRow(BaseModel):
     """One line of article JSONL. Plain strings among `paragraphs` are body text, the first one the introduction."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
     id: str = Field(min_length=1)
     title: str = Field(min_length=1)
     paragraphs: list[str | ParagraphRow] = Field(min_length=1)

@@ -12,12 +12,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from moreie.errors import KnowledgeCorpusError
 from moreie.knowledge.stores import in_cluster
 from moreie.knowledge.workers import available_cores
 from moreie.starting import uncollected, without
+
+if TYPE_CHECKING:
+    from moreie.knowledge.stores.embedded import EmbeddedReader
 
 # Not by `multiprocessing`: it would import there what the maker's program imports, a command's options for example.
 # Ctrl-C goes to both processes; what it means is said by the other.
@@ -116,27 +119,25 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def read() -> None:
     """Answer the questions that come in until nobody is left who asks."""
-    questions = sys.stdin.buffer
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+        # Arrow looks for pandas, which takes a quarter of the time that the engine does and is nothing to this process.
+        with without(("pandas",)), uncollected():
+            from moreie.knowledge.stores.embedded import EmbeddedReader
         try:
-            _answer_all(questions, answers)
+            _answer_all(EmbeddedReader, sys.stdin.buffer, answers)
         except (EOFError, OSError, pickle.UnpicklingError):  # a maker that ended in the middle of it
             os._exit(0)
 
 
-def _answer_all(questions: IO[bytes], answers: IO[bytes]) -> None:
-    # Arrow looks for pandas, which takes a quarter of the time that the engine does and is nothing to this process.
-    with without(("pandas",)), uncollected():
-        from moreie.knowledge.stores.embedded import EmbeddedReader
-
+def _answer_all(opened: type[EmbeddedReader], questions: IO[bytes], answers: IO[bytes]) -> None:
     reader: EmbeddedReader | None = None
     answer: Any
     while True:
         question, *about = pickle.load(questions)
         try:
             if question == "open":
-                answer, reader = None, EmbeddedReader(*about)
+                answer, reader = None, opened(*about)
             elif reader is None:
                 raise KnowledgeCorpusError("the corpus could not be opened")
             else:

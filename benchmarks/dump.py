@@ -18,7 +18,7 @@ import mwparserfromhell
 from rows import compare, save
 
 from moreie.errors import SourceError
-from moreie.knowledge.parts import Part, read_part
+from moreie.knowledge.parts import Part, PartStore, read_part
 from moreie.knowledge.sources.mediawiki import RawPage, _raw_pages, cut_dump
 from moreie.knowledge.workers import LocalWorkers
 
@@ -74,7 +74,9 @@ def main() -> None:
         many = [Part(0, i, stretch) for i, stretch in enumerate(cut_dump(dump))]
 
         def work_with(processes: int) -> object:
-            return sum(1 for _ in LocalWorkers(processes).each(read_part, lambda: many))
+            with tempfile.TemporaryDirectory() as parts:
+                keep = PartStore(Path(parts)).save
+                return sum(1 for _ in LocalWorkers(processes).each(read_part, keep, lambda: many))
 
         rows.append(
             compare(

@@ -133,6 +133,40 @@ def test_a_worker_that_dies_costs_nothing(tmp_path: Path) -> None:
     assert verify(tmp_path / "corpus") == []
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the workers in /proc")
+def test_workers_that_die_while_they_answer_are_noticed(tmp_path: Path) -> None:
+    """The builder is held up until the workers can do no more, and half an answer may wait in the pipe."""
+    path = tmp_path / "articles.jsonl"
+    write_articles(path, 60_000)
+    command = [*BUILD, str(tmp_path / "corpus"), "--articles", str(path), "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(workers := loky_workers(process.pid)) < 2 or not any((tmp_path / "corpus.partial").glob("parts/*-*")):
+        assert process.poll() is None, "the build ended before it could be held up"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGSTOP)
+    before = -1
+    while (ticks := sum(map(processor_ticks, workers))) != before:
+        before = ticks
+        time.sleep(0.5)
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    os.kill(process.pid, signal.SIGCONT)
+    try:
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, said
+    assert "a worker process died" in said
+    assert KnowledgeCorpus.open(tmp_path / "corpus").manifest.articles == 60_000
+
+
+def processor_ticks(process: int) -> int:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
 def loky_workers(parent: int) -> list[int]:
     found = []
     for place in Path("/proc").glob("[0-9]*"):
@@ -172,8 +206,39 @@ def test_a_full_disk_is_an_error_and_leaves_no_corpus(data: Path, tmp_path: Path
     done = subprocess.run(full, capture_output=True, text=True)
     assert done.returncode != 0
     assert not (tmp_path / "corpus").exists()
+    assert done.stderr.startswith("error disk: "), done.stderr
+    assert "make room" in done.stderr
     report = build_corpus(tmp_path / "corpus", Sources(articles=(data / "articles.jsonl",)))
     assert report.manifest.articles == 28
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="full disks are made with a limit on file size")
+def test_a_disk_full_for_a_worker_is_an_error_too(tmp_path: Path) -> None:
+    path = tmp_path / "articles.jsonl"
+    write_articles(path, 20_000)
+    command = f"{sys.executable} -m moreie corpus build {tmp_path}/corpus --articles {path} --workers 2"
+    done = subprocess.run(
+        ["bash", "-c", f"trap '' XFSZ; ulimit -f 100; exec {command}"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error disk: "), done.stderr
+    again = subprocess.run(command.split(), capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert KnowledgeCorpus.open(tmp_path / "corpus").manifest.articles == 20_000
+
+
+def test_a_bad_line_read_by_workers_is_an_error_and_the_rest_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "articles.jsonl"
+    write_articles(path, 60_000)
+    with path.open("a") as out:
+        out.write("not json\n")
+    with pytest.raises(DataFormatError, match=r"articles\.jsonl:60001"):
+        build_corpus(tmp_path / "corpus", Sources(articles=(path,)), workers=LocalWorkers(2))
+    kept = list((tmp_path / "corpus.partial" / "parts").glob("[0-9]*"))
+    assert kept
+    report = build_corpus(tmp_path / "corpus", Sources(articles=(path,)), workers=LocalWorkers(2), skip_bad=True)
+    assert report.resumed == len(kept)
+    assert report.manifest.articles == 60_000
 
 
 def test_damage_is_a_clear_error(small_corpus: Path, tmp_path: Path) -> None:

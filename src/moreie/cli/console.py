@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 EXIT_BAD_INPUT = 2
+EXIT_DISK = 1
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -26,23 +30,52 @@ def console(*, stderr: bool = False) -> Console:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """End the command with the error's own words instead of a traceback, exit status 2."""
+    """End the command with the error's own words instead of a traceback: exit status 2 for what the user gave, 1 for a
+    disk that is full or may not be written."""
     from moreie.errors import MoreieError
 
     _quiet_libraries()
     try:
         yield
     except MoreieError as problem:
-        # Left to the terminal to wrap: a path or a message cut by a line break can neither be copied nor searched.
-        said = console(stderr=True)
-        said.print(f"[bold red]error[/] {type(problem).__name__}:", end=" ", soft_wrap=True)
-        said.print(str(problem), markup=False, soft_wrap=True)
+        _say_error(type(problem).__name__, str(problem))
         raise typer.Exit(EXIT_BAD_INPUT) from None
+    except _disk_errors() as problem:
+        said = _of_the_disk(problem)
+        if said is None:
+            raise
+        _say_error("disk", said)
+        raise typer.Exit(EXIT_DISK) from None
+
+
+def _say_error(name: str, text: str) -> None:
+    # Left to the terminal to wrap: a path or a message cut by a line break can neither be copied nor searched.
+    said = console(stderr=True)
+    said.print(f"[bold red]error[/] {name}:", end=" ", soft_wrap=True)
+    said.print(text, markup=False, soft_wrap=True)
+
+
+def _disk_errors() -> tuple[type[Exception], ...]:
+    import sqlite3
+
+    return OSError, RuntimeError, sqlite3.OperationalError  # LanceDB's and torch's are of the second kind
+
+
+def _of_the_disk(problem: Exception) -> str | None:
+    """What to say of an error that is the disk's; None of any other."""
+    number = problem.errno if isinstance(problem, OSError) else None
+    text = str(problem)
+    if number in FULL or "No space left on device" in text or "disk is full" in text:
+        return f"{text}; make room (or raise the limit) and run the same command again"
+    return text if number in CLOSED else None
 
 
 def _quiet_libraries() -> None:
     import os
+    import warnings
 
+    # joblib's, after an error that ends a build: the error itself is said.
+    warnings.filterwarnings("ignore", message=".*tasks which were still being processed by the workers")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("LANCE_LOG", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
@@ -166,10 +166,12 @@ def _read_parts(state: _Build, store: PartStore, texts: Sequence[TextSource]) ->
             except SourceError as problem:  # what stands before the damage is worth keeping
                 damage.append(problem)
 
-        for part, rows in state.workers.each(read_part, partial(missing, number, source, damage)):
-            store.save(part, rows)
-            if rows.bad and not state.skip_bad:
-                raise store.bad(part.name, source.path)[0]
+        # Closed before anything is removed: workers write into the folder.
+        with closing(state.workers.each(read_part, store.save, partial(missing, number, source, damage))) as parts:
+            for part in parts:
+                bad = [] if state.skip_bad else store.bad(part.name, source.path)
+                if bad:
+                    raise bad[0]
         if damage:
             if not (state.skip_bad and store.names(number)):
                 raise damage[-1]

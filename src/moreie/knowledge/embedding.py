@@ -61,13 +61,8 @@ class BatchStore:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         order: list[str] = []
-        for batch, done in self.workers.each(self._bound(work), lambda: self._missing(batches, order)):
-            if done.fingerprint != self.encoder.fingerprint:
-                raise KnowledgeCorpusError(
-                    f"a worker's image encoder is another one ({done.fingerprint}) than ours "
-                    f"({self.encoder.fingerprint}); let {self.encoder.name} lead to the same files everywhere"
-                )
-            self._save(batch.key, done)
+        for _ in self.workers.each(self._bound(work), self._save, lambda: self._missing(batches, order)):
+            pass
         return order
 
     def load(self, key: str) -> EmbeddedBatch:
@@ -93,14 +88,19 @@ class BatchStore:
             else:
                 yield batch
 
-    def _save(self, key: str, done: EmbeddedBatch) -> None:
-        unfinished = self.folder / f".{key}"
+    def _save(self, batch: Batch, done: EmbeddedBatch) -> None:
+        if done.fingerprint != self.encoder.fingerprint:
+            raise KnowledgeCorpusError(
+                f"a worker's image encoder is another one ({done.fingerprint}) than ours "
+                f"({self.encoder.fingerprint}); let {self.encoder.name} lead to the same files everywhere"
+            )
+        unfinished = self.folder / f".{batch.key}"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         feather.write_feather(done.rows, unfinished / "rows", compression="lz4")
         notes = pa.table({"places": [list(done.places)], "skipped": [list(done.skipped)]})
         feather.write_feather(notes, unfinished / "notes", compression="lz4")
-        os.replace(unfinished, self.folder / key)
+        os.replace(unfinished, self.folder / batch.key)
 
 
 def vector_column(vectors: NDArray[np.float32]) -> pa.FixedSizeListArray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -110,9 +111,8 @@ class PartStore:
         return (self.folder / part.name).is_dir()
 
     def save(self, part: Part, done: PartRows) -> None:
-        """Keep a finished part; all of it appears in one rename."""
-        unfinished = self.folder / f".{part.name}"
-        unfinished.mkdir()
+        """Keep a finished part; all of it appears in one rename. Runs in a worker."""
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{part.name}-", dir=self.folder))
         for field in fields(Rows):
             feather.write_feather(getattr(done.rows, field.name), unfinished / field.name, compression="lz4")
         feather.write_feather(done.redirects, unfinished / "redirects", compression="lz4")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -20,12 +21,15 @@ RESTARTS = 3
 
 
 class Workers(Protocol):
-    """Applies a function to items, in any order, few items waiting at a time."""
+    """Applies a function to items and keeps the results, in any order, few items waiting at a time."""
 
-    def each(self, work: Callable[[T], R], items: Callable[[], Iterable[T]]) -> Iterator[tuple[T, R]]:
-        """Each item with its result, as they are done.
+    def each(
+        self, work: Callable[[T], R], keep: Callable[[T, R], None], items: Callable[[], Iterable[T]]
+    ) -> Generator[T, None, None]:
+        """Each item, once `keep(item, work(item))` has been done, as they are done.
 
-        `items` gives what is still to be done; it is asked again when workers died.
+        `keep` runs where the work does if that is this machine, else in this process. `items` gives what is still to
+        be done; it is asked again when workers died.
 
         Raises:
             KnowledgeCorpusError: workers keep dying.
@@ -35,23 +39,34 @@ class Workers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LocalWorkers:
-    """`processes` of this machine; with one, or for a single item, this process does the work."""
+    """`processes` of this machine; with one, or for a single item, this process does the work.
+
+    Workers keep their results themselves and answer with numbers: an answer that fills the pipe, cut off by the
+    worker's death, would be waited for without end.
+    """
 
     processes: int
 
-    def each(self, work: Callable[[T], R], items: Callable[[], Iterable[T]]) -> Iterator[tuple[T, R]]:
+    def each(
+        self, work: Callable[[T], R], keep: Callable[[T, R], None], items: Callable[[], Iterable[T]]
+    ) -> Generator[T, None, None]:
         for attempt in range(RESTARTS + 1):
             waiting = iter(items())
             first = list(islice(waiting, 2))
             if self.processes == 1 or len(first) < 2:
-                yield from ((item, work(item)) for item in chain(first, waiting))
+                for item in chain(first, waiting):
+                    keep(item, work(item))
+                    yield item
                 return
-            from joblib import Parallel, delayed
+            from joblib import Parallel
             from joblib.externals.loky.process_executor import TerminatedWorkerError
 
             pool = Parallel(self.processes, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
+            given: dict[int, T] = {}
             try:
-                yield from pool(delayed(_with_item)(work, item) for item in chain(first, waiting))
+                with closing(pool(_calls(work, keep, chain(first, waiting), given))) as numbers:
+                    for number in numbers:
+                        yield given.pop(number)
                 return
             except TerminatedWorkerError as problem:
                 log.warning("a worker process died (attempt %d of %d): %s", attempt + 1, RESTARTS + 1, problem)
@@ -70,7 +85,9 @@ class RayWorkers:
 
     address: str | None = None
 
-    def each(self, work: Callable[[T], R], items: Callable[[], Iterable[T]]) -> Iterator[tuple[T, R]]:
+    def each(
+        self, work: Callable[[T], R], keep: Callable[[T, R], None], items: Callable[[], Iterable[T]]
+    ) -> Generator[T, None, None]:
         ray = self._connected()
         function, bound = (work.func, work.args) if isinstance(work, partial) else (work, ())
         task = ray.remote(max_retries=RESTARTS)(function)
@@ -86,7 +103,7 @@ class RayWorkers:
             for reference in done:
                 item = pending.pop(reference)
                 try:
-                    yield item, ray.get(reference)
+                    keep(item, ray.get(reference))
                 except ray.exceptions.RayTaskError as problem:
                     cause = problem.as_instanceof_cause()
                     raise cause if isinstance(cause, MoreieError) else problem from problem
@@ -95,6 +112,7 @@ class RayWorkers:
                         f"Ray workers died {RESTARTS + 1} times over one part, perhaps for want of memory; run the "
                         "same command again: finished parts are kept"
                     ) from problem
+                yield item
 
     def _connected(self) -> Any:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -110,8 +128,19 @@ class RayWorkers:
         return ray
 
 
-def _with_item(work: Callable[[T], R], item: T) -> tuple[T, R]:
-    return item, work(item)
+def _calls(
+    work: Callable[[T], R], keep: Callable[[T, R], None], items: Iterable[T], given: dict[int, T]
+) -> Iterator[Any]:
+    from joblib import delayed
+
+    for number, item in enumerate(items):
+        given[number] = item
+        yield delayed(_done)(work, keep, item, number)
+
+
+def _done(work: Callable[[T], R], keep: Callable[[T, R], None], item: T, number: int) -> int:
+    keep(item, work(item))
+    return number
 
 
 def workers_of(name: str | None) -> Workers:

@@ -227,6 +227,7 @@ def test_a_disk_full_for_a_worker_is_an_error_too(tmp_path: Path) -> None:
     assert KnowledgeCorpus.open(tmp_path / "corpus").manifest.articles == 20_000
 
 
+@pytest.mark.filterwarnings("ignore:.*tasks which were still being processed")
 def test_a_bad_line_read_by_workers_is_an_error_and_the_rest_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "articles.jsonl"
     write_articles(path, 60_000)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from moreie.encoders import attention
-from moreie.encoders.attention import attended, by_torch
+from moreie.encoders.attention import attended, attended_packed, by_torch
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -68,6 +68,39 @@ def test_it_is_what_it_is_in_double_precision(
     found = attended(*parts, count, reads)
     assert found.dtype is dtype
     assert far(found, parts, count, reads) < 20
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.integers(1, 70)), min_size=1, max_size=5),
+    st.sampled_from([(1, 32), (3, 32), (2, 64)]),
+    st.sampled_from(DTYPES),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_posts_behind_each_other_are_as_each_by_itself(
+    own: str, sizes: list[tuple[int, int]], heads: tuple[int, int], dtype: torch.dtype, some: bool, seed: int
+) -> None:
+    count, width = heads
+    queries, keys = [q for q, _ in sizes], [k for _, k in sizes]
+    query, key, value = (part[0] for part in states((1, sum(queries) + sum(keys), count * width), dtype, seed))
+    query, key, value = query[: sum(queries)], key[: sum(keys)], value[-sum(keys) :]
+    reads = None
+    if some:
+        reads = torch.rand(len(sizes), 1, max(queries), max(keys), generator=torch.Generator().manual_seed(seed)) < 0.6
+        reads[..., 0] = True
+    found = attended_packed(query, key, value, count, queries, keys, reads).split(queries)
+    for n, (own_query, own_key, own_value) in enumerate(
+        zip(query.split(queries), key.split(keys), value.split(keys), strict=True)
+    ):
+        mask = None if reads is None else reads[n : n + 1, :, : queries[n], : keys[n]]
+        assert torch.equal(found[n], attended(own_query[None], own_key[None], own_value[None], count, mask)[0])
+
+
+def test_without_a_kernel_posts_are_not_read_behind_each_other(own: str) -> None:
+    rows = torch.zeros(4, 48)
+    with pytest.raises(ValueError, match="no kernel for 3 keys of 4 heads"):
+        attended_packed(rows, rows, rows, 4, [1, 3], [1, 3])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

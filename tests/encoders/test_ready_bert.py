@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from moreie.encoders import int8, merging, ready_bert
+from moreie.encoders import attention, int8, merging, ready_bert
 from moreie.encoders.adapters import AdapterConfig
 from moreie.encoders.merging import Reading, bare, merged
 from moreie.encoders.text import TextEncoder, batch_tensors
@@ -53,6 +54,41 @@ def test_states_are_those_of_the_layers(rows: list[list[int]], seed: int, kind: 
     error = 1e-5 if kind is torch.float32 else 0.02
     assert apart(found[mask > 0], expected[mask > 0]) < error
     assert apart(found_there, at_anchors) < error
+
+
+@given(rows, st.integers(0, 2**31))
+@settings(max_examples=25, deadline=None)
+@torch.no_grad()
+def test_without_padding_they_are_the_same(rows: list[list[int]], seed: int) -> None:
+    """Of the anchors that are there: of each row some."""
+    encoder = shipped()
+    ids, mask = batch_tensors([*rows, rows[0]], 0)
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.stack([torch.randint(1, 5, (), generator=generator) for _ in ids])
+    anchors = torch.stack([torch.randint(int(own.sum()), (4,), generator=generator) for own in mask])
+    with merged(encoder, "one"), mock.patch.object(attention, "FEW_THREADS", 1_000):
+        ready = ready_bert.ready_for(encoder.model)
+        assert ready is not None
+        packed, packed_there = encoder(ids, mask), encoder.states_at(ids, mask, anchors, None, counts)
+        with mock.patch.object(ready_bert, "packed_kernel", return_value=None):
+            assert not ready.packs(1)
+            padded, padded_there = encoder(ids, mask), encoder.states_at(ids, mask, anchors)
+    there = torch.arange(4) < counts[:, None]
+    assert apart(packed[mask > 0], padded[mask > 0]) < 1e-5
+    assert apart(packed_there[there], padded_there[there]) < 1e-5
+    if attention.kernels().by_kind:
+        assert not packed[mask == 0].any(), "was it without padding?"
+
+
+@torch.no_grad()
+def test_a_mask_with_gaps_is_read_as_it_is() -> None:
+    encoder = shipped()
+    ids, mask = batch_tensors([[1_010, 1_020, 1_030, 1_040], [1_050, 1_060]], 0)
+    mask[0, 1] = 0
+    encoder.use_adapter("one")
+    expected = encoder(ids, mask)
+    with merged(encoder, "one"):
+        assert apart(encoder(ids, mask)[mask > 0], expected[mask > 0]) < 1e-5
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])

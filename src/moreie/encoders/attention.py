@@ -7,9 +7,10 @@ calls a library's matrix product for each 32 queries of each head. Rows are that
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import accumulate
 from types import MappingProxyType
 
 import torch
@@ -59,6 +60,55 @@ def by_torch(
     return found.transpose(1, 2).flatten(2)
 
 
+def attended_packed(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    heads: int,
+    queries: Sequence[int],
+    keys: Sequence[int],
+    reads: Tensor | None = None,
+) -> Tensor:
+    """What each token attends to [M, H] of posts one behind the other, without padding: of a post's `queries` rows of
+    query [M, H] all its `keys` rows of key and value [N, H], or those that `reads` [B, 1, A or more, S or more] says.
+
+    Where there is a kernel (`packed_kernel`), without gradients.
+    """
+    compute = packed_kernel(query.dtype, query.shape[1] // heads, max(keys))
+    if compute is None:
+        raise ValueError(f"no kernel for {max(keys)} keys of {heads} heads in {query.dtype}")
+    starts = _numbers([0, *accumulate(queries), 0, *accumulate(keys)])
+    strides = [0, query.stride(0), 0, key.stride(0), 0, value.stride(0), 0, 0]
+    if reads is not None:
+        reads = reads.expand(len(queries), 1, -1, -1).contiguous()
+        strides[6:] = reads.stride(0), reads.stride(2)
+    found, told = query.new_empty(query.shape), _numbers(strides)
+    compute(
+        len(queries),
+        max(queries),
+        max(keys),
+        heads,
+        query.shape[1] // heads,
+        ctypes.addressof(told),
+        ctypes.addressof(starts),
+        *(None if x is None else x.data_ptr() for x in (query, key, value, reads, found)),
+    )
+    return found
+
+
+def packed_kernel(kind: torch.dtype, width: int, keys: int) -> Kernel | None:
+    """The project's kernel for heads of `width` numbers and posts of so many keys at most, where it is there and faster
+    than torch's."""
+    if torch.get_num_threads() > FEW_THREADS:
+        return None
+    own, numbers = kernels(), keys * width
+    if kind is torch.bfloat16 and width in own.in_tiles:
+        return own.in_tiles[width] if numbers <= SHORT_IN_TILES else None
+    most = SHORT_IN_VECTORS if kind is torch.bfloat16 and in_vectors() else SHORT.get(kind, 0)
+    fits = numbers <= most and width % own.unit == 0
+    return own.by_kind.get(kind) if fits else None
+
+
 @dataclass(frozen=True, slots=True)
 class Kernels:
     """What a library of kernels can do."""
@@ -97,27 +147,20 @@ def in_vectors() -> bool:
 
 def _declared(found: ctypes.CDLL, name: str) -> Kernel:
     kernel = found[name]
-    kernel.restype, kernel.argtypes = None, [ctypes.c_int64] * 5 + [ctypes.c_void_p] * 6
+    kernel.restype, kernel.argtypes = None, [ctypes.c_int64] * 5 + [ctypes.c_void_p] * 7
     return kernel
 
 
 def _short(query: Tensor, key: Tensor, value: Tensor, heads: int, reads: Tensor | None) -> Kernel | None:
     """The kernel, where it is there for these and faster."""
-    width = query.shape[2] // heads
-    numbers = key.shape[1] * width
     if not query.is_cpu:
         return None
     if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
         return None
     plain = key.dtype is value.dtype is query.dtype and query.stride(2) == key.stride(2) == value.stride(2) == 1
-    if not plain or torch.get_num_threads() > FEW_THREADS or (reads is not None and reads.dtype is not torch.bool):
+    if not plain or (reads is not None and reads.dtype is not torch.bool):
         return None
-    own = kernels()
-    if query.dtype is torch.bfloat16 and width in own.in_tiles:
-        return own.in_tiles[width] if numbers <= SHORT_IN_TILES else None
-    most = SHORT_IN_VECTORS if query.dtype is torch.bfloat16 and in_vectors() else SHORT.get(query.dtype, 0)
-    fits = numbers <= most and width % own.unit == 0
-    return own.by_kind.get(query.dtype) if fits else None
+    return packed_kernel(query.dtype, query.shape[2] // heads, key.shape[1])
 
 
 def _by(compute: Kernel, query: Tensor, key: Tensor, value: Tensor, heads: int, reads: Tensor | None) -> Tensor:
@@ -129,17 +172,21 @@ def _by(compute: Kernel, query: Tensor, key: Tensor, value: Tensor, heads: int, 
         strides += reads.stride(0), reads.stride(2) if reads.shape[2] > 1 else 0
     strides += [0] * (8 - len(strides))
     found = query.new_empty(query.shape)
-    told = (ctypes.c_int64 * 8)(*strides)
+    told = _numbers(strides)
 
     def part(first: int, count: int) -> None:
         """Of a post by itself some queries."""
         ahead = first * query.stride(1), 0, 0, first * strides[7], first * heads * width
         states = (query, key, value, reads, found)
         addresses = (None if x is None else x.data_ptr() + n * x.itemsize for x, n in zip(states, ahead, strict=True))
-        compute(posts, count, key.shape[1], heads, width, ctypes.addressof(told), *addresses)
+        compute(posts, count, key.shape[1], heads, width, ctypes.addressof(told), None, *addresses)
 
     if posts == 1 and query.dtype is torch.bfloat16:  # in float32 torch's threads wait busily for the next product
         in_parts(part, queries, LEAST_IN_TILES)
     else:
         part(0, queries)
     return found
+
+
+def _numbers(values: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
+    return (ctypes.c_int64 * len(values))(*values)

@@ -54,20 +54,31 @@ class Int8TextEncoder(TextEncoder):
         self.use_adapter(None)  # an encoder that is gone may have had this one's `id`
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor | None = None) -> Tensor:
-        return self._states(input_ids, attention_mask, None, positions)
+        return self._states(input_ids, attention_mask, positions)
 
     def states_at(
-        self, input_ids: Tensor, attention_mask: Tensor, anchors: Tensor, positions: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        anchors: Tensor,
+        positions: Tensor | None = None,
+        anchor_counts: Tensor | None = None,
     ) -> Tensor:
-        return self._states(input_ids, attention_mask, anchors, positions)
+        return self._states(input_ids, attention_mask, positions, anchors, anchor_counts)
 
     @torch.no_grad()
     def _states(
-        self, input_ids: Tensor, attention_mask: Tensor, anchors: Tensor | None, positions: Tensor | None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        positions: Tensor | None,
+        anchors: Tensor | None = None,
+        anchor_counts: Tensor | None = None,
     ) -> Tensor:
-        active, placed = self._ready[_active.get().get(id(self))], self._placed(attention_mask, positions)
+        active = self._ready[_active.get().get(id(self))]
         if isinstance(active, ReadyBert):
-            return self._by(active, input_ids, placed, anchors)
+            return self._by(active, input_ids, attention_mask, positions, anchors, anchor_counts)
+        placed = self._placed(attention_mask, positions)
         states: Tensor = active(input_ids=input_ids, **placed).last_hidden_state
         return states if anchors is None else at(states, anchors)
 

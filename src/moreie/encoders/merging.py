@@ -85,7 +85,7 @@ def folded(encoder: TextEncoder, adapter: str | None, kind: torch.dtype) -> Weig
             encoder.folded.pop(own, None)
         weight = weights_of(encoder, adapter, kind)
         weights: Weights
-        if can_be_ready(encoder) and kind is torch.bfloat16:  # in float32 it would be no faster
+        if can_be_ready(encoder):
             weights = ReadyBert(encoder.model, weight, kind)
         else:
             weights = {name: weight(name) for name in _foldable(encoder, adapter)}
@@ -222,7 +222,7 @@ class Reading:
         self._kind = product_kind(encoder.device)
         casts = self._kind is not torch.float32  # weights, in each product, that are not kept in this kind
         ready = can_be_ready(encoder)
-        enough = tokens >= WORTH and (adapter is not None or (casts and ready))
+        enough = tokens >= WORTH and (adapter is not None or ready)
         self._folds = (bool(encoder.adapted_layers()) or ready) and (
             enough or (casts and stays_folded(encoder, adapter, self._kind))
         )

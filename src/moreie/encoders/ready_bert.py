@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -19,10 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moreie.encoders.attention import attended
+from moreie.encoders.attention import attended, attended_packed, packed_kernel
 from moreie.encoders.bert import BertModel
-from moreie.encoders.last_layer import LAID_OUT_ALIKE, RELATIVE, at, with_distances, without_layers
+from moreie.encoders.last_layer import LAID_OUT_ALIKE, RELATIVE, with_distances, without_layers
 from moreie.encoders.norms import norm_of_sum
+from moreie.encoders.packed_rows import PackedRows
 from moreie.encoders.products import MakesProduct, Multiply, Product, fast_product
 
 _ready: ContextVar[Mapping[int, ReadyBert | None]] = ContextVar("ready", default=MappingProxyType({}))
@@ -92,14 +94,8 @@ def rounded_rows(rows: int) -> int:
     return (rows + (1 << step) - 1) >> step << step
 
 
-def _padded(rows: Tensor, count: int) -> Tensor:
-    """Rows [N, H] with rows of zeros behind them, `count` in all."""
-    return rows if count == len(rows) else functional.pad(rows, (0, 0, 0, count - len(rows)))
-
-
-def _parts(rows: Tensor, shape: tuple[int, int] | torch.Size, count: int) -> tuple[Tensor, ...]:
-    """Of padded rows those of tokens, [B, S, H] each of so many parts."""
-    return rows[: shape[0] * shape[1]].view(*shape, -1).chunk(count, dim=-1)
+_Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Of rows of queries [M, H], keys and values [N, H] what the queries attend to [M, H]."""
 
 
 class ReadyBert:
@@ -124,27 +120,73 @@ class ReadyBert:
     ) -> Tensor:
         """States [B, A, H] at `anchors` [B, A] (all without), in float32, of sub-tokens that have been looked up
         [B, S, H]; `reads`: None, or bool [B, 1, 1 or S, S], what each reads."""
-        shape = embedded.shape[:2]
+        rows, columns = embedded.shape[:2]
         states = self._embeddings(inputs_embeds=embedded, position_ids=position_ids).flatten(0, 1)
-        states = _padded(states, self._rows(len(states)))
-        read, scored = states.to(self._kind), self._scored(embedded, reads)
+        scored = self._scored(embedded, reads)
+        asked, asked_scored = None, scored
+        if anchors is not None:
+            asked = (torch.arange(rows, device=anchors.device)[:, None] * columns + anchors).flatten()
+            asked_scored = _of_anchors(scored, anchors)
+
+        def attend(query: Tensor, key: Tensor, value: Tensor, scored: Tensor | None) -> Tensor:
+            query, key, value = (part.view(rows, -1, part.shape[1]) for part in (query, key, value))
+            return attended(query, key, value, self._heads, scored).flatten(0, 1)
+
+        found = self._through(states, asked, partial(attend, scored=scored), partial(attend, scored=asked_scored))
+        return found.view(rows, -1, found.shape[1])
+
+    def packs(self, keys: int) -> bool:
+        """Whether there are `packed_states` of rows of so many sub-tokens at most."""
+        width = self._layers[-1].second_norm.normalized_shape[0] // self._heads
+        return self._relative is None and packed_kernel(self._kind, width, keys) is not None
+
+    def packed_states(
+        self,
+        embedded: Tensor,
+        rows: PackedRows,
+        reads: Tensor | None,
+        position_ids: Tensor,
+        anchors: Tensor | None,
+        anchor_counts: Tensor | None,
+    ) -> Tensor:
+        """What `states` gives, of sub-tokens [N, H] and their positions [N] without padding; of `anchors` the first
+        `anchor_counts` [B] of each row (all without), zeros at the others. `reads`: None, where each reads all of its
+        row."""
+        # Each as a row of its own: some embeddings cut what they hold of types to the length of a row.
+        states = self._embeddings(inputs_embeds=embedded[:, None], position_ids=position_ids[:, None])[:, 0]
+        asked, of_asked, asked_reads = None, rows, reads
+        if anchors is not None:
+            counts = torch.full_like(rows.starts, anchors.shape[1]) if anchor_counts is None else anchor_counts
+            of_asked = PackedRows.of(counts, anchors.shape[1])
+            asked = of_asked.pack(rows.starts[:, None] + anchors)
+            asked_reads = _of_anchors(reads, anchors)
+
+        def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return attended_packed(query, key, value, self._heads, rows.counts, rows.counts, reads)
+
+        def attend_asked(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return attended_packed(query, key, value, self._heads, of_asked.counts, rows.counts, asked_reads)
+
+        return of_asked.spread(self._through(states, asked, attend, attend_asked))
+
+    def _through(self, states: Tensor, asked: Tensor | None, attend: _Attend, attend_last: _Attend) -> Tensor:
+        """Rows of states [N, H] through all layers; of the last one the rows `asked` [M] (all without)."""
+        count = len(states)
+        states = self._filled(states)
+        read = states.to(self._kind)
         for layer in self._layers[:-1]:
             (mixed,) = layer.mixed
-            query, key, value = _parts(mixed(read), shape, 3)
-            states, read = layer.second_half(self._attended(query, key, value, scored), states)
+            parts = mixed(read)[:count].chunk(3, dim=-1)
+            states, read = layer.second_half(self._filled(attend(*parts)), states)
         layer = self._layers[-1]
-        asked, told = layer.mixed
-        key, value = _parts(told(read), shape, 2)
-        if anchors is not None:
-            states = at(_parts(states, shape, 1)[0], anchors).flatten(0, 1)
-            states = _padded(states, self._rows(len(states)))
-            read, shape = states.to(self._kind), anchors.shape
-            if scored is not None and scored.shape[2] > 1:
-                of_each = anchors[:, None, :, None].expand(-1, scored.shape[1], -1, scored.shape[3])
-                scored = scored.expand(len(anchors), -1, -1, -1).gather(2, of_each)
-        (query,) = _parts(asked(read), shape, 1)
-        states, _ = layer.second_half(self._attended(query, key, value, scored), states)
-        return _parts(states, shape, 1)[0]
+        asking, told = layer.mixed
+        key, value = told(read)[:count].chunk(2, dim=-1)
+        if asked is not None:
+            count = len(asked)
+            states = self._filled(states[asked])
+            read = states.to(self._kind)
+        found, _ = layer.second_half(self._filled(attend_last(asking(read)[:count], key, value)), states)
+        return found[:count]
 
     def _scored(self, embedded: Tensor, reads: Tensor | None) -> Tensor | None:
         """What is read, or, where layers go by distances, what is added to scores [B or 1, heads, S, S]."""
@@ -152,14 +194,18 @@ class ReadyBert:
             return reads
         return with_distances(self._relative, embedded, reads).to(self._kind)
 
-    def _attended(self, query: Tensor, key: Tensor, value: Tensor, scored: Tensor | None) -> Tensor:
-        """Rows of what each token attends to, padded as its states are."""
-        mixed = attended(query, key, value, self._heads, scored).flatten(0, 1)
-        return _padded(mixed, self._rows(len(mixed)))
+    def _filled(self, rows: Tensor) -> Tensor:
+        """Rows [N, H], with rows of zeros behind them where products are given more."""
+        count = rounded_rows(len(rows)) if self._rounds else len(rows)
+        return rows if count == len(rows) else functional.pad(rows, (0, 0, 0, count - len(rows)))
 
-    def _rows(self, rows: int) -> int:
-        """So many rows products are given for `rows`."""
-        return rounded_rows(rows) if self._rounds else rows
+
+def _of_anchors(scored: Tensor | None, anchors: Tensor) -> Tensor | None:
+    """Of what each token reads [B or 1, heads or 1, 1 or S, S], or is added to its scores, that of `anchors` [B, A]."""
+    if scored is None or scored.shape[2] == 1:
+        return scored
+    of_each = anchors[:, None, :, None].expand(-1, scored.shape[1], -1, scored.shape[3])
+    return scored.expand(len(anchors), -1, -1, -1).gather(2, of_each)
 
 
 def _made_ready(

@@ -21,6 +21,7 @@ from moreie.encoders.adapters import AdaptedLinear, AdapterConfig, adapted_layer
 from moreie.encoders.bert import BertModel, read_config, what_is_read
 from moreie.encoders.fingerprints import record_fingerprint, recorded_fingerprint
 from moreie.encoders.last_layer import at, has_known_layers, last_layer_at, up_to_the_last
+from moreie.encoders.packed_rows import packed_rows
 from moreie.encoders.ready_bert import ReadyBert, ready_for
 from moreie.encoders.subtokens import RememberedSubtokens
 from moreie.encoders.tokenizer import FolderTokenizer
@@ -167,15 +168,30 @@ class TextEncoder(nn.Module):
         With `positions` [B, S], the places in the text that the tokens take (`takes_positions`), it may also be 2 or
         more, on tokens that only those of the same number read (`reach`).
         """
-        placed = self._placed(attention_mask, positions)
         if ready := ready_for(self.model):
-            return self._by(ready, input_ids, placed, None)
+            return self._by(ready, input_ids, attention_mask, positions)
+        placed = self._placed(attention_mask, positions)
         states: Tensor = self.model(input_ids=input_ids, **placed).last_hidden_state
         return states
 
-    def _by(self, ready: ReadyBert, input_ids: Tensor, placed: dict[str, Tensor], anchors: Tensor | None) -> Tensor:
-        embedded = self.model.get_input_embeddings()(input_ids)
-        return ready.states(embedded, what_is_read(placed["attention_mask"]), placed.get("position_ids"), anchors)
+    def _by(
+        self,
+        ready: ReadyBert,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        positions: Tensor | None,
+        anchors: Tensor | None = None,
+        anchor_counts: Tensor | None = None,
+    ) -> Tensor:
+        """`forward`, or `states_at`, by layers that have been made ready; without padding where they can."""
+        embed, placed = self.model.get_input_embeddings(), self._placed(attention_mask, positions)
+        rows = packed_rows(attention_mask) if len(input_ids) > 1 and ready.packs(input_ids.shape[1]) else None
+        if rows is None:
+            reads = what_is_read(placed["attention_mask"])
+            return ready.states(embed(input_ids), reads, placed.get("position_ids"), anchors)
+        reads = None if positions is None else placed["attention_mask"]
+        at_places = rows.columns + self._first_position if positions is None else rows.pack(placed["position_ids"])
+        return ready.packed_states(embed(rows.pack(input_ids)), rows, reads, at_places, anchors, anchor_counts)
 
     def _placed(self, attention_mask: Tensor, positions: Tensor | None) -> dict[str, Tensor]:
         if positions is None:
@@ -183,12 +199,18 @@ class TextEncoder(nn.Module):
         return {"attention_mask": reach(attention_mask), "position_ids": positions + self._first_position}
 
     def states_at(
-        self, input_ids: Tensor, attention_mask: Tensor, anchors: Tensor, positions: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        anchors: Tensor,
+        positions: Tensor | None = None,
+        anchor_counts: Tensor | None = None,
     ) -> Tensor:
-        """What `forward` gives at the tokens `anchors` [B, A] of each row: [B, A, H], at less cost where it may be."""
-        placed = self._placed(attention_mask, positions)
+        """What `forward` gives at the tokens `anchors` [B, A] of each row: [B, A, H], at less cost where it may be. At
+        anchors behind the first `anchor_counts` [B] of a row it may give anything."""
         if ready := ready_for(self.model):
-            return self._by(ready, input_ids, placed, anchors)
+            return self._by(ready, input_ids, attention_mask, positions, anchors, anchor_counts)
+        placed = self._placed(attention_mask, positions)
         if self._without_last is None:
             return at(self.model(input_ids=input_ids, **placed).last_hidden_state, anchors)
         hidden = self._without_last(input_ids=input_ids, **placed).last_hidden_state

@@ -120,25 +120,29 @@ inline void lay_out(const R *x, int64_t row, int64_t S, int64_t d, const uint8_t
 
 // What each query attends to: `out` [B, A, heads d], of queries [B, A, heads d], keys and values [B, S, heads d]. `reads`
 // bool [B, A, S], or [B, 1, S] with 0 from row to row, or null: what each reads. Every strides are of posts and of rows.
+// Posts may lie one behind the other, each of its own length: `starts`, null otherwise, has the row where the queries of
+// each begin, and behind those of the last one [B + 1], then the same of keys; A and S are those of the longest.
 template <typename R>
-void attention(int64_t B, int64_t A, int64_t S, int64_t heads, int64_t d, const int64_t *strides, const R *query,
-               const R *key, const R *value, const uint8_t *reads, R *out) {
-    const int64_t lines = (A + W - 1) / W, stride = lines * W, width = heads * d;
+void attention(int64_t B, int64_t A, int64_t S, int64_t heads, int64_t d, const int64_t *strides, const int64_t *starts,
+               const R *query, const R *key, const R *value, const uint8_t *reads, R *out) {
+    const int64_t width = heads * d;
     const int64_t *of_key = strides + 2, *of_value = strides + 4;
     Row *room = reinterpret_cast<Row *>(scratch(0, size_t((2 * d + S) * MOST * W) / 2));
     float *keys = reinterpret_cast<float *>(scratch(1, size_t(S * d))), *values = keys + S * d;
     for (int64_t b = 0; b < B; b++) {
-        const Read read = read_by(reads, strides + 6, b, A, S, stride);
+        const Place own = place_of(b, B, A, S, strides, starts, width);
+        const int64_t lines = (own.A + W - 1) / W, stride = lines * W;
+        const Read read = read_by(reads, strides + 6, b, own.A, own.S, stride);
         for (int64_t h = 0; h < heads; h++) {
-            lay_out(key + b * of_key[0] + h * d, of_key[1], S, d, read.keys, keys);
-            lay_out(value + b * of_value[0] + h * d, of_value[1], S, d, read.keys, values);
+            lay_out(key + own.key + h * d, of_key[1], own.S, d, read.keys, keys);
+            lay_out(value + own.value + h * d, of_value[1], own.S, d, read.keys, values);
             for (int64_t line = 0, count; line < lines; line += count) {
                 const int64_t blocks = (lines - line + MOST - 1) / MOST, a = line * W;
                 count = (lines - line + blocks - 1) / blocks;
                 const auto run = count == 1 ? attend<R, 1> : count == 2 ? attend<R, 2> : attend<R, 3>;
-                run(query + b * strides[0] + a * strides[1] + h * d, strides[1], A - a < count * W ? A - a : count * W,
-                    d, keys, values, read.count, read.added ? read.added + a : nullptr, stride, room,
-                    out + (b * A + a) * width + h * d, width);
+                run(query + own.query + a * strides[1] + h * d, strides[1],
+                    own.A - a < count * W ? own.A - a : count * W, d, keys, values, read.count,
+                    read.added ? read.added + a : nullptr, stride, room, out + own.out + a * width + h * d, width);
             }
         }
     }
@@ -150,19 +154,20 @@ extern "C" const int64_t moreie_attention_unit;
 const int64_t moreie_attention_unit = 2 * W;
 
 extern "C" void moreie_attention_float32(int64_t B, int64_t A, int64_t S, int64_t heads, int64_t d,
-                                         const int64_t *strides, const float *query, const float *key,
-                                         const float *value, const uint8_t *reads, float *out) {
-    attention(B, A, S, heads, d, strides, query, key, value, reads, out);
+                                         const int64_t *strides, const int64_t *starts, const float *query,
+                                         const float *key, const float *value, const uint8_t *reads, float *out) {
+    attention(B, A, S, heads, d, strides, starts, query, key, value, reads, out);
 }
 
 extern "C" void moreie_attention_bfloat16(int64_t B, int64_t A, int64_t S, int64_t heads, int64_t d,
-                                          const int64_t *strides, const uint16_t *query, const uint16_t *key,
-                                          const uint16_t *value, const uint8_t *reads, uint16_t *out) {
+                                          const int64_t *strides, const int64_t *starts, const uint16_t *query,
+                                          const uint16_t *key, const uint16_t *value, const uint8_t *reads,
+                                          uint16_t *out) {
 #ifdef PAIRS
     if (has_pairs())
-        return pairs::attention(B, A, S, heads, d, strides, query, key, value, reads, out);
+        return pairs::attention(B, A, S, heads, d, strides, starts, query, key, value, reads, out);
 #endif
-    attention(B, A, S, heads, d, strides, query, key, value, reads, out);
+    attention(B, A, S, heads, d, strides, starts, query, key, value, reads, out);
 }
 
 // The widths of a head that there are tiles for, as bits; 0 where there are none.
@@ -176,10 +181,12 @@ extern "C" int64_t moreie_attention_tiles() {
 
 // `moreie_attention_bfloat16` of such heads, where there are tiles.
 extern "C" void moreie_attention_in_tiles(int64_t B, int64_t A, int64_t S, int64_t heads, int64_t d,
-                                          const int64_t *strides, const uint16_t *query, const uint16_t *key,
-                                          const uint16_t *value, const uint8_t *reads, uint16_t *out) {
+                                          const int64_t *strides, const int64_t *starts, const uint16_t *query,
+                                          const uint16_t *key, const uint16_t *value, const uint8_t *reads,
+                                          uint16_t *out) {
 #ifdef TILES
     if (has_tiles())
-        (d == 32 ? tiles::attention<32> : tiles::attention<64>)(B, A, S, heads, strides, query, key, value, reads, out);
+        (d == 32 ? tiles::attention<32> : tiles::attention<64>)(B, A, S, heads, strides, starts, query, key, value,
+                                                                reads, out);
 #endif
 }

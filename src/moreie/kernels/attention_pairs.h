@@ -126,25 +126,27 @@ inline void lay_in_pairs(uint16_t *rows, int64_t count, int64_t d) {
 
 // As `attention` of attention.cpp.
 inline void attention(int64_t B, int64_t A, int64_t S, int64_t heads, int64_t d, const int64_t *strides,
-                      const uint16_t *query, const uint16_t *key, const uint16_t *value, const uint8_t *reads,
-                      uint16_t *out) {
-    const int64_t lines = (A + W - 1) / W, stride = lines * W, width = heads * d, filled = S + ABREAST;
+                      const int64_t *starts, const uint16_t *query, const uint16_t *key, const uint16_t *value,
+                      const uint8_t *reads, uint16_t *out) {
+    const int64_t width = heads * d, filled = S + ABREAST;
     const int64_t *of_key = strides + 2, *of_value = strides + 4;
     Row *room = reinterpret_cast<Row *>(scratch(0, size_t((3 * d / 2 + 3 * filled / 2) * MOST * W) / 2));
     uint16_t *keys = reinterpret_cast<uint16_t *>(scratch(1, size_t(filled * d) / 2)), *values = keys + filled * d;
     for (int64_t b = 0; b < B; b++) {
-        const Read read = read_by(reads, strides + 6, b, A, S, stride);
+        const Place own = place_of(b, B, A, S, strides, starts, width);
+        const int64_t lines = (own.A + W - 1) / W, stride = lines * W;
+        const Read read = read_by(reads, strides + 6, b, own.A, own.S, stride);
         for (int64_t h = 0; h < heads; h++) {
-            lay_out(key + b * of_key[0] + h * d, of_key[1], S, d, read, keys);
-            lay_out(value + b * of_value[0] + h * d, of_value[1], S, d, read, values);
+            lay_out(key + own.key + h * d, of_key[1], own.S, d, read, keys);
+            lay_out(value + own.value + h * d, of_value[1], own.S, d, read, values);
             lay_in_pairs(values, read.count, d);
             for (int64_t line = 0, count; line < lines; line += count) {
                 const int64_t blocks = (lines - line + MOST - 1) / MOST, a = line * W;
                 count = (lines - line + blocks - 1) / blocks;
                 const auto run = count == 1 ? attend<1> : count == 2 ? attend<2> : attend<3>;
-                run(query + b * strides[0] + a * strides[1] + h * d, strides[1], A - a < count * W ? A - a : count * W,
-                    d, keys, values, read.count, read.added ? read.added + a : nullptr, stride, room,
-                    out + (b * A + a) * width + h * d, width);
+                run(query + own.query + a * strides[1] + h * d, strides[1],
+                    own.A - a < count * W ? own.A - a : count * W, d, keys, values, read.count,
+                    read.added ? read.added + a : nullptr, stride, room, out + own.out + a * width + h * d, width);
             }
         }
     }

@@ -38,6 +38,20 @@ inline Read read_by(const uint8_t *reads, const int64_t *strides, int64_t b, int
     return {nullptr, S, added};
 }
 
+// Where a post's states begin, in numbers behind the first, and how many queries and keys it has.
+struct Place {
+    int64_t query, key, value, out, A, S;
+};
+
+// Of post b; `strides` and `starts` as `attention` has them, rows of the outcome `width` apart.
+inline Place place_of(int64_t b, int64_t B, int64_t A, int64_t S, const int64_t *strides, const int64_t *starts,
+                      int64_t width) {
+    if (!starts)
+        return {b * strides[0], b * strides[2], b * strides[4], b * A * width, A, S};
+    const int64_t q = starts[b], k = starts[B + 1 + b];
+    return {q * strides[1], k * strides[3], k * strides[5], q * width, starts[b + 1] - q, starts[B + 2 + b] - k};
+}
+
 // exp to 4e-5 of numbers of at most 0, 0 below -87: what comes of it is rounded to half precision.
 inline Row rough_exponential(Row x) {
     const Row shift = everywhere(0x1.8p23f);
@@ -208,9 +222,10 @@ void lay_out(const uint16_t *x, int64_t row, int64_t S, const Read &read, uint16
 }
 
 template <int64_t D>
-WITH void attention(int64_t B, int64_t A, int64_t S, int64_t heads, const int64_t *strides, const uint16_t *query,
-                    const uint16_t *key, const uint16_t *value, const uint8_t *reads, uint16_t *out) {
-    const int64_t stride = (A + 15) / 16 * 16, width = heads * D, most = (S + 31) / 32 * 32;
+WITH void attention(int64_t B, int64_t A, int64_t S, int64_t heads, const int64_t *strides, const int64_t *starts,
+                    const uint16_t *query, const uint16_t *key, const uint16_t *value, const uint8_t *reads,
+                    uint16_t *out) {
+    const int64_t width = heads * D, most = (S + 31) / 32 * 32;
     const int64_t *of_key = strides + 2, *of_value = strides + 4;
     uint16_t *rows = reinterpret_cast<uint16_t *>(scratch(0, size_t(most * D) / 2)), *values = rows + most * D;
     float *scores = reinterpret_cast<float *>(scratch(1, size_t(most * 16)));
@@ -219,16 +234,18 @@ WITH void attention(int64_t B, int64_t A, int64_t S, int64_t heads, const int64_
     in_memory();
     _tile_loadconfig(&shape);
     for (int64_t b = 0; b < B; b++) {
-        const Read read = read_by(reads, strides + 6, b, A, S, stride);
+        const Place own = place_of(b, B, A, S, strides, starts, width);
+        const int64_t stride = (own.A + 15) / 16 * 16;
+        const Read read = read_by(reads, strides + 6, b, own.A, own.S, stride);
         for (int64_t h = 0; h < heads; h++) {
-            lay_out<D>(value + b * of_value[0] + h * D, of_value[1], S, read, rows);
+            lay_out<D>(value + own.value + h * D, of_value[1], own.S, read, rows);
             for (int64_t s = 0; s < read.count; s += 32)
                 turn_values<D>(rows + s * D, turned_values + s / 32 * (D / 16));
-            lay_out<D>(key + b * of_key[0] + h * D, of_key[1], S, read, rows);
-            for (int64_t a = 0; a < A; a += 16)
-                attend<D>(query + b * strides[0] + a * strides[1] + h * D, strides[1], A - a < 16 ? A - a : 16, rows,
+            lay_out<D>(key + own.key + h * D, of_key[1], own.S, read, rows);
+            for (int64_t a = 0; a < own.A; a += 16)
+                attend<D>(query + own.query + a * strides[1] + h * D, strides[1], own.A - a < 16 ? own.A - a : 16, rows,
                           turned_values, read.count, read.added ? read.added + a : nullptr, stride, scores, shares,
-                          out + (b * A + a) * width + h * D, width);
+                          out + own.out + a * width + h * D, width);
         }
     }
     _tile_release();

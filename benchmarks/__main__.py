@@ -17,14 +17,17 @@ HERE = Path(__file__).parent
 # Arguments of each script; words with a slash are files of --data, PEERS is the peers' interpreter.
 RUNS = (
     "ner_speed --posts twitter2017/valid.txt --flair-python PEERS",
+    "ner_speed --posts twitter2017/valid.txt --flair-python PEERS --as avx2",
     "last_layer --posts twitter2017/valid.txt",
     "int8 --posts twitter2017/valid.txt",
     "int8 --posts twitter2017/valid.txt --as avx2",
     "int8 --posts twitter2017/valid.txt --as avx-vnni",
     "int8 --posts twitter2017/valid.txt --as avx512-vnni",
     "full_extraction --posts twitter2017/valid.txt",
+    "full_extraction --posts twitter2017/valid.txt --as avx2",
     "certainty --posts twitter2017/valid.txt --pairs mnre/val.txt",
     "training --posts twitter2017/train.txt",
+    "training --posts twitter2017/train.txt --as avx2",
     "cold_start --corpus wiki/ --peer-python PEERS",
     "growth --posts twitter2017/valid.txt --articles ./wikipedia-408k.jsonl.zst",
     "extraction --posts twitter2017/test.txt",

@@ -34,7 +34,7 @@ from typing import Any, TypeVar
 
 import torch
 from fresh import forget
-from machine import threads, with_arithmetic
+from machine import arguments_of, threads, with_arithmetic
 from pictures import with_pictures
 from rows import Row, beside, save
 from torch import Tensor
@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--relations", type=Path, help="a seed's folder: its relation experts instead of the shipped")
     parser.add_argument("--memory-of", choices=KINDS, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = arguments_of(parser)
     pictures = tempfile.TemporaryDirectory()
     posts = with_pictures(read_posts(arguments.posts)[: arguments.count], Path(pictures.name))
     bare = [replace(p, image=None) for p in posts]

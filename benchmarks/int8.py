@@ -118,8 +118,7 @@ def main() -> None:
         "entities, one expert, no retrieval": (alone(full), alone(small)),
         "entities, all experts, text retrieval": tuple(of_mixtures(e, e.ner, None) for e in (full, small)),
     }
-    like = f", as with {arguments.lesser}" if arguments.lesser else ""
-    work = f"{len(few)} posts of {arguments.posts.parent.name}, {threads()}{like}"
+    work = f"{len(few)} posts of {arguments.posts.parent.name}, {threads()}"
     rows = []
     native = ["bfloat16"] if bf16_is_fast("cpu") else []
     for name, (full_one, small_one) in (pairs | {"entities and relations, the same": (full, small)}).items():

@@ -60,7 +60,7 @@ RELUCTANCE = 4.0
 
 
 def computed_everywhere(
-    encoder: TextEncoder, ids: Tensor, mask: Tensor, anchors: Tensor, positions: Tensor | None = None
+    encoder: TextEncoder, ids: Tensor, mask: Tensor, anchors: Tensor, positions: Tensor | None = None, *_: Any
 ) -> Tensor:
     """What `TextEncoder.states_at` gives, from a whole forward pass."""
     return at(encoder(ids, mask, positions), anchors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -23,6 +24,15 @@ def keep_to(name: str, told: Mapping[str, str]) -> None:
     """Go on in a process whose libraries have been told so at their start, and which knows it by `name`."""
     if os.environ.get(TOLD) != name:
         sys.exit(subprocess.run([sys.executable, *sys.argv], env={**os.environ, **told, TOLD: name}).returncode)
+
+
+def arguments_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What was given, `--as avx2` among it: torch, its libraries and our kernels are kept to such a processor then."""
+    parser.add_argument("--as", dest="lesser", choices=["avx2"], help="keep to the instructions of such a processor")
+    arguments = parser.parse_args()
+    if arguments.lesser:
+        keep_to(arguments.lesser, AVX2 | {"MOREIE_PRECISION": "float32"})
+    return arguments
 
 
 def _best(taken: Sequence[float]) -> float:
@@ -72,6 +82,6 @@ def with_arithmetic(name: str) -> str:
 
 
 def threads() -> str:
-    """How many of them torch computes with."""
-    count = torch.get_num_threads()
-    return f"{count} thread" + ("s" if count > 1 else "")
+    """How many of them torch computes with, and on which lesser processor as it were."""
+    count, lesser = torch.get_num_threads(), os.environ.get(TOLD)
+    return f"{count} thread" + ("s" if count > 1 else "") + (f", as with {lesser}" if lesser else "")

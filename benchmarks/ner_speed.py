@@ -35,7 +35,7 @@ import torch
 import transformers
 from exported import export
 from fresh import forget
-from machine import bandwidth, encoder_floor, matmul_rate, threads, with_arithmetic
+from machine import arguments_of, bandwidth, encoder_floor, matmul_rate, threads, with_arithmetic
 from rows import Row, beside, save
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertForTokenClassification, pipeline
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--flair-python", default=None, help="interpreter of an environment with flair")
     parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
+    arguments = arguments_of(parser)
     posts = [replace(post, image=None) for post in read_posts(arguments.posts)[: arguments.count]]
     expert: NerExpert = Extractor.from_pretrained().ner.experts[0]
     extractor = Extractor(Mixture([expert], None), None, corpus=None, image_encoder=None)

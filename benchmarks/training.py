@@ -16,7 +16,7 @@ from pathlib import Path
 
 import transformers
 from epochs import BATCH, LENGTH, Padded, ours, theirs
-from machine import threads, with_arithmetic
+from machine import arguments_of, threads, with_arithmetic
 from rows import beside, save
 from transformers import AutoConfig, BertForTokenClassification
 
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--posts", type=Path, required=True)
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
+    arguments = arguments_of(parser)
     posts = list(read_posts(arguments.posts)[: arguments.count])
     evidence = [r.evidence for r in TextRetriever(KnowledgeCorpus.open(DEMO_CORPUS), 10).retrieve(posts)]
     labels = tuple(sorted({m.type for p in posts for m in p.mentions or ()}))

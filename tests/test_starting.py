@@ -64,6 +64,19 @@ def test_a_module_is_executed_when_something_of_it_is_used() -> None:
 
 
 @pytest.mark.usefixtures("modules")
+def test_what_stands_for_an_attribute_is_there_until_then() -> None:
+    with deferring((), given={"starting_one": {"value": "stand-in", "other": 1}}):
+        one = importlib.import_module("starting_one")
+        assert one.value == "stand-in"
+        assert executed() == []
+    with pytest.raises(AttributeError):
+        _ = one.nothing
+    assert executed() == ["starting_one"]
+    assert one.value == 1
+    assert not hasattr(one, "other"), "what it has not is not there"
+
+
+@pytest.mark.usefixtures("modules")
 def test_all_are_executed_before_a_module_that_needs_them() -> None:
     with deferring(("starting_one", "starting_two"), until=("starting_needs",)):
         for name in ("starting_one", "starting_two"):

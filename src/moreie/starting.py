@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec, PathFinder
 from threading import RLock
@@ -24,11 +24,15 @@ _HOW = "__deferred__"
 
 
 @contextmanager
-def deferring(modules: Collection[str], until: Collection[str] = ()) -> Iterator[None]:
+def deferring(
+    modules: Collection[str], until: Collection[str] = (), *, given: Mapping[str, Mapping[str, object]] | None = None
+) -> Iterator[None]:
     """Of what is imported within the block, `modules` are executed when an attribute of them is first asked for that
     the import system has not set; all of them, also behind the block, before a module of `until` is imported. Those
-    that have been imported already, or are not there, are not touched."""
-    finder = _Finder(frozenset(modules), frozenset(until))
+    that have been imported already, or are not there, are not touched. `given` has by their names modules that wait
+    likewise and what stands for some of their attributes until then."""
+    stand_ins = given or {}
+    finder = _Finder(frozenset((*modules, *stand_ins)), frozenset(until), stand_ins)
     sys.meta_path.insert(0, finder)
     try:
         yield
@@ -92,8 +96,8 @@ class _Absent:
 
 
 class _Finder:
-    def __init__(self, modules: frozenset[str], until: frozenset[str]):
-        self.modules, self.until = modules, until
+    def __init__(self, modules: frozenset[str], until: frozenset[str], given: Mapping[str, Mapping[str, object]]):
+        self.modules, self.until, self.given = modules, until, given
         self.waiting: list[ModuleType] = []
 
     def find_spec(
@@ -106,14 +110,14 @@ class _Finder:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            later: Any = _Later(spec.loader, self.waiting)
+            later: Any = _Later(spec.loader, self.waiting, self.given.get(fullname, {}))
             spec.loader = later
         return spec
 
 
 class _Later:
-    def __init__(self, loader: Loader, waiting: list[ModuleType]):
-        self._loader, self._waiting = loader, waiting
+    def __init__(self, loader: Loader, waiting: list[ModuleType], given: Mapping[str, object]):
+        self._loader, self._waiting, self._given = loader, waiting, given
         self._lock, self._executing = RLock(), False
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
@@ -123,6 +127,7 @@ class _Later:
         if module.__spec__ is not None:
             module.__loader__ = module.__spec__.loader = self._loader
         module.__class__, module.__dict__[_HOW] = _Waiting, self
+        module.__dict__.update(self._given)
         self._waiting.append(module)
 
     def execute(self, module: ModuleType) -> None:
@@ -131,6 +136,8 @@ class _Later:
             if self._executing or _HOW not in module.__dict__:
                 return
             self._executing = True
+            for name in self._given:
+                module.__dict__.pop(name, None)
             try:
                 self._loader.exec_module(module)
             finally:

@@ -27,7 +27,10 @@ from moreie.cli.extract import extract
 extract(text="Kawhi Leonard leads the Toronto Raptors", json=True, attribute={attribute})
 from moreie.cli.quick_torch import UNUSED
 waiting = [name for name in UNUSED if "__deferred__" in vars(sys.modules.get(name, os))]
-kept = inspect.getmodule is before[0], "OPENBLAS_NUM_THREADS" in os.environ
+annotates = "__deferred__" in vars(sys.modules["numpy._typing"])
+import numpy, numpy.typing
+annotates = annotates and numpy.typing.NDArray[numpy.float32].__origin__ is numpy.ndarray
+kept = annotates and inspect.getmodule is before[0], "OPENBLAS_NUM_THREADS" in os.environ
 print(json.dumps([waiting, *kept, "transformers" in sys.modules]))
 """
 

@@ -30,6 +30,8 @@ UNUSED = (
     "torchgen.model",
     "unittest.mock",
 )
+STAND_INS = {"numpy._typing": {"NDArray": list}}
+"""What is there to annotate, unions of hundreds of literals; NumPy itself asks for one name, to annotate with it."""
 COMPILES = ("accelerate", "peft", "torch._dynamo", "transformers")
 """What works on tensors without numbers."""
 
@@ -37,7 +39,7 @@ COMPILES = ("accelerate", "peft", "torch._dynamo", "transformers")
 def import_torch() -> None:
     """Import torch; parts that no extraction uses are executed when something does."""
     if "torch" not in sys.modules and version("torch").startswith(TRIED):
-        with deferring(UNUSED, until=COMPILES), _modules_by_name(), _numpy_alone():
+        with deferring(UNUSED, until=COMPILES, given=STAND_INS), _modules_by_name(), _numpy_alone():
             import torch  # noqa: F401
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,6 +24,9 @@ from moreie.encoders.norms import sum_and_norm
 from moreie.encoders.products import Multiply, fast_product
 from moreie.encoders.settings import CONFIG, read_settings, write_settings
 from moreie.encoders.undrawn import Conv2d, Linear
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 PREPROCESSING = "preprocessor_config.json"
 SIMPLE: Mapping[str, Any] = {

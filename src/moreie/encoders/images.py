@@ -11,11 +11,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -24,6 +23,9 @@ from moreie.encoders.batches import at_once, side_by_side
 from moreie.encoders.fingerprints import record_fingerprint, recorded_fingerprint
 from moreie.encoders.precision import autocast, default_device, product_kind
 from moreie.errors import EncoderError, ImageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 T = TypeVar("T")
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moreie.errors import ImageError
 from moreie.schema import Post
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from moreie.encoders.images import ImageEncoder
 
 NO_PICTURE = "no picture"

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -23,6 +22,8 @@ from moreie.encoders.places import located, relative_name
 from moreie.errors import CheckpointError, MoreieError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from moreie.encoders.images import ImageEncoder
 
 GateInput = Literal["post", "image", "entropy", "evidence", "agreement"]

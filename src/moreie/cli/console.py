@@ -41,10 +41,12 @@ def clear_errors() -> Iterator[None]:
         _say_error(type(problem).__name__, str(problem))
         raise typer.Exit(EXIT_BAD_INPUT) from None
     except _disk_errors() as problem:
-        said = _of_the_disk(problem)
-        if said is None:
+        if _is_full(problem):
+            _say_error("disk", f"{problem}; make room (or raise the limit) and run the same command again")
+        elif isinstance(problem, OSError) and problem.errno in CLOSED:
+            _say_error(type(problem).__name__, str(problem))
+        else:
             raise
-        _say_error("disk", said)
         raise typer.Exit(EXIT_DISK) from None
 
 
@@ -61,13 +63,10 @@ def _disk_errors() -> tuple[type[Exception], ...]:
     return OSError, RuntimeError, sqlite3.OperationalError  # LanceDB's and torch's are of the second kind
 
 
-def _of_the_disk(problem: Exception) -> str | None:
-    """What to say of an error that is the disk's; None of any other."""
-    number = problem.errno if isinstance(problem, OSError) else None
+def _is_full(problem: Exception) -> bool:
     text = str(problem)
-    if number in FULL or "No space left on device" in text or "disk is full" in text:
-        return f"{text}; make room (or raise the limit) and run the same command again"
-    return text if number in CLOSED else None
+    full = isinstance(problem, OSError) and problem.errno in FULL
+    return full or "No space left on device" in text or "disk is full" in text
 
 
 def _quiet_libraries() -> None:

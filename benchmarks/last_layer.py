@@ -60,10 +60,15 @@ RELUCTANCE = 4.0
 
 
 def computed_everywhere(
-    encoder: TextEncoder, ids: Tensor, mask: Tensor, anchors: Tensor, positions: Tensor | None = None, *_: Any
+    encoder: TextEncoder,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    anchors: Tensor,
+    positions: Tensor | None = None,
+    anchor_counts: Tensor | None = None,
 ) -> Tensor:
     """What `TextEncoder.states_at` gives, from a whole forward pass."""
-    return at(encoder(ids, mask, positions), anchors)
+    return at(encoder(input_ids, attention_mask, positions), anchors)
 
 
 def both_ways(name: str, what: str, inputs: Sequence[Assembled], work: Callable[[], Any], repeats: int) -> Row:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from moreie.datasets import post_from_text
 from moreie.encoders.adapters import AdapterConfig
+from moreie.encoders.bert import reach
 from moreie.encoders.int8 import Int8TextEncoder
-from moreie.encoders.text import HEAD_START, TAIL_START, TextEncoder, reach
+from moreie.encoders.text import HEAD_START, TAIL_START, TextEncoder
 from moreie.errors import EncoderError, MoreieError
 from moreie.models.assembly import PAIR_MARKERS, Assembled, View, assemble_pairs
 from moreie.models.expert import ExpertSpec

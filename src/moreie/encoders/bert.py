@@ -140,6 +140,12 @@ class BertModel(nn.Module):
         return Output(self.encoder(states, None if attention_mask is None else what_is_read(attention_mask)))
 
 
+def reach(attention_mask: Tensor) -> Tensor:
+    """Which tokens each one reads [B, 1, S, S] bool: the real ones (1), and those of its own number above 1."""
+    read, reads = attention_mask[:, None, None, :], attention_mask[:, None, :, None]
+    return (read == 1) | ((read > 1) & (read == reads))
+
+
 def what_is_read(attention_mask: Tensor) -> Tensor | None:
     """What is read [B, 1, 1 or S, S] bool; None where that is everything, which attention has a faster way for."""
     reads = attention_mask > 0

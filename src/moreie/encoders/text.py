@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from moreie.encoders import packing
 from moreie.encoders.adapters import AdaptedLinear, AdapterConfig, adapted_layers, fill, put_adapter, put_empty_adapter
-from moreie.encoders.bert import BertModel, read_config, what_is_read
+from moreie.encoders.bert import BertModel, reach, read_config, what_is_read
 from moreie.encoders.fingerprints import record_fingerprint, recorded_fingerprint
 from moreie.encoders.last_layer import at, has_known_layers, last_layer_at, up_to_the_last
 from moreie.encoders.packed_rows import packed_rows
@@ -386,12 +386,6 @@ def _published(name: str) -> tuple[Any, Any]:
     packed = (Path(name) / packing.FILE).is_file()
     model = packing.load_model(Path(name)) if packed else AutoModel.from_pretrained(name, dtype=torch.float32)
     return model, tokenizer
-
-
-def reach(attention_mask: Tensor) -> Tensor:
-    """Which tokens each one reads [B, 1, S, S] bool: the real ones (1), and those of its own number above 1."""
-    read, reads = attention_mask[:, None, None, :], attention_mask[:, None, :, None]
-    return (read == 1) | ((read > 1) & (read == reads))
 
 
 def batch_tensors(rows: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:

@@ -105,17 +105,7 @@ class Expert(nn.Module, ABC):
         `attention_mask` and `positions`: see `TextEncoder.forward`.
         """
         self.use()
-        return self._at_anchors(input_ids, attention_mask, anchors, positions)
-
-    def _at_anchors(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        anchors: Tensor,
-        positions: Tensor | None = None,
-        anchor_counts: Tensor | None = None,
-    ) -> Tensor:
-        return self.encoder.states_at(input_ids, attention_mask, anchors, positions, anchor_counts).float()
+        return self.encoder.states_at(input_ids, attention_mask, anchors, positions).float()
 
     @abstractmethod
     def assemble(self, cases: Sequence[Any], evidence: Sequence[Sequence[Evidence]]) -> list[Assembled]:
@@ -186,7 +176,7 @@ class Expert(nn.Module, ABC):
             batch = {k: v.to(device) for k, v in self.collate([inputs[i] for i in places]).items()}
             real = batch.pop("lengths")
             with reading.batch(), autocast(device):
-                states = self._at_anchors(**batch, anchor_counts=real)
+                states = self.encoder.states_at(**batch, anchor_counts=real).float()
             return answers(states, real)
 
         return [Batch(places, partial(read, places)) for places in cut]

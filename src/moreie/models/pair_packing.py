@@ -49,7 +49,7 @@ def packed_pairs(inputs: Sequence[Assembled], limit: int) -> list[Packed]:
 def positions_and_mask(inputs: Sequence[Assembled], width: int) -> tuple[Tensor, Tensor]:
     """Positions [B, S] of inputs with levitated markers, padded to S = `width`, and their attention mask [B, S].
 
-    It is 1 on the text and another number on each pair's markers (`encoders.text.reach`).
+    It is 1 on the text and another number on each pair's markers (`encoders.bert.reach`).
     """
     positions, mask = (
         torch.zeros(len(inputs), width, dtype=torch.long),
